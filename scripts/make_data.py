@@ -1,0 +1,132 @@
+"""Select and split the prompt sets in ``data/prompts`` from a folder of published sources.
+
+    python scripts/make_data.py --sources DIR
+
+``DIR`` holds the published sets as JSON Lines with a ``cluster`` per row (near-duplicates across all sets share
+one). Splits go by cluster, never by row: no cluster of a test file appears in a training or validation file.
+HarmBench is test only. The output is deterministic; run it again and ``git diff`` stays empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+MAX_CHARS = 400
+OUT = Path(__file__).parent.parent / "data" / "prompts"
+
+
+def read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def order(key: str, salt: str = "llmpatch") -> str:
+    """A fixed pseudo-random order that depends on nothing but the key."""
+    return hashlib.sha256(f"{salt}:{key}".encode()).hexdigest()
+
+
+def row(source: str, item: Row, kind: str, prompt: str | None = None, **extra: Any) -> Row:
+    text = (prompt if prompt is not None else item["prompt"]).strip()
+    ident = str(item.get("id") or item.get("question_id") or item.get("key") or order(text)[:10])
+    ident = ident if ident.startswith(source) else f"{source}:{ident}"
+    cluster = str(item.get("cluster") or "t" + hashlib.sha256(text.lower().encode()).hexdigest()[:9])
+    made: Row = {"id": ident, "prompt": text, "kind": kind, "source": source, "cluster": cluster}
+    if item.get("category"):
+        made["category"] = item["category"]
+    return {**made, **extra}
+
+
+def pick(rows: Iterable[Row], count: int | None = None, banned: set[str] = frozenset()) -> list[Row]:  # type: ignore[assignment]
+    """At most ``count`` rows, one per cluster, none in ``banned``, none too long, in the fixed order."""
+    chosen: dict[str, Row] = {}
+    for item in sorted(rows, key=lambda r: order(r["id"])):
+        if item["cluster"] not in banned and len(item["prompt"]) <= MAX_CHARS:
+            chosen.setdefault(item["cluster"], item)
+    return list(chosen.values())[:count]
+
+
+def write(name: str, rows: list[Row]) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    (OUT / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    print(f"{name}: {len(rows)}")
+
+
+def with_input(item: Row) -> str:
+    return item["instruction"] + (f"\n\n{item['input']}" if item.get("input") else "")
+
+
+def halves(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Split by cluster into (training side, test side), 2:3."""
+    ranked = sorted({r["cluster"] for r in rows}, key=lambda c: order(c, "half"))
+    train = set(ranked[: len(ranked) * 2 // 5])
+    return [r for r in rows if r["cluster"] in train], [r for r in rows if r["cluster"] not in train]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", type=Path, required=True)
+    root: Path = parser.parse_args().sources
+
+    harmbench = [row("harmbench", r, "harmful", functional=r["functional_category"])
+                 for r in read(root / "harmful/harmbench/prompts.jsonl")
+                 if r["functional_category"] in {"standard", "adv_training_behaviors", "tdc2023_test_phase_behaviors"}]
+    all_harmbench = {r["cluster"] for r in read(root / "harmful/harmbench/prompts.jsonl")}
+    jbb_harmful = [row("jailbreakbench", r, "harmful") for r in read(root / "harmful/jailbreakbench/prompts.jsonl")]
+    xstest = read(root / "overrefusal/xstest/prompts.jsonl")
+    xs_train, xs_test = halves([row("xstest", r, "borderline" if r["label"] == "safe" else "harmful") for r in xstest])
+    jbb_train, jbb_test = halves([row("jbb_benign", r, "borderline")
+                                  for r in read(root / "overrefusal/jbb_benign/prompts.jsonl")])
+    everyday_test = pick(
+        [row("vicuna_bench", r, "everyday", r["turns"][0]) for r in read(root / "utility/fastchat_bench/vicuna_bench.jsonl")]
+        + [row("self_instruct_user", r, "everyday", with_input(r))
+           for r in read(root / "utility/self_instruct/user_oriented_instructions.jsonl")], 250)
+    standard = pick([r for r in harmbench if r["functional"] == "standard"])
+    write("harmbench_standard_test", standard)
+    seen = {r["cluster"] for r in standard}
+    write("harmbench_extra_test", pick([r for r in harmbench if r["functional"] != "standard"], banned=seen))
+    write("jailbreakbench_test", pick(jbb_harmful, banned=all_harmbench))
+    write("xstest_safe_test", pick([r for r in xs_test if r["kind"] == "borderline"]))
+    write("xstest_unsafe_test", pick([r for r in xs_test if r["kind"] == "harmful"]))
+    write("jbb_benign_test", pick(jbb_test))
+    write("everyday_test", everyday_test)
+
+    banned = all_harmbench | {r["cluster"] for r in [*jbb_harmful, *xs_test, *jbb_test, *everyday_test]}
+    harmful: list[Row] = []
+    for source, count in (("advbench", 230), ("strongreject", 190), ("simplesafetytests", 55), ("catqa", 170), ("dangerousqa", 110)):
+        found = [row(source, r, "harmful") for r in read(root / f"harmful/{source}/prompts.jsonl")]
+        harmful += pick(found, count, banned | {r["cluster"] for r in harmful})
+    harmful += pick([r for r in xs_train if r["kind"] == "harmful"], None, banned | {r["cluster"] for r in harmful})
+    harmful.sort(key=lambda r: order(r["id"], "train"))
+    write("harmful_validation", harmful[:60])
+    write("harmful_train", harmful[60:])
+
+    authored = read(OUT / "authored.jsonl") if (OUT / "authored.jsonl").exists() else []
+    own = [row("llmpatch", r, r["kind"]) for r in authored]
+    borderline = pick([r for r in xs_train if r["kind"] == "borderline"] + jbb_train
+                      + [r for r in own if r["kind"] == "borderline"], None, banned)
+    borderline.sort(key=lambda r: order(r["id"], "train"))
+    write("borderline_validation", borderline[:60])
+    write("borderline_train", borderline[60:])
+
+    everyday: list[Row] = pick([r for r in own if r["kind"] == "everyday"], None, banned)
+    for found, count in (
+        ([row("self_instruct_seed", r, "everyday", with_input(r)) for r in read(root / "utility/self_instruct/seed_tasks.jsonl")], 150),
+        ([row("truthfulqa", {}, "everyday", r["question"]) for r in read(root / "utility/truthfulqa/TruthfulQA.jsonl")], 170),
+        ([row("gsm8k", {}, "everyday", r["question"]) for r in read(root / "utility/gsm8k/test.jsonl")], 40),
+        ([row("mt_bench", r, "everyday", r["turns"][0]) for r in read(root / "utility/fastchat_bench/mt_bench.jsonl")], 60),
+        ([row("ifeval", r, "everyday") for r in read(root / "utility/ifeval/input_data.jsonl")], 140),
+    ):
+        everyday += pick(found, count, banned | {r["cluster"] for r in everyday})
+    everyday.sort(key=lambda r: order(r["id"], "train"))
+    write("everyday_validation", everyday[:60])
+    write("everyday_train", everyday[60:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Durable files: a reader sees the old bytes or the new ones, never half of either.
+
+    write_text(path, "...")          # temporary file beside it, fsync, one rename
+    for row in read_jsonl(path): ... # bounded, one clear error with the line number
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
+
+MAX_LINE_BYTES = 1 << 20
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically.
+
+    Raises:
+        LlmpatchError: the disk is full, or the folder cannot be written; ``path`` is untouched.
+    """
+    handle = -1
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LlmpatchError(
+            f"cannot write {path}: {reason}", hint="free some space or choose another folder; nothing was changed"
+        ) from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path`` atomically (errors as in :func:`write_bytes`)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path`` atomically (errors as in :func:`write_bytes`)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line to ``path`` atomically (errors as in :func:`write_bytes`)."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Read at most ``limit`` bytes of a regular file.
+
+    Raises:
+        UsageError: there is no such file, or it is a folder.
+        IntegrityError: the file is larger than ``limit``.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}", hint="check the path") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder, a file was expected", hint="check the path") from None
+    except OSError as error:
+        raise LlmpatchError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+    if len(data) > limit:
+        raise IntegrityError(f"{path} is larger than {limit:,} bytes", hint="this is not a file of ours")
+    return data
+
+
+def read_jsonl(path: Path, *, limit: int = 1 << 28) -> list[dict[str, Any]]:
+    """Read a JSON Lines file of objects.
+
+    Raises:
+        UsageError: missing file; a line that is not a UTF-8 JSON object (named by its number).
+        IntegrityError: larger than ``limit`` bytes.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(read_bytes(path, limit=limit).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_LINE_BYTES:
+            raise UsageError(f"{path}:{number}: line longer than {MAX_LINE_BYTES:,} bytes", hint="shorten the row")
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise UsageError(f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}:{number}: not a JSON object", hint='write one JSON object a line, as {"prompt": "..."}')
+        rows.append(row)
+    return rows
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file, read in blocks, as lower-case hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """The sha256 of a JSON value with sorted keys: the identity of a configuration."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

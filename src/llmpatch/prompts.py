@@ -1,0 +1,66 @@
+"""Prompts: what is asked, and what the patch should do about it.
+
+    prompts = load_prompts(Path("data/prompts/harmful_train.jsonl"))
+
+A row needs ``prompt``; ``id``, ``kind``, ``cluster`` and ``source`` are optional for a user's own file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from llmpatch.errors import UsageError
+from llmpatch.files import read_jsonl
+
+Kind = Literal["harmful", "borderline", "everyday"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request.
+
+    Attributes:
+        id: Stable name, unique in its set.
+        text: What the user says.
+        kind: ``harmful`` should be declined; ``borderline`` looks harmful and is not; ``everyday`` is neither.
+        cluster: Near-duplicates share it; splits go by cluster.
+    """
+
+    id: str
+    text: str
+    kind: Kind
+    cluster: str = ""
+
+
+def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:
+    """Read a prompt set.
+
+    Args:
+        path: JSON Lines file.
+        kind: The kind of rows that do not name one; without it such rows are everyday.
+
+    Raises:
+        UsageError: missing, empty or malformed file; a row without a text ``prompt``; an unknown kind; an id twice.
+    """
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
+    for number, row in enumerate(read_jsonl(path), start=1):
+        text = row.get("prompt")
+        if not isinstance(text, str) or not text.strip():
+            raise UsageError(f"{path}: row {number} has no text `prompt`", hint='rows look like {"prompt": "..."}')
+        found = row.get("kind", kind or "everyday")
+        if found not in KINDS:
+            raise UsageError(f"{path}: row {number} has kind {found!r}", hint=f"use one of {', '.join(KINDS)}")
+        ident = str(row.get("id", f"{path.stem}:{number}"))
+        if ident in seen:
+            raise UsageError(f"{path}: id {ident!r} appears twice (row {number})", hint="give each row its own id")
+        seen.add(ident)
+        cluster = str(row.get("cluster") or hashlib.sha256(text.strip().lower().encode()).hexdigest()[:10])
+        prompts.append(Prompt(ident, text, found, cluster))
+    if not prompts:
+        raise UsageError(f"{path} has no prompts", hint="add at least one row")
+    return prompts
