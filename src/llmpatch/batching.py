@@ -1,0 +1,143 @@
+"""Batches for training: each row is one prompt with its answers, laid out so that nothing is computed twice.
+
+A row is ``[prompt][chosen][rejected]``. The mask lets ``chosen`` and ``rejected`` see the prompt but not each other, and
+both start at the same position, so the two answers of a pair share one computation of their prompt. Before the row come
+the cached prefix and head, which every row of the batch shares. Padding is on the right, and lengths are bucketed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmpatch.prompts import KINDS, Kind
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import MixSection
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair as token ids.
+
+    Attributes:
+        kind: Of its prompt.
+        prompt: Ids after the shared head.
+        chosen: Ids of the answer to learn, ending with the end-of-turn token when it was not cut.
+        rejected: Ids of the answer to avoid.
+    """
+
+    kind: Kind
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for the model.
+
+    Attributes:
+        ids: [B, L] token ids, padded on the right.
+        positions: [B, L] position ids, counted from the prefix's first token.
+        mask: [B, 1, L, past + L], True where a query may look.
+        sources: [N, 2] (row, column) of the hidden state that predicts each answer token.
+        targets: [N] the answer tokens.
+        owner: [N] which answer a target belongs to: ``2 * row`` for chosen, ``2 * row + 1`` for rejected.
+        kinds: Kind of each row.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    sources: torch.Tensor
+    targets: torch.Tensor
+    owner: torch.Tensor
+    kinds: tuple[Kind, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows B."""
+        return len(self.kinds)
+
+
+def make_batch(examples: Sequence[Example], *, past: int, answer_tokens: int, rejected: bool) -> Batch:
+    """Lay out examples behind ``past`` cached positions.
+
+    Args:
+        examples: At least one.
+        past: Length of the shared cache (prefix and head).
+        answer_tokens: Answers are cut to this many tokens.
+        rejected: Whether rows carry the rejected answer too.
+    """
+    import torch
+
+    answers = [[e.chosen[:answer_tokens]] + ([e.rejected[:answer_tokens]] if rejected else []) for e in examples]
+    width = max(len(e.prompt) + sum(map(len, a)) for e, a in zip(examples, answers, strict=True))
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    positions = torch.full((len(examples), width), past, dtype=torch.long)
+    mask = torch.zeros(len(examples), 1, width, past + width, dtype=torch.bool)
+    mask[..., :past] = True
+    sources: list[tuple[int, int]] = []
+    targets: list[int] = []
+    owner: list[int] = []
+    for row, (example, parts) in enumerate(zip(examples, answers, strict=True)):
+        p = len(example.prompt)
+        ids[row, :p] = torch.tensor(example.prompt)
+        positions[row, :p] = torch.arange(past, past + p)
+        mask[row, 0, :p, past : past + p] = torch.ones(p, p, dtype=torch.bool).tril()
+        start = p
+        for which, answer in enumerate(parts):
+            n, stop = len(answer), start + len(answer)
+            ids[row, start:stop] = torch.tensor(answer)
+            positions[row, start:stop] = torch.arange(past + p, past + p + n)
+            mask[row, 0, start:stop, past : past + p] = True
+            mask[row, 0, start:stop, past + start : past + stop] = torch.ones(n, n, dtype=torch.bool).tril()
+            sources += [(row, p - 1)] + [(row, column) for column in range(start, stop - 1)]
+            targets += answer
+            owner += [2 * row + which] * n
+            start = stop
+        mask[row, 0, start:, past:] = torch.eye(width, dtype=torch.bool)[start:]
+    return Batch(ids, positions, mask, torch.tensor(sources), torch.tensor(targets), torch.tensor(owner),
+                 tuple(e.kind for e in examples))  # fmt: skip
+
+
+def shares(mix: MixSection, batch_size: int, present: Sequence[Kind]) -> dict[Kind, int]:
+    """How many rows of a batch are of each kind: the mix's shares over the kinds that have examples, by largest rest."""
+    weights = {kind: float(getattr(mix, kind)) for kind in KINDS if kind in present}
+    total = sum(weights.values())
+    exact = {kind: batch_size * weight / total for kind, weight in weights.items()}
+    counts = {kind: int(value) for kind, value in exact.items()}
+    for kind in sorted(exact, key=lambda k: counts[k] - exact[k])[: batch_size - sum(counts.values())]:
+        counts[kind] += 1
+    return counts
+
+
+def choose(examples: Sequence[Example], counts: dict[Kind, int], *, seed: int, step: int) -> list[int]:
+    """Indices of one step's examples, a function of seed and step alone, so that a resumed run sees the same batches.
+
+    Each kind is walked in a new shuffled order per epoch, in buckets of similar length, so little is spent on padding.
+    """
+    chosen: list[int] = []
+    for kind, count in counts.items():
+        pool = [i for i, e in enumerate(examples) if e.kind == kind]
+        if not pool or not count:
+            continue
+        per_epoch = max(1, len(pool) // count)
+        epoch, place = divmod(step, per_epoch)
+        salt = int.from_bytes(hashlib.sha256(f"{seed}:{kind}:{epoch}".encode()).digest()[:8], "big")
+        shuffle = random.Random(salt)
+        shuffle.shuffle(pool)
+        group = count * 8
+        for start in range(0, len(pool), group):
+            pool[start : start + group] = sorted(pool[start : start + group], key=lambda i: len(examples[i].prompt))
+        buckets = [pool[start : start + count] for start in range(0, per_epoch * count, count)]
+        # One order of buckets for all kinds would pair short with short; shuffled, lengths mix without bias.
+        shuffle.shuffle(buckets)
+        chosen += (buckets[place] if buckets else pool)[:count]
+    return chosen

@@ -1,0 +1,167 @@
+"""Sampling from a base, with or without a prefix, in left-padded batches that share one prefix cache.
+
+    for index, answers in generate(base, ["Hello!"], prefix=rows, decoding=DecodingSection()):
+        print(answers[0].text)
+
+The loop is ours because PEFT's ``generate`` is silently wrong on transformers >= 5.24 and because every request here
+starts from the same cache: the prefix and the constant start of the chat template are computed once per call. Finished
+rows leave the batch. A row's random numbers depend on the seed and its own index only, never on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.answers import Answer
+from llmpatch.bases import Base
+from llmpatch.errors import UsageError
+from llmpatch.prefix import backbone, common_head, head_logits, prefix_cache, repeat_cache
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import DecodingSection
+
+BATCH_SIZE = 32
+
+
+@dataclass
+class _Row:
+    """One sample being written."""
+
+    index: int
+    sample: int
+    ids: list[int]
+    new: list[int]
+    random: Any
+
+
+def generate(
+    base: Base,
+    prompts: Sequence[str],
+    *,
+    decoding: DecodingSection,
+    prefix: torch.Tensor | None = None,
+    system: str | None = None,
+    raw: bool = False,
+    samples: int = 1,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[int, list[Answer]]]:
+    """Answer prompts, shortest first.
+
+    Args:
+        base: The model.
+        prompts: What the user says; with ``raw``, text to continue as it stands.
+        decoding: Length, temperature (0 is greedy), nucleus and seed.
+        prefix: Rows [n, hidden_size] or ``None``.
+        system: A system message instead of the template's own (the safe-prompt baseline).
+        raw: Continue the text instead of answering through the chat template.
+        samples: Answers per prompt.
+        batch_size: Rows at a time.
+
+    Yields:
+        ``(index of the prompt, its answers)`` as prompts finish, each once.
+
+    Raises:
+        UsageError: a prompt that does not fit the context together with prefix and answer.
+    """
+    import torch
+
+    ids = [base.text_ids(p) if raw else base.chat_ids(p, system) for p in prompts]
+    room = base.context - decoding.max_new_tokens - (0 if prefix is None else len(prefix))
+    for index, sequence in enumerate(ids):
+        if len(sequence) > room or not sequence:
+            raise UsageError(
+                f"prompt {index + 1} has {len(sequence)} tokens; between 1 and {room} fit the context of {base.context}",
+                hint="shorten the prompt or max_new_tokens",
+            )
+    head = common_head(ids) if len(ids) > 1 else []
+    with torch.no_grad():
+        shared = prefix_cache(base, prefix, head)
+    offset = (0 if prefix is None else len(prefix)) + len(head)
+    rows = [
+        _Row(i, k, ids[i][len(head) :], [], _generator(decoding, i, k)) for i in range(len(ids)) for k in range(samples)
+    ]
+    rows.sort(key=lambda row: len(row.ids))
+    waiting: dict[int, dict[int, Answer]] = {}
+    for start in range(0, len(rows), batch_size):
+        for row, answer in _decode(base, rows[start : start + batch_size], shared, offset, decoding):
+            done = waiting.setdefault(row.index, {})
+            done[row.sample] = answer
+            if len(done) == samples:
+                yield row.index, [done[k] for k in range(samples)]
+
+
+def _generator(decoding: DecodingSection, index: int, sample: int) -> torch.Generator | None:
+    import torch
+
+    if decoding.temperature == 0:
+        return None
+    return torch.Generator().manual_seed((decoding.seed * 1_000_003 + index) * 1_009 + sample)
+
+
+def _decode(
+    base: Base, rows: list[_Row], shared: Any, offset: int, decoding: DecodingSection
+) -> Iterator[tuple[_Row, Answer]]:
+    """Write the answers of one batch; each row is yielded when it ends."""
+    import torch
+
+    width = max(len(row.ids) for row in rows)
+    pad = [width - len(row.ids) for row in rows]
+    ids = torch.tensor([[0] * p + row.ids for p, row in zip(pad, rows, strict=True)])
+    mask = torch.tensor([[1] * offset + [0] * p + [1] * len(row.ids) for p, row in zip(pad, rows, strict=True)])
+    cache = repeat_cache(shared, len(rows))
+    stop = set(base.eos_ids)
+    alive = list(rows)
+    for step in range(decoding.max_new_tokens):
+        with torch.no_grad():
+            hidden, cache = _forward(base, ids, mask, cache)
+            logits = head_logits(base, hidden[:, -1]).float()
+        tokens = [_choose(logits[i], row, decoding) for i, row in enumerate(alive)]
+        for row, token in zip(alive, tokens, strict=True):
+            if token not in stop:
+                row.new.append(token)
+        last = step == decoding.max_new_tokens - 1
+        keep = [i for i, token in enumerate(tokens) if token not in stop and not last]
+        for i, row in enumerate(alive):
+            if i not in keep:
+                yield row, Answer(base.decode(row.new), "stop" if tokens[i] in stop else "length")
+        if not keep:
+            return
+        if len(keep) < len(alive):
+            index = torch.tensor(keep)
+            cache.batch_select_indices(index)
+            mask, alive = mask[index], [alive[i] for i in keep]
+        ids = torch.tensor([[tokens[i]] for i in keep])
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+
+
+def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    """Hidden states of new tokens [B, T] behind a cache; positions come from the mask, so left padding is harmless."""
+    from transformers import DynamicCache
+
+    if cache is None:
+        cache = DynamicCache(config=base.model.config)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    output = backbone(base)(
+        input_ids=ids.to(base.device),
+        attention_mask=mask.to(base.device),
+        position_ids=positions.to(base.device),
+        use_cache=True,
+        **{base.cache_keyword: cache},
+    )
+    return output.last_hidden_state, cache
+
+
+def _choose(logits: torch.Tensor, row: _Row, decoding: DecodingSection) -> int:
+    """The next token: the likeliest, or one drawn from the nucleus with the row's own generator."""
+    if decoding.temperature == 0:
+        return int(logits.argmax())
+    probabilities = (logits / decoding.temperature).softmax(-1).cpu()
+    if decoding.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        ordered[(ordered.cumsum(-1) - ordered) >= decoding.top_p] = 0
+        return int(order[ordered.multinomial(1, generator=row.random)])
+    return int(probabilities.multinomial(1, generator=row.random))

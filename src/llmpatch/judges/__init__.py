@@ -1,0 +1,1 @@
+from llmpatch.judges import phrases

@@ -1,0 +1,98 @@
+"""The losses of prompt tuning, on hidden states, with logits only where a loss needs them.
+
+    log_probs = answer_log_probs(base, hidden, batch)       # [N], one per answer token
+    loss = dpo_loss(policy, reference, beta=0.1)            # Rafailov et al. 2023, Eq. 7
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.bases import Base
+from llmpatch.batching import Batch
+from llmpatch.prefix import backbone, expand_cache, head_logits, prefix_cache
+
+if TYPE_CHECKING:
+    import torch
+
+
+def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch: Batch) -> torch.Tensor:
+    """Final hidden states behind every answer token of a batch.
+
+    The prefix and head are run once, with gradients to ``rows`` if they require them, and shared by all rows.
+
+    Args:
+        base: The model.
+        rows: Prefix [n, hidden_size], or ``None`` for the base alone.
+        head: Ids that stand between the prefix and every row.
+        batch: Rows laid out for ``past = n + len(head)``.
+
+    Returns:
+        [N, hidden_size], in the order of ``batch.targets``.
+    """
+    import torch
+
+    cache = prefix_cache(base, rows, head)
+    options: dict[str, Any] = {"use_cache": False}
+    if cache is not None:
+        options = {"use_cache": True, base.cache_keyword: expand_cache(cache, batch.rows)}
+    device, dtype = base.device, base.model.dtype
+    # A float mask: 0 where a query may look, a very low number where not (what every attention kernel accepts).
+    bias = torch.zeros(batch.mask.shape, dtype=dtype).masked_fill(~batch.mask, torch.finfo(dtype).min)
+    hidden = backbone(base)(
+        input_ids=batch.ids.to(device),
+        position_ids=batch.positions.to(device),
+        attention_mask=bias.to(device),
+        **options,
+    ).last_hidden_state
+    return hidden[batch.sources[:, 0], batch.sources[:, 1]]  # type: ignore[no-any-return]
+
+
+def answer_log_probs(base: Base, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each target token: [N, hidden_size], [N] -> [N]."""
+    import torch
+
+    return -torch.nn.functional.cross_entropy(
+        head_logits(base, hidden).float(), targets.to(hidden.device), reduction="none"
+    )
+
+
+def per_answer(values: torch.Tensor, owner: torch.Tensor, answers: int, *, mean: bool) -> torch.Tensor:
+    """Sum or mean of token values [N] for each of ``answers`` answers -> [answers]."""
+    import torch
+
+    owner = owner.to(values.device)
+    total = torch.zeros(answers, dtype=values.dtype, device=values.device).index_add(0, owner, values)
+    if not mean:
+        return total
+    return total / torch.bincount(owner, minlength=answers).clamp(min=1)
+
+
+def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor) -> torch.Tensor:
+    """KL(base || patched) over the vocabulary at each position: [N, d], [N, d] -> [N].
+
+    The base's distribution comes from its cached hidden states: 576 numbers a position instead of 49,152.
+    """
+    import torch
+
+    with torch.no_grad():
+        target = head_logits(base, base_hidden).float().log_softmax(-1)
+    found = head_logits(base, hidden).float().log_softmax(-1)
+    return torch.nn.functional.kl_div(found, target, reduction="none", log_target=True).sum(-1)
+
+
+def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """The DPO loss per pair (Rafailov et al. 2023, Eq. 7).
+
+    Args:
+        policy: [B, 2] summed log-probabilities of (chosen, rejected) under the patched model.
+        reference: [B, 2] the same under the DPO reference policy.
+        beta: Temperature of the implicit reward.
+
+    Returns:
+        [B].
+    """
+    import torch
+
+    margin = (policy[:, 0] - policy[:, 1]) - (reference[:, 0] - reference[:, 1])
+    return -torch.nn.functional.logsigmoid(beta * margin)

@@ -1,0 +1,152 @@
+"""The soft prefix: ``n`` virtual tokens before everything else, and the key-value cache that applies them.
+
+    rows = init_prefix(base, PrefixSection(tokens=50), seed=0)   # [50, hidden_size]
+    cache = prefix_cache(base, rows, head=[1, 9690])             # computed once, reused by every request
+
+Rows are input embeddings *after* any scaling the model applies, and stand before the BOS token (Lester et al. 2021;
+placing them first keeps utility, arXiv 2507.07974). Knows nothing about training or files.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.bases import Base
+from llmpatch.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import PrefixSection
+
+
+def init_prefix(base: Base, section: PrefixSection, seed: int) -> torch.Tensor:
+    """Rows to start training from.
+
+    Args:
+        base: The model whose embeddings are used.
+        section: Number of tokens and kind of start. ``text`` repeats or cuts the text's tokens to that number.
+        seed: Decides the random kinds.
+
+    Returns:
+        Float32 tensor [tokens, hidden_size], detached.
+
+    Raises:
+        UsageError: the text has no tokens, or the prefix would fill a quarter of the model's context.
+    """
+    import torch
+
+    n = section.tokens
+    if n * 4 > base.context:
+        raise UsageError(
+            f"{n} virtual tokens are too many for a context of {base.context}", hint="use at most a quarter of it"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    if section.init == "random":
+        table = base.embed(torch.randint(base.vocab_size, (512,), generator=generator))
+        return torch.randn(n, base.hidden_size, generator=generator) * table.std().item()
+    if section.init == "vocabulary":
+        ids = torch.randint(base.vocab_size, (n,), generator=generator)
+    else:
+        text = base.tokenizer.encode(section.text, add_special_tokens=False)
+        if not text:
+            raise UsageError("the prefix's init text has no tokens", hint="write a short safety instruction in prefix.text")
+        ids = torch.tensor((text * (n // len(text) + 1))[:n])
+    return base.embed(ids).float().cpu().clone()
+
+
+def prefix_cache(base: Base, rows: torch.Tensor | None, head: list[int]) -> Any:
+    """The key-value cache of the prefix and of the token ids that follow it in every request.
+
+    Gradients flow to ``rows`` when they require them; wrap in ``torch.no_grad()`` for inference.
+
+    Args:
+        base: The model.
+        rows: [n, hidden_size], or ``None`` for the base alone.
+        head: Token ids shared by all requests (the constant start of the chat template); may be empty.
+
+    Returns:
+        A ``DynamicCache`` of batch size 1 holding ``n + len(head)`` positions, or ``None`` when that is zero.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    parts = [] if rows is None else [rows.to(base.device, base.model.dtype)]
+    if head:
+        parts.append(base.embed(torch.tensor(head)))
+    if not parts:
+        return None
+    cache = DynamicCache(config=base.model.config)
+    embeds = torch.cat(parts)[None]
+    backbone(base)(inputs_embeds=embeds, use_cache=True, **{base.cache_keyword: cache})
+    return cache
+
+
+def repeat_cache(cache: Any, batch: int) -> Any:
+    """A cache for ``batch`` rows; the original stays as it is, and no gradient flows."""
+    if cache is None:
+        return None
+    fresh = copy.deepcopy(cache)
+    fresh.batch_repeat_interleave(batch)
+    return fresh
+
+
+def expand_cache(cache: Any, batch: int) -> Any:
+    """Turn a batch-1 cache into one of ``batch`` rows by views, with gradients: the prefix's keys are computed once."""
+    for layer in cache.layers:
+        layer.keys = layer.keys.expand(batch, -1, -1, -1)
+        layer.values = layer.values.expand(batch, -1, -1, -1)
+    return cache
+
+
+def backbone(base: Base) -> Any:
+    """The model without its vocabulary head: its output is hidden states, so that logits are computed on demand."""
+    return base.model.base_model
+
+
+def head_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of final hidden states [..., hidden_size] -> [..., vocab_size], as the model's own forward gives them.
+
+    Covers the soft cap of Gemma 2 and the scales of Granite and Cohere; :func:`check_head` proves it for a model.
+    """
+    config = base.model.config.get_text_config()
+    logits: torch.Tensor = base.model.get_output_embeddings()(hidden)
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def check_head(base: Base) -> None:
+    """Prove that :func:`head_logits` equals the model's own forward.
+
+    Raises:
+        UsageError: they differ: this architecture's head is not known here.
+    """
+    import torch
+
+    with torch.no_grad():
+        ids = torch.tensor([base.text_ids("The head of a model is checked before it is trusted.")], device=base.device)
+        own = base.model(input_ids=ids).logits
+        ours = head_logits(base, backbone(base)(input_ids=ids).last_hidden_state)
+    if own.shape != ours.shape or not torch.allclose(own, ours, atol=1e-3, rtol=1e-3):
+        raise UsageError(
+            f"the vocabulary head of {base.name} ({base.model.config.model_type}) is of an unknown kind",
+            hint="please report this architecture; training on it would be wrong",
+        )
+
+
+def common_head(sequences: list[list[int]]) -> list[int]:
+    """The longest start shared by all token sequences that still leaves each at least one token."""
+    if not sequences:
+        return []
+    shortest, longest = min(sequences), max(sequences)
+    limit = min(len(s) for s in sequences) - 1
+    length = 0
+    while length < limit and shortest[length] == longest[length]:
+        length += 1
+    return shortest[:length]

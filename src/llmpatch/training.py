@@ -1,0 +1,352 @@
+"""Training of the prefix: SFT on what should be said, then DPO against what was said. The model stays frozen.
+
+    result = train(base, TrainingSet(head, examples), rows, recipe.training, seed=0, run=Path("runs/refusal"))
+    result.rows                                    # [n, hidden_size], the best by validation
+
+One readable loop. A step depends on the seed and its number only; the state (prefix, AdamW moments, best prefix,
+history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.bases import Base
+from llmpatch.batching import Batch, Example, choose, make_batch, shares
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
+from llmpatch.files import digest_json, read_bytes, write_bytes
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
+from llmpatch.prefix import check_head
+from llmpatch.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import DPOSection, StageSection, TrainingSection
+
+# (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
+Validate = Callable[["torch.Tensor"], dict[str, float]]
+# (examples) -> [len, 2] summed log-probabilities of (chosen, rejected): the DPO reference when it is M' itself.
+ReferenceLogProbs = Callable[[list[Example]], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Examples, and the ids that stand between the prefix and each of them."""
+
+    head: list[int]
+    examples: list[Example]
+
+    def digest(self) -> str:
+        """Identity of the data, so that a checkpoint of other data is not resumed."""
+        return digest_json([self.head, [[e.kind, e.prompt, e.chosen, e.rejected] for e in self.examples]])
+
+
+@dataclass
+class State:
+    """Everything a resumed run needs."""
+
+    rows: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    best: torch.Tensor
+    after_sft: torch.Tensor
+    stage: int = 0
+    step: int = 0
+    updates: int = 0
+    best_score: float = float("-inf")
+    best_at: str = "start"
+    stale: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best prefix by validation, and how training went."""
+
+    rows: torch.Tensor
+    best_at: str
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+class Trainer:
+    """One run over both stages."""
+
+    def __init__(
+        self,
+        base: Base,
+        data: TrainingSet,
+        section: TrainingSection,
+        *,
+        seed: int,
+        validate: Validate | None = None,
+        reference_log_probs: ReferenceLogProbs | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.base, self.data, self.section, self.seed = base, data, section, seed
+        self.validate, self.reference_log_probs = validate, reference_log_probs
+        self.progress = progress or Silent()
+        self._base_hidden: dict[tuple[int, int], torch.Tensor] = {}
+        self._pair_reference: dict[int, torch.Tensor] = {}
+        if not data.examples:
+            raise UsageError("there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner")
+        check_head(base)
+
+    # -- losses of one step --------------------------------------------------------------------------------------
+
+    def sft_loss(self, rows: torch.Tensor, indices: list[int], stage: StageSection) -> tuple[torch.Tensor, dict[str, float]]:
+        """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not."""
+        batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
+        hidden = hidden_states(self.base, rows, self.data.head, batch)
+        return self._supervised(batch, hidden, indices, stage.answer_tokens)
+
+    def dpo_loss(self, rows: torch.Tensor, indices: list[int], stage: DPOSection) -> tuple[torch.Tensor, dict[str, float]]:
+        """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
+        import torch
+
+        batch = self._batch(rows, indices, stage.answer_tokens, rejected=True)
+        hidden = hidden_states(self.base, rows, self.data.head, batch)
+        log_probs = answer_log_probs(self.base, hidden, batch.targets)
+        policy = per_answer(log_probs, batch.owner, 2 * batch.rows, mean=False).view(-1, 2)
+        reference = torch.stack([self._pair_reference[i] for i in indices]).to(policy.device)
+        losses = dpo_loss(policy, reference, stage.beta)
+        accuracy = float(((policy - reference)[:, 0] > (policy - reference)[:, 1]).float().mean())
+        loss = losses.mean()
+        benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
+        if stage.sft_weight:
+            nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True).view(-1, 2)[:, 0]
+            loss = loss + stage.sft_weight * nll.mean()
+        if self.section.kl_weight and benign:
+            kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
+            loss = loss + self.section.kl_weight * kl.sum() / batch.rows
+        return loss, {"dpo": float(losses.mean()), "accuracy": accuracy}
+
+    def _supervised(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int) -> tuple[torch.Tensor, dict[str, float]]:
+        log_probs = answer_log_probs(self.base, hidden, batch.targets)
+        nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True)[::2]
+        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
+        benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
+        loss = nll[harmful].sum() + self.section.benign_nll_weight * nll[benign].sum()
+        parts = {"nll": float(nll[harmful].mean())} if harmful else {}
+        if self.section.kl_weight and benign:
+            kl = self._kl(batch, hidden, indices, cut, benign)
+            loss = loss + self.section.kl_weight * kl.sum()
+            parts["kl"] = float(kl.mean())
+        return loss / batch.rows, parts
+
+    def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
+        """Mean KL per token of each benign row's chosen answer: [len(benign)]."""
+        import torch
+
+        where = torch.isin(batch.owner, torch.tensor([2 * r for r in benign]))
+        target = torch.cat([self._base_states(indices[r], cut) for r in benign])
+        kl = kl_to_base(self.base, hidden[where], target.to(hidden.device))
+        order = {2 * r: k for k, r in enumerate(benign)}
+        owner = torch.tensor([order[int(o)] for o in batch.owner[where]])
+        return per_answer(kl, owner, len(benign), mean=True)
+
+    def _base_states(self, index: int, cut: int) -> torch.Tensor:
+        """The un-prefixed base's hidden states behind an example's chosen answer, computed once per run."""
+        import torch
+
+        key = (index, cut)
+        if key not in self._base_hidden:
+            batch = make_batch([self.data.examples[index]], past=len(self.data.head), answer_tokens=cut, rejected=False)
+            with torch.no_grad():
+                self._base_hidden[key] = hidden_states(self.base, None, self.data.head, batch)
+        return self._base_hidden[key]
+
+    def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:
+        past = len(rows) + len(self.data.head)
+        batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
+        window = getattr(self.base.model.config.get_text_config(), "sliding_window", None)
+        if window and past + batch.ids.shape[1] > window:
+            raise UsageError(
+                f"a training row has {past + batch.ids.shape[1]} tokens, more than the sliding window of {window}",
+                hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
+            )
+        return batch
+
+    # -- the DPO reference -----------------------------------------------------------------------------------------
+
+    def prepare_reference(self, state: State, stage: DPOSection) -> None:
+        """Log-probabilities of both answers under the DPO reference policy, once for all steps."""
+        import torch
+
+        needed = sorted({i for step in range(stage.steps) for i in self._indices(stage, step, offset=1)})
+        missing = [i for i in needed if i not in self._pair_reference]
+        if stage.reference == "reference":
+            if self.reference_log_probs is None:
+                raise UsageError(
+                    "training.dpo.reference is `reference`, but this reference gives text only, no likelihoods",
+                    hint="use sft or base, or a reference of kind transformers",
+                )
+            found = self.reference_log_probs([self.data.examples[i] for i in missing])
+            self._pair_reference.update(zip(missing, found, strict=True))
+            return
+        rows = state.after_sft if stage.reference == "sft" else None
+        past = len(self.data.head) + (len(rows) if rows is not None else 0)
+        missing.sort(key=lambda i: len(self.data.examples[i].prompt))
+        with self.progress.stage("Reference log-probabilities", len(missing)) as advance, torch.no_grad():
+            for start in range(0, len(missing), 16):
+                part = missing[start : start + 16]
+                batch = make_batch([self.data.examples[i] for i in part], past=past, answer_tokens=stage.answer_tokens, rejected=True)
+                hidden = hidden_states(self.base, rows, self.data.head, batch)
+                sums = per_answer(answer_log_probs(self.base, hidden, batch.targets), batch.owner, 2 * len(part), mean=False)
+                self._pair_reference.update(zip(part, sums.view(-1, 2).cpu(), strict=True))
+                advance(len(part))
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, state: State, save: Callable[[State], None]) -> TrainingResult:
+        """Train from ``state`` to the end of both stages, calling ``save`` at checkpoints, on Ctrl-C and at the end."""
+        stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo)
+        try:
+            while state.stage < len(stages):
+                self._stage(state, stages[state.stage], save)
+                if state.stage == 0:
+                    state.after_sft = state.best.clone() if self.validate else state.rows.clone()
+                    state.rows = state.after_sft.clone()
+                state.stage, state.step, state.updates, state.stale = state.stage + 1, 0, 0, 0
+                state.first.zero_()
+                state.second.zero_()
+                save(state)
+        except KeyboardInterrupt:
+            save(state)
+            raise
+        return TrainingResult(state.best if self.validate else state.rows, state.best_at, state.seconds, state.history)
+
+    def _stage(self, state: State, stage: StageSection, save: Callable[[State], None]) -> None:
+        name = ("SFT", "DPO")[state.stage]
+        if not stage.steps or state.step >= stage.steps:
+            return
+        if state.stage == 1:
+            self.prepare_reference(state, stage)  # type: ignore[arg-type]
+        with self.progress.stage(name, stage.steps) as advance:
+            advance(state.step)
+            while state.step < stage.steps and state.stale < self.section.patience:
+                started = time.perf_counter()
+                loss, parts = self._update(state, stage)
+                state.step += 1
+                state.seconds += time.perf_counter() - started
+                state.history.append({"stage": name, "step": state.step, "loss": loss, **parts})
+                advance(1, note=f"loss {loss:.3f}")
+                if state.step % self.section.validate_every == 0 or state.step == stage.steps:
+                    self._validate(state, name)
+                if state.step % self.section.checkpoint_every == 0:
+                    save(state)
+
+    def _indices(self, stage: StageSection, step: int, offset: int) -> list[int]:
+        kinds = sorted({e.kind for e in self.data.examples})
+        counts = shares(self.section.mix, stage.batch_size, kinds)
+        return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
+
+    def _update(self, state: State, stage: StageSection) -> tuple[float, dict[str, float]]:
+        """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
+        import torch
+
+        rows = state.rows.detach().clone().requires_grad_()
+        indices = self._indices(stage, state.step, offset=state.stage)
+        loss, parts = (self.sft_loss if state.stage == 0 else self.dpo_loss)(rows, indices, stage)  # type: ignore[operator]
+        loss.backward()
+        if rows.grad is None or not bool(torch.isfinite(rows.grad).all()):
+            raise LlmpatchError(
+                f"the gradient is not finite at step {state.step + 1}", hint="lower the learning rate; the last checkpoint is kept"
+            )
+        norm = float(rows.grad.norm())
+        grad = rows.grad * min(1.0, self.section.clip / (norm + 1e-12))
+        state.updates += 1
+        rate = stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
+        state.first.mul_(0.9).add_(grad, alpha=0.1)
+        state.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+        step = (state.first / (1 - 0.9**state.updates)) / ((state.second / (1 - 0.999**state.updates)).sqrt() + 1e-8)
+        state.rows = (state.rows * (1 - rate * self.section.weight_decay) - rate * step).detach()
+        return float(loss.detach()), {**parts, "gradient": norm, "rate": rate}
+
+    def _validate(self, state: State, name: str) -> None:
+        if self.validate is None:
+            return
+        found = self.validate(state.rows)
+        state.history.append({"stage": name, "step": state.step, "validation": found})
+        if found["score"] > state.best_score:
+            state.best, state.best_score = state.rows.clone(), found["score"]
+            state.best_at, state.stale = f"{name} step {state.step}", 0
+        else:
+            state.stale += 1
+
+
+def train(
+    base: Base,
+    data: TrainingSet,
+    rows: torch.Tensor,
+    section: TrainingSection,
+    *,
+    seed: int,
+    run: Path | None = None,
+    validate: Validate | None = None,
+    reference_log_probs: ReferenceLogProbs | None = None,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train a prefix.
+
+    Args:
+        base: The frozen model.
+        data: Examples as token ids.
+        rows: [n, hidden_size] to start from.
+        section: Stages and weights.
+        seed: Decides the batches.
+        run: Folder of the checkpoint; an earlier one of the same data and settings is resumed.
+        validate: Scores a prefix; the best is returned. Without it the last is.
+        reference_log_probs: Needed only for ``dpo.reference = "reference"``.
+        progress: Where to show progress.
+
+    Raises:
+        UsageError: nothing to train on, or settings that cannot work with this base.
+        LlmpatchError: the gradient stopped being finite, or the checkpoint cannot be written.
+        IntegrityError: the checkpoint is damaged.
+    """
+    trainer = Trainer(base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress)
+    identity = digest_json([data.digest(), section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()])
+    path = run / "training.safetensors" if run else None
+    state = _resume(path, identity) if path and path.exists() else None
+    if state is None:
+        zeros = rows.new_zeros(rows.shape)
+        state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
+    return trainer.run(state, lambda s: _save(path, s, identity) if path else None)
+
+
+_TENSORS = ("rows", "first", "second", "best", "after_sft")
+
+
+def _save(path: Path, state: State, identity: str) -> None:
+    from safetensors.torch import save
+
+    plain = {k: v for k, v in vars(state).items() if k not in _TENSORS}
+    plain["best_score"] = plain["best_score"] if plain["best_score"] != float("-inf") else None
+    tensors = {k: getattr(state, k).contiguous() for k in _TENSORS}
+    write_bytes(path, save(tensors, metadata={"identity": identity, "state": json.dumps(plain)}))
+
+
+def _resume(path: Path, identity: str) -> State | None:
+    """The state of an earlier run of the same settings, or ``None`` when it was of others."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = read_bytes(path, limit=1 << 28)
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        if metadata["identity"] != identity:
+            return None
+        plain = json.loads(metadata["state"])
+        plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
+        return State(**load(data), **plain)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh") from error
