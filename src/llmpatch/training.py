@@ -126,7 +126,7 @@ class Trainer:
         if self.section.kl_weight and benign:
             kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
             loss = loss + self.section.kl_weight * kl.sum() / batch.rows
-        return loss, {"dpo": float(losses.mean()), "accuracy": accuracy}
+        return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
     def _supervised(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int) -> tuple[torch.Tensor, dict[str, float]]:
         log_probs = answer_log_probs(self.base, hidden, batch.targets)
@@ -134,11 +134,11 @@ class Trainer:
         harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
         benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
         loss = nll[harmful].sum() + self.section.benign_nll_weight * nll[benign].sum()
-        parts = {"nll": float(nll[harmful].mean())} if harmful else {}
+        parts = {"nll": float(nll[harmful].mean().detach())} if harmful else {}
         if self.section.kl_weight and benign:
             kl = self._kl(batch, hidden, indices, cut, benign)
             loss = loss + self.section.kl_weight * kl.sum()
-            parts["kl"] = float(kl.mean())
+            parts["kl"] = float(kl.mean().detach())
         return loss / batch.rows, parts
 
     def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
@@ -146,22 +146,25 @@ class Trainer:
         import torch
 
         where = torch.isin(batch.owner, torch.tensor([2 * r for r in benign]))
-        target = torch.cat([self._base_states(indices[r], cut) for r in benign])
+        target = torch.cat(self._base_states([indices[r] for r in benign], cut))
         kl = kl_to_base(self.base, hidden[where], target.to(hidden.device))
         order = {2 * r: k for k, r in enumerate(benign)}
         owner = torch.tensor([order[int(o)] for o in batch.owner[where]])
         return per_answer(kl, owner, len(benign), mean=True)
 
-    def _base_states(self, index: int, cut: int) -> torch.Tensor:
-        """The un-prefixed base's hidden states behind an example's chosen answer, computed once per run."""
+    def _base_states(self, indices: list[int], cut: int) -> list[torch.Tensor]:
+        """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run."""
         import torch
 
-        key = (index, cut)
-        if key not in self._base_hidden:
-            batch = make_batch([self.data.examples[index]], past=len(self.data.head), answer_tokens=cut, rejected=False)
+        missing = [i for i in indices if (i, cut) not in self._base_hidden]
+        if missing:
+            examples = [self.data.examples[i] for i in missing]
+            batch = make_batch(examples, past=len(self.data.head), answer_tokens=cut, rejected=False)
             with torch.no_grad():
-                self._base_hidden[key] = hidden_states(self.base, None, self.data.head, batch)
-        return self._base_hidden[key]
+                hidden = hidden_states(self.base, None, self.data.head, batch)
+            counts = [len(e.chosen[:cut]) for e in examples]
+            self._base_hidden.update(zip([(i, cut) for i in missing], hidden.split(counts), strict=True))
+        return [self._base_hidden[i, cut] for i in indices]
 
     def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
