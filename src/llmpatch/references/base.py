@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 from llmpatch.answers import Answer
@@ -15,8 +15,8 @@ class Reference(Protocol):
         """Provenance as JSON without secrets: it differs whenever the answers may differ."""
         ...
 
-    def answer(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-        """Answer prompts, as they finish, in any order, each index once.
+    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
+        """Answer prompts, as they finish, in any order, each index once; closing the generator stops the work.
 
         Raises:
             ReferenceFailedError: some prompts got no usable answer; all the others were yielded before.

@@ -7,8 +7,10 @@ A run that is killed continues where it was; a repeated run asks nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from llmpatch.answers import Answer
@@ -40,21 +42,47 @@ def collect(
         IntegrityError: a damaged shard, by name.
         LlmpatchError: the store cannot be written.
     """
-    texts = [prompt.text for prompt in prompts]
     for prompt in prompts:
-        if _clean(prompt.text) != prompt.text:
+        if clean(prompt.text) != prompt.text:
             raise UsageError(f"prompt {prompt.id!r} is not valid Unicode (a lone surrogate)", hint="mend its text")
-    identity = reference.identity()
-    starts = range(0, len(texts), shard_size)
-    shards = [Shard.of(identity, texts[start : start + shard_size], store) for start in starts]
-    known = [shard.load() for shard in shards]
-    for shard, answers in zip(shards, known, strict=True):
-        # Finished and partial but whole: a run killed between the last answer and the last rename.
-        if len(answers) == len(shard.prompts) and not shard.path.exists():
-            shard.finish(answers)
-    missing = [i for i in range(len(texts)) if i % shard_size not in known[i // shard_size]]
-    with progress.stage("Asking the reference", len(texts)) as advance:
-        advance(len(texts) - len(missing))
+    identity = json.loads(json.dumps(reference.identity()))  # as it will read back
+    blocks = [prompts[start : start + shard_size] for start in range(0, len(prompts), shard_size)]
+    shards = [Shard.of(identity, [prompt.text for prompt in block], store) for block in blocks]
+    known = [_load(shard) for shard in shards]
+    places = [divmod(number, shard_size) for number in range(len(prompts))]
+    missing = [(block, index) for block, index in places if index not in known[block]]
+    with progress.stage("Asking the reference", len(prompts)) as advance:
+        advance(len(prompts) - len(missing))
         if missing:
-            _ask(reference, [(shards[i // shard_size], known[i // shard_size], i % shard_size) for i in missing], advance)
-    return [known[i // shard_size][i % shard_size] for i in range(len(texts))]
+            # One call for everything that is missing, so that slots and batches never run half empty between shards.
+            with closing(reference.answer([shards[block].prompts[index] for block, index in missing])) as answers:
+                for number, answer in answers:
+                    block, index = missing[number]
+                    _keep(shards[block], known[block], index, answer)
+                    advance(1)
+    lost = sum(index not in known[block] for block, index in places)
+    if lost:
+        raise ReferenceFailedError(f"the reference left {lost} of {len(missing)} prompts unanswered", hint="run again")
+    return [known[block][index] for block, index in places]
+
+
+def clean(text: str) -> str:
+    """``text`` with lone surrogates, which no UTF-8 file can hold, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _load(shard: Shard) -> dict[int, Answer]:
+    """What is known of a shard; one that was killed between its last answer and its last rename is finished here."""
+    known = shard.load()
+    if len(known) == len(shard.prompts) and not shard.path.exists():
+        shard.finish(known)
+    return known
+
+
+def _keep(shard: Shard, known: dict[int, Answer], index: int, answer: Answer) -> None:
+    kept = replace(answer, text=clean(answer.text))
+    known[index] = kept
+    if len(known) == len(shard.prompts):
+        shard.finish(known)
+    else:
+        shard.append(index, kept)

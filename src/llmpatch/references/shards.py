@@ -4,8 +4,8 @@
     shard.append(shard.load(), 0, Answer("Hi.", "stop"))   # durable at once
     shard.finish(answers)                                  # one checked file in place of the partial one
 
-A finished shard ``<key>.jsonl`` is a header (identity, count, sha256 of the rows) and one row per prompt. Until then the
-rows are appended to ``<key>.partial.jsonl``, whose last line may be torn. Nothing read here is trusted.
+A finished shard ``<key>.jsonl`` is a header (identity, count, sha256 of the rows) and one row per prompt. Until then
+the rows are appended to ``<key>.partial.jsonl``, whose last line may be torn. Nothing read here is trusted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,80 @@
+"""A model that runs here through transformers. ``M`` itself is sampled through this class, too.
+
+TransformersReference(load_base("smollm2"), DecodingSection())
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.answers import Answer
+from llmpatch.bases import Base
+from llmpatch.recipe import DecodingSection
+
+if TYPE_CHECKING:
+    import torch
+
+_PROBES = 256
+
+
+@dataclass(frozen=True)
+class TransformersReference:
+    """A loaded base that answers.
+
+    Attributes:
+        base: The model.
+        decoding: How it is sampled.
+        system: A system message instead of the template's own.
+    """
+
+    base: Base
+    decoding: DecodingSection
+    system: str | None = None
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of up to 256 evenly spaced values of every tensor.
+
+        A base's fingerprint looks at embeddings only, which a merged LoRA leaves as they are; this tells such models
+        apart without hashing gigabytes.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.base.model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(_sample(tensor))
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """Model, weights, engine and decoding."""
+        import torch
+        import transformers
+
+        return {
+            "kind": "transformers",
+            "model": self.base.name,
+            "fingerprint": asdict(self.base.fingerprint),
+            "weights": self.weights,
+            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}",
+            "decoding": self.decoding.model_dump(mode="json"),
+            "system": self.system,
+        }
+
+    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
+        """See :class:`llmpatch.references.Reference`.
+
+        Raises:
+            UsageError: a prompt that does not fit the model's context.
+        """
+        from llmpatch.generation import generate
+
+        for index, answers in generate(self.base, prompts, decoding=self.decoding, system=self.system):
+            yield index, answers[0]
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    return bytes(flat[:: max(1, -(-flat.numel() // _PROBES))].double().cpu().numpy().tobytes())
