@@ -148,9 +148,9 @@ base = llmpatch.load_base({json.dumps(manifest.base.name)})
 model = llmpatch.load_patch("path/to/this/folder").apply(base)
 ```
 
-With PEFT, `PeftModel.from_pretrained(model, "path/to/this/folder")` loads the same virtual tokens and its `forward` gives
-the same numbers on prompts without padding. PEFT does not check the base, and **its `generate` with prompt learning is
-silently wrong on transformers 5.24** (the virtual tokens are lost while text is generated): generate with llmpatch."""
+With PEFT, `PeftModel.from_pretrained(model, "path/to/this/folder")` loads the same virtual tokens and its `forward`
+gives the same numbers on prompts without padding. PEFT does not check the base, and **its `generate` is silently wrong
+on transformers 5.24** (PEFT 0.21 puts the virtual tokens in again at every step): generate with llmpatch."""
 
 
 def _limitations(manifest: Manifest) -> str:

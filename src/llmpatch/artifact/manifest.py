@@ -261,7 +261,7 @@ def _validate(mapping: Mapping[str, Any]) -> Manifest:
 
 
 def _checksum(data: bytes, declared: str) -> str:
-    """The sha256 of ``data`` with zeros for its checksum; empty, equal to nothing, when that is not there exactly once."""
+    """The sha256 of ``data`` with zeros for its checksum; empty, equal to nothing, unless that is there once."""
     if data.count(declared.encode()) != 1:
         return ""
     return hashlib.sha256(data.replace(declared.encode(), NO_DIGEST.encode())).hexdigest()

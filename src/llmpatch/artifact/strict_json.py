@@ -64,7 +64,7 @@ def _check(value: Any) -> None:
     stack = [(value, 1)]
     while stack:
         item, depth = stack.pop()
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH and isinstance(item, (dict, list)):
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(item, dict):
             stack.extend((key, depth) for key in item)

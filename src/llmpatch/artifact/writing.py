@@ -145,7 +145,8 @@ def input_norm_p999(base: Base) -> float:
     """The 99.9th percentile of the norms of a base's input embeddings, after the model's own scaling."""
     import torch
 
-    norms = [base.embed(ids).float().norm(dim=-1).cpu().numpy() for ids in torch.arange(base.vocab_size).split(16384)]
+    starts, size = range(0, base.vocab_size, 16384), base.vocab_size
+    norms = [base.embed(torch.arange(i, min(i + 16384, size))).float().norm(dim=-1).cpu().numpy() for i in starts]
     return float(np.quantile(np.concatenate(norms), 0.999))
 
 
