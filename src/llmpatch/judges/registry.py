@@ -2,7 +2,7 @@
 
     @judge("shouting", measures="refusal")
     def shouting() -> Scored:
-        return Scored(lambda prompts, answers: [float(a.isupper()) for a in answers])
+        return Scored(lambda _, answers: [float(a.isupper()) for a in answers])
 
     open_judge("shouting").score(["hi"], ["HELLO"])   # [1.0]
 
@@ -138,6 +138,9 @@ def identity(judge: Judge) -> dict[str, Any]:
     """Provenance of a judge for the evidence: ``name``, ``measures``, ``version``, ``sha256`` and any details."""
     scored = judge.scored if isinstance(judge, RegisteredJudge) else Scored(judge.score, version="unknown")
     return {
-        "name": judge.name, "measures": judge.measures, "version": scored.version, "sha256": scored.sha256,
+        "name": judge.name,
+        "measures": judge.measures,
+        "version": scored.version,
+        "sha256": scored.sha256,
         **dict(scored.details),
-    }  # fmt: skip
+    }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -19,13 +20,27 @@ import numpy.typing as npt
 SEEN_BITS = 20
 
 SIGNALS = (
-    "log_words", "distinct_trigrams", "distinct_words", "known_words", "known_bigrams", "plain_characters", "echoed_trigrams",
-    "new_words", "function_words", "word_length", "top_word", "marks", "distinct_characters", "repeated_fourgram", "prompt_covered",
-)  # fmt: skip
+    "log_words",
+    "distinct_trigrams",
+    "distinct_words",
+    "known_words",
+    "known_bigrams",
+    "plain_characters",
+    "echoed_trigrams",
+    "new_words",
+    "function_words",
+    "word_length",
+    "top_word",
+    "marks",
+    "distinct_characters",
+    "repeated_fourgram",
+    "prompt_covered",
+)
 
 _FUNCTION = frozenset(
-    "a an the and or but if of to in on at by for with from as is are was were be been it its this that these those i you he she "
-    "they we my your his her their our not no do does did have has had can could will would should may might there here so".split()
+    """a an the and or but if of to in on at by for with from as is are was were be been it its this that these those i
+    you he she they we my your his her their our not no do does did have has had can could will would should may might
+    there here so""".split()  # noqa: SIM905 - reads better as words
 )
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789 .,;:!?'\"()-*#/\n&%$")
 _MARKS = frozenset('.!?:"')
@@ -62,7 +77,7 @@ def remember(texts: list[list[str]]) -> Seen:
 
 def pairs(words: list[str]) -> list[str]:
     """Neighbouring words, joined by a space."""
-    return [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return [f"{a} {b}" for a, b in pairwise(words)]
 
 
 def _grams(words: list[str], n: int) -> list[tuple[str, ...]]:
