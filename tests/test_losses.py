@@ -14,6 +14,7 @@ EXAMPLES = [
     Example("harmful", (20, 21, 22), (40, 41, 42, 2), (60, 61, 62, 63, 64)),
     Example("everyday", (30, 31, 32, 33, 34, 35), (50, 51), (70, 71, 72, 2)),
     Example("borderline", (25,), (55, 56, 57), (75, 2)),
+    Example("harmful", tuple(range(80, 130)), (90, 91), (92, 93, 2)),
 ]
 
 
@@ -35,8 +36,8 @@ def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family):
     shared = start.clone().requires_grad_()
     batch = make_batch(EXAMPLES, past=6 + len(HEAD), answer_tokens=16, rejected=True)
     log_probs = answer_log_probs(base, hidden_states(base, shared, HEAD, batch), batch.targets)
-    policy = per_answer(log_probs, batch.owner, 6, mean=False).view(-1, 2)
-    loss = dpo_loss(policy, torch.zeros(3, 2), beta=0.1).mean()
+    policy = per_answer(log_probs, batch.owner, 8, mean=False).view(-1, 2)
+    loss = dpo_loss(policy, torch.zeros(4, 2), beta=0.1).mean()
     loss.backward()
 
     plain = start.clone().requires_grad_()
@@ -44,7 +45,7 @@ def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family):
         torch.stack([plain_log_probs(base, plain, e, a).gather(1, torch.tensor(a)[:, None]).sum() for a in (e.chosen, e.rejected)])
         for e in EXAMPLES
     ]
-    expected = dpo_loss(torch.stack(sums), torch.zeros(3, 2), beta=0.1).mean()
+    expected = dpo_loss(torch.stack(sums), torch.zeros(4, 2), beta=0.1).mean()
     expected.backward()
 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -68,7 +69,7 @@ def test_kl_from_cached_hidden_states_equals_kl_of_full_distributions(tiny):
 def test_cut_answers_and_a_batch_without_head():
     base = make_tiny()
     batch = make_batch(EXAMPLES, past=0, answer_tokens=2, rejected=True)
-    assert batch.targets.tolist() == [40, 41, 60, 61, 50, 51, 70, 71, 55, 56, 75, 2]
+    assert batch.targets.tolist() == [40, 41, 60, 61, 50, 51, 70, 71, 55, 56, 75, 2, 90, 91, 92, 93]
     found = answer_log_probs(base, hidden_states(base, None, [], batch), batch.targets)
     ids = torch.tensor([[20, 21, 22, 60, 61]])
     expected = base.model(input_ids=ids).logits[0, 2:4].log_softmax(-1).gather(1, torch.tensor([[60], [61]]))[:, 0]

@@ -49,6 +49,7 @@ class Batch:
         sources: [N, 2] (row, column) of the hidden state that predicts each answer token.
         targets: [N] the answer tokens.
         owner: [N] which answer a target belongs to: ``2 * row`` for chosen, ``2 * row + 1`` for rejected.
+        lengths: Tokens of each row without padding.
         kinds: Kind of each row.
     """
 
@@ -58,6 +59,7 @@ class Batch:
     sources: torch.Tensor
     targets: torch.Tensor
     owner: torch.Tensor
+    lengths: tuple[int, ...]
     kinds: tuple[Kind, ...]
 
     @property
@@ -78,7 +80,8 @@ def make_batch(examples: Sequence[Example], *, past: int, answer_tokens: int, re
     import torch
 
     answers = [[e.chosen[:answer_tokens]] + ([e.rejected[:answer_tokens]] if rejected else []) for e in examples]
-    width = max(len(e.prompt) + sum(map(len, a)) for e, a in zip(examples, answers, strict=True))
+    lengths = tuple(len(e.prompt) + sum(map(len, a)) for e, a in zip(examples, answers, strict=True))
+    width = max(lengths)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     positions = torch.full((len(examples), width), past, dtype=torch.long)
     mask = torch.zeros(len(examples), 1, width, past + width, dtype=torch.bool)
@@ -104,7 +107,7 @@ def make_batch(examples: Sequence[Example], *, past: int, answer_tokens: int, re
             start = stop
         mask[row, 0, start:, past:] = torch.eye(width, dtype=torch.bool)[start:]
     return Batch(ids, positions, mask, torch.tensor(sources), torch.tensor(targets), torch.tensor(owner),
-                 tuple(e.kind for e in examples))  # fmt: skip
+                 lengths, tuple(e.kind for e in examples))  # fmt: skip
 
 
 def shares(mix: MixSection, batch_size: int, present: Sequence[Kind]) -> dict[Kind, int]:

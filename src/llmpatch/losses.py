@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch: Batch) -> torch.Tensor:
     """Final hidden states behind every answer token of a batch.
 
-    The prefix and head are run once, with gradients to ``rows`` if they require them, and shared by all rows.
+    The prefix and head are run once, with gradients to ``rows`` if they require them, and shared by all rows; short
+    rows run apart from long ones where that saves padding.
 
     Args:
         base: The model.
@@ -33,19 +35,49 @@ def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch:
     import torch
 
     cache = prefix_cache(base, rows, head)
+    parts, places = [], []
+    for members in split_by_length(batch.lengths):
+        hidden = _run(base, cache, batch, members)
+        local = torch.full((batch.rows,), -1)
+        local[members] = torch.arange(len(members))
+        where = (local[batch.sources[:, 0]] >= 0).nonzero()[:, 0]
+        parts.append(hidden[local[batch.sources[where, 0]], batch.sources[where, 1]])
+        places.append(where)
+    order = torch.cat(places).argsort().to(parts[0].device)
+    return torch.cat(parts)[order]
+
+
+def _run(base: Base, cache: Any, batch: Batch, members: list[int]) -> torch.Tensor:
+    """Hidden states [len(members), width, d] of some rows behind the shared cache."""
+    import torch
+
+    width = max(batch.lengths[m] for m in members)
+    past = batch.mask.shape[-1] - batch.mask.shape[-2]
+    seen = batch.mask[members, :, :width, : past + width]
     options: dict[str, Any] = {"use_cache": False}
     if cache is not None:
-        options = {"use_cache": True, base.cache_keyword: expand_cache(cache, batch.rows)}
+        options = {"use_cache": True, base.cache_keyword: expand_cache(base, cache, len(members))}
     device, dtype = base.device, base.model.dtype
     # A float mask: 0 where a query may look, a very low number where not (what every attention kernel accepts).
-    bias = torch.zeros(batch.mask.shape, dtype=dtype).masked_fill(~batch.mask, torch.finfo(dtype).min)
-    hidden = backbone(base)(
-        input_ids=batch.ids.to(device),
-        position_ids=batch.positions.to(device),
+    bias = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    hidden: torch.Tensor = backbone(base)(
+        input_ids=batch.ids[members, :width].to(device),
+        position_ids=batch.positions[members, :width].to(device),
         attention_mask=bias.to(device),
         **options,
     ).last_hidden_state
-    return hidden[batch.sources[:, 0], batch.sources[:, 1]]  # type: ignore[no-any-return]
+    return hidden
+
+
+def split_by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers in one group, or in a short and a long one when that saves a tenth of the padded tokens."""
+    order = sorted(range(len(lengths)), key=lambda r: lengths[r])
+    longest = lengths[order[-1]]
+    costs = [k * lengths[order[k - 1]] + (len(order) - k) * longest for k in range(1, len(order))]
+    if not costs or min(costs) > 0.9 * len(order) * longest:
+        return [order]
+    k = costs.index(min(costs)) + 1
+    return [order[:k], order[k:]]
 
 
 def answer_log_probs(base: Base, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

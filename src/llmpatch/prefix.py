@@ -92,12 +92,16 @@ def repeat_cache(cache: Any, batch: int) -> Any:
     return fresh
 
 
-def expand_cache(cache: Any, batch: int) -> Any:
-    """Turn a batch-1 cache into one of ``batch`` rows by views, with gradients: the prefix's keys are computed once."""
-    for layer in cache.layers:
-        layer.keys = layer.keys.expand(batch, -1, -1, -1)
-        layer.values = layer.values.expand(batch, -1, -1, -1)
-    return cache
+def expand_cache(base: Base, cache: Any, batch: int) -> Any:
+    """A cache of ``batch`` rows that views a batch-1 cache, with gradients: the prefix's keys are computed once."""
+    from transformers import DynamicCache
+
+    wide = DynamicCache(config=base.model.config)
+    for source, target in zip(cache.layers, wide.layers, strict=True):
+        target.__dict__.update(source.__dict__)
+        target.keys = source.keys.expand(batch, -1, -1, -1)
+        target.values = source.values.expand(batch, -1, -1, -1)
+    return wide
 
 
 def backbone(base: Base) -> Any:

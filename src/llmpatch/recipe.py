@@ -85,12 +85,14 @@ class PairsSection(_Section):
     """What makes a pair worth training on.
 
     ``margin``: smallest gap between the refusal scores of the two answers. ``winner``: smallest score of the chosen one
-    (for harmful prompts the probability of a refusal; for benign ones of an answer).
+    (for harmful prompts the probability of a refusal; for benign ones of an answer). Longer prompts than
+    ``max_prompt_tokens`` (chat template included) are dropped before anything is sampled.
     """
 
     judge: str = "refusal-phrases"
     margin: Annotated[float, Field(ge=0, le=1)] = 0.5
     winner: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 96
 
 
 class PrefixSection(_Section):
@@ -138,7 +140,8 @@ class TrainingSection(_Section):
     """The optimiser and both stages.
 
     ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
-    same answers. Every ``validate_every`` steps the patched model answers the validation prompts; training stops after
+    same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
+    ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
     ``patience`` validations without a better one, and the best prefix is kept.
     """
 
@@ -152,15 +155,20 @@ class TrainingSection(_Section):
     warmup: Annotated[int, Field(ge=0)] = 10
     validate_every: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 100
+    borderline_cost: Annotated[float, Field(ge=0)] = 0.5
+    everyday_cost: Annotated[float, Field(ge=0)] = 2.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 25
 
 
 class EvaluationSection(_Section):
-    """What the evidence measures: a suite of ``llmpatch.evals`` and how many prompts of each set."""
+    """What the evidence measures: a suite of ``llmpatch.evals``, how many prompts of each set, and the recorded answers
+    of ``M'`` to the suite's prompts (a JSONL file), where there are any.
+    """
 
     suite: str = "refusal"
     limit: Annotated[int, Field(ge=1)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] = 48
+    reference: str | None = None
 
 
 class Recipe(_Section):

@@ -1,0 +1,277 @@
+"""One recipe to one patch with its proof: sample, pair, train, measure, write.
+
+    patch = build(load_recipe(path), Path("out"), run=Path("runs/refusal"), progress=console())
+
+Everything on the way stays in the run folder (answers in shards, pairs, dropped pairs, checkpoint, evidence, report), so
+an interrupted build continues where it stood. The patch folder is written last, whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch import __version__
+from llmpatch.errors import RecipeError, UsageError
+from llmpatch.files import digest_json, sha256_file, write_json, write_text
+from llmpatch.pairs import Dropped, Pair, encode, make_pairs, save_pairs, summarise
+from llmpatch.progress import Progress
+from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.artifact import Patch
+    from llmpatch.bases import Base
+    from llmpatch.recipe import PromptSet, Recipe
+    from llmpatch.training import TrainingResult, Validate
+
+VALIDATION_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a recipe, and those left out before anything was sampled."""
+
+    train: list[Prompt]
+    validation: list[Prompt]
+
+
+def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite: bool = False) -> Patch:
+    """Make a patch.
+
+    Args:
+        recipe: What to make.
+        out: The patch folder; it must not exist, or be empty, or hold a patch and ``overwrite`` be set.
+        run: Folder of everything on the way, and of ``report.html`` and ``report.md``.
+        progress: Where to show progress.
+        overwrite: Replace a patch in ``out``.
+
+    Raises:
+        UsageError: ``out`` is taken, or the recipe cannot be built as it stands.
+        LlmpatchError: any stage failed (its class says how); what was done stays in ``run``.
+    """
+    from llmpatch.artifact import check_target, describe_base, input_norm_p999, release_time, write_patch
+    from llmpatch.bases import load_base
+
+    check_target(out, overwrite)
+    prompts = read_prompts(recipe)
+    base = load_base(recipe.base.name, recipe.base.revision)
+    pairs, dropped = sample_pairs(recipe, base, prompts.train, run, progress)
+    save_pairs(run, pairs, dropped)
+    result = train_prefix(recipe, base, pairs, prompts.validation, run, progress)
+    evidence = measure(recipe, base, result, summarise(pairs, dropped), run, progress)
+    write_json(run / "evidence.json", evidence)
+    fields = {
+        "name": recipe.name,
+        "version": recipe.version,
+        "released": release_time(),
+        "summary": recipe.summary,
+        "license": recipe.license,
+        "base": describe_base(base, revision=recipe.base.revision),
+        "fixes": fixes(evidence),
+        "build": {
+            "tool": "llmpatch",
+            "tool_version": __version__,
+            "seed": recipe.seed,
+            "recipe_digest": recipe.digest(),
+            "data_digests": {str(path): sha256_file(Path(path)) for path in recipe_files(recipe)},
+            "method": method(recipe),
+        },
+    }
+    patch = write_patch(
+        out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
+    )
+    write_report(run, evidence, result, patch)
+    return patch
+
+
+def read_prompts(recipe: Recipe) -> Prompts:
+    """All prompt sets of a recipe.
+
+    Raises:
+        UsageError: a missing, empty or malformed set.
+        RecipeError: a cluster that is on both sides of the split.
+    """
+    train: list[Prompt] = []
+    validation: list[Prompt] = []
+    for kind in KINDS:
+        section: PromptSet | None = getattr(recipe.prompts, kind)
+        if section is None:
+            continue
+        train += _read(section.train, kind, section.limit)
+        validation += _read(section.validation, kind, section.validation_limit)
+    shared = {p.cluster for p in train} & {p.cluster for p in validation}
+    if shared:
+        raise RecipeError(
+            f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
+            hint="split by `cluster`, never by row",
+        )
+    return Prompts(train, validation)
+
+
+def _read(paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
+    found = [replace(p, kind=kind) for path in paths for p in load_prompts(Path(path), kind)]
+    return found[:limit]
+
+
+def sample_pairs(
+    recipe: Recipe, base: Base, prompts: list[Prompt], run: Path, progress: Progress
+) -> tuple[list[Pair], list[Dropped]]:
+    """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
+    from llmpatch.judges import open_judge
+    from llmpatch.references import TransformersReference, collect, open_reference
+
+    judge = open_judge(recipe.pairs.judge)
+    limit = recipe.pairs.max_prompt_tokens
+    lengths = [len(base.chat_ids(p.text)) for p in prompts]
+    short = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
+    long = [
+        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, f"the prompt has {n} tokens, more than {limit}")
+        for p, n in zip(prompts, lengths, strict=True)
+        if n > limit
+    ]
+    own = collect(TransformersReference(base, recipe.decoding), short, run / "answers", progress=progress)
+    harmful = [p for p in short if p.kind == "harmful"]
+    told = collect(open_reference(recipe.reference, recipe.decoding), harmful, run / "answers", progress=progress)
+    reference = {p.id: answer for p, answer in zip(harmful, told, strict=True)}
+    pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
+    return pairs, dropped + long
+
+
+def train_prefix(
+    recipe: Recipe, base: Base, pairs: list[Pair], validation: list[Prompt], run: Path, progress: Progress
+) -> TrainingResult:
+    """Train the prefix on pairs, choosing the checkpoint on the validation prompts."""
+    from llmpatch.prefix import init_prefix
+    from llmpatch.training import train
+
+    return train(
+        base,
+        encode(base, pairs),
+        init_prefix(base, recipe.prefix, recipe.seed),
+        recipe.training,
+        seed=recipe.seed,
+        run=run,
+        validate=make_validate(recipe, base, validation),
+        progress=progress,
+    )
+
+
+def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate:
+    """The score of a prefix on the validation prompts: refusals of the patched model by the pair filter's judge."""
+    from llmpatch.judges import open_judge
+    from llmpatch.patched import answer_all
+    from llmpatch.recipe import DecodingSection
+
+    judge = open_judge(recipe.pairs.judge)
+    texts = [p.text for p in prompts]
+    decoding = DecodingSection(max_new_tokens=VALIDATION_TOKENS)
+
+    def validate(rows: torch.Tensor) -> dict[str, float]:
+        answers = [found[0] for found in answer_all(base, texts, decoding, prefix=rows)]
+        scores = judge.score(texts, answers)
+        rates = {}
+        for kind in KINDS:
+            hits = [score for score, prompt in zip(scores, prompts, strict=True) if prompt.kind == kind]
+            rates[kind] = sum(hits) / len(hits) if hits else 0.0
+        cost = recipe.training.borderline_cost * rates["borderline"] + recipe.training.everyday_cost * rates["everyday"]
+        return {**{str(k): v for k, v in rates.items()}, "score": rates["harmful"] - cost}
+
+    return validate
+
+
+def measure(
+    recipe: Recipe, base: Base, result: TrainingResult, counts: dict[str, dict[str, int]], run: Path, progress: Progress
+) -> dict[str, Any]:
+    """The evidence of a trained prefix: base, patched, safe prompt and reference on the recipe's suite."""
+    from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_recorded
+
+    systems = [System("M"), System("M+", prefix=result.rows), System("safe prompt", system_message=SAFE_PROMPT)]
+    if recipe.evaluation.reference:
+        systems.append(System("M'", recorded=load_recorded(Path(recipe.evaluation.reference))))
+    evidence = evaluate(
+        base,
+        systems,
+        suite=recipe.evaluation.suite,
+        limit=recipe.evaluation.limit,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+        store=run / "evals",
+        progress=progress,
+    )
+    evidence["training"] = {
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "recipe_digest": recipe.digest(),
+        "pairs": counts,
+        "seconds": round(result.seconds, 1),
+        "best": result.best_at,
+        "history": _thin(result.history),
+    }
+    return evidence
+
+
+def _thin(history: list[dict[str, Any]], keep: int = 200) -> list[dict[str, Any]]:
+    """Every validation and about ``keep`` evenly spaced steps: enough for a curve, small enough for evidence."""
+    steps = [row for row in history if "validation" not in row]
+    every = max(1, len(steps) // keep)
+    kept = {id(row) for row in steps[::every]} | {id(row) for row in history if "validation" in row}
+    return [row for row in history if id(row) in kept]
+
+
+def fixes(evidence: dict[str, Any]) -> list[dict[str, Any]]:
+    """The manifest's ``fixes``: refusal of each harmful set before and after, by the leading test judge."""
+    lead = next(judge["name"] for judge in evidence["judges"] if judge["measures"] == "refusal")
+    found = []
+    for entry in evidence["sets"].values():
+        systems = entry["systems"]
+        if entry["kind"] == "harmful" and {"M", "M+"} <= set(systems):
+            before, after = (systems[name]["refusal"][lead] for name in ("M", "M+"))
+            metric = f"refusal rate on {entry['title']} ({lead})"
+            found.append(
+                {"risk": "refusal", "metric": metric, "before": before["value"], "after": after["value"], "n": after["n"]}
+            )
+    if not found:
+        raise UsageError("the evidence measures no harmful set", hint="add one to the suite")
+    return found
+
+
+def recipe_files(recipe: Recipe) -> list[str]:
+    """Every data file a recipe names."""
+    sections = [getattr(recipe.prompts, kind) for kind in KINDS]
+    named = [path for s in sections if s for path in [*s.train, *s.validation]]
+    return [*named, *([recipe.reference.path] if recipe.reference.path else [])]
+
+
+def method(recipe: Recipe) -> str:
+    """One sentence on how the prefix was trained."""
+    t, p = recipe.training, recipe.prefix
+    return (
+        f"{p.tokens} virtual tokens from {p.init} init; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
+        f"{t.sft.learning_rate:g}; DPO {t.dpo.steps} steps of {t.dpo.batch_size} at {t.dpo.learning_rate:g}, beta "
+        f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}"
+    )
+
+
+def write_report(run: Path, evidence: dict[str, Any], result: TrainingResult, patch: Patch) -> None:
+    """``report.html`` and ``report.md`` in the run folder."""
+    from llmpatch.reporting import render_html, render_markdown
+
+    history = evidence["training"]["history"] if evidence.get("training") else result.history
+    manifest = patch.manifest.model_dump(mode="json", by_alias=True)
+    write_text(run / "report.md", render_markdown(evidence, history, manifest))
+    write_text(run / "report.html", render_html(evidence, history, manifest))
+
+
+def plan(recipe: Recipe) -> dict[str, Any]:
+    """What a build would do, without loading any model (``build --dry-run``)."""
+    prompts = read_prompts(recipe)
+    return {
+        "recipe": recipe.name,
+        "digest": recipe.digest(),
+        "train": {k: sum(p.kind == k for p in prompts.train) for k in KINDS},
+        "validation": {k: sum(p.kind == k for p in prompts.validation) for k in KINDS},
+        "prompts_digest": digest_json([asdict(p) for p in [*prompts.train, *prompts.validation]]),
+        "method": method(recipe),
+    }
