@@ -108,6 +108,8 @@ def make_pairs(
         if prompt.kind == "harmful":
             won, lost = said[prompt.id], own
             reason = _judge(won[1], lost[1], section, won[0])
+            if not reason and won[0].finish != "stop":
+                reason = "the refusal was cut off, and half a refusal is not to be learnt"
         else:
             won, lost = own, refusals[i % len(refusals)] if refusals else (Answer("", "stop"), 1.0)
             reason = _judge(1 - won[1], 1 - lost[1], section, won[0])
