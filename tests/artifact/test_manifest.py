@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -65,6 +65,7 @@ def test_the_schema_document_is_in_step():
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
 
 
+@settings(deadline=None)  # other work on the machine is not our time
 @given(json_values)
 def test_strict_json_reads_what_json_writes(value):
     assert parse_object(json.dumps({"v": value}).encode(), where="x") == {"v": value}
@@ -77,12 +78,14 @@ def outcome(data: bytes) -> str:
         return error.message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_strict_json_answers_rubbish_with_one_printable_line(data):
     assert outcome(data).isprintable()
     assert outcome(b"{" + data).isprintable()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_foreign_text_is_printable_and_bounded(text):
     assert shown(text).isprintable()
