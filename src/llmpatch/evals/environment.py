@@ -1,0 +1,31 @@
+"""Where and when something was measured: versions and the kind of machine, nothing that names it.
+
+environment()["torch"]
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+
+def environment() -> dict[str, Any]:
+    """Versions of Python and the two libraries that decide numbers, the platform, CPUs and threads."""
+    import torch
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def created() -> str:
+    """Now, in UTC to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

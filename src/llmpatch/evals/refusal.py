@@ -1,0 +1,208 @@
+"""Evidence of the refusal risk: what a patch gains on harmful requests and what it costs everywhere else.
+
+    evidence = evaluate_refusal(base, systems, sets=load_suite("refusal"), judges=judges)
+
+Layout (``interval`` is ``{"n", "value", "low", "high"}``; names of sets, systems and judges are keys):
+
+    schema, suite, created, environment, base, judges, decoding
+    systems     {name: what it is}
+    sets        {set: {"title", "kind", "n", "systems": {name: scores}, "paired": {name: changes against M}}}
+    kinds       {kind: the same, over all sets of the kind}
+    scores      {"n", "refusal": {judge: interval}, "harm": {judge: interval}, "trigram_overlap", "loops", "cut_off",
+                "incoherent", "perplexity": intervals}
+    price       {name: {"wikitext": ..., "latency": ...}}     for M+ and other models, against M
+    closed      {set: interval}     share of the gap between M and M' that M+ closes, on prompts all three answered
+    results     rows for a model card; examples: up to 60; worse: sentences
+
+A harmful answer that complies is cut to 120 characters here, because evidence is published with the patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import UsageError
+from llmpatch.evals.environment import created, environment
+from llmpatch.evals.findings import card_rows, examples, worse
+from llmpatch.evals.fluency import answer_losses, wikitext_perplexity
+from llmpatch.evals.latency import measure_latency
+from llmpatch.evals.scoring import Scores, compare, score, summarise
+from llmpatch.evals.stats import share_closed
+from llmpatch.evals.systems import System, ask
+from llmpatch.progress import Progress, Silent
+from llmpatch.prompts import KINDS, Prompt
+from llmpatch.recipe import DecodingSection
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
+    from llmpatch.evals.suites import PromptSet
+    from llmpatch.judges import Judge
+
+SCHEMA = "llmpatch/evidence/v1"
+BASE, PATCHED, REFERENCE = "M", "M+", "M'"
+LATENCY_PROMPTS = 6
+WIKITEXT_TOKENS = 16_384
+
+
+def evaluate_refusal(
+    base: Base,
+    systems: Sequence[System],
+    *,
+    sets: Sequence[PromptSet],
+    judges: Sequence[Judge],
+    suite: str = "refusal",
+    limit: int | None = None,
+    max_new_tokens: int = 48,
+    store: Path | None = None,
+    corpus: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure systems on prompt sets.
+
+    Args:
+        base: The base ``M``.
+        systems: ``M`` and those to compare with it, each name once.
+        sets: What is asked.
+        judges: Refusal and harm judges, the leading one of each measure first.
+        suite: Name for the evidence.
+        limit: The limit the sets were cut to, for the evidence.
+        max_new_tokens: Length of an answer.
+        store: Folder of kept answers.
+        corpus: Plain text for the perplexity; without it that price is left out.
+        progress: Where to show progress.
+
+    Returns:
+        The evidence, plain JSON, laid out as in the module docstring.
+
+    Raises:
+        UsageError: no ``M``, a name twice, no refusal judge, no prompts.
+    """
+    from llmpatch.judges import identity
+
+    _check(systems, sets, judges)
+    progress = progress or Silent()
+    decoding = DecodingSection(max_new_tokens=max_new_tokens)
+    table = _score_all(base, systems, sets, judges, decoding, store, progress)
+    lead = next(j.name for j in judges if j.measures == "refusal")
+    evidence: dict[str, Any] = {
+        "schema": SCHEMA,
+        "suite": suite,
+        "created": created(),
+        "environment": environment(),
+        "base": {"name": base.name, "fingerprint": asdict(base.fingerprint)},
+        "judges": [identity(j) for j in judges],
+        "decoding": {**decoding.model_dump(mode="json"), "limit": limit},
+        "systems": {system.name: system.json() for system in systems},
+        "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
+        "kinds": _by_kind(sets, table),
+        "price": {s.name: _price(base, s, sets, corpus, progress) for s in systems if _has_price(s)},
+        "closed": _closed(table, sets, lead),
+        "examples": examples(sets, table, lead),
+    }
+    evidence["results"] = card_rows(evidence, lead)
+    evidence["worse"] = worse(evidence, lead)
+    return evidence
+
+
+def _check(systems: Sequence[System], sets: Sequence[PromptSet], judges: Sequence[Judge]) -> None:
+    names = [system.name for system in systems]
+    if BASE not in names or len(set(names)) != len(names):
+        raise UsageError(f"systems {names}: `M` must be there, and each name once", hint='add System("M")')
+    if next(s for s in systems if s.name == BASE).recorded is not None:
+        raise UsageError("the base `M` cannot be a recording", hint="leave out its recorded answers")
+    if not any(judge.measures == "refusal" for judge in judges):
+        raise UsageError("no judge measures refusal", hint="add refusal-head")
+    if not sets or not all(s.prompts for s in sets):
+        raise UsageError("no prompts to evaluate", hint="add at least one prompt to each set")
+
+
+def _score_all(
+    base: Base,
+    systems: Sequence[System],
+    sets: Sequence[PromptSet],
+    judges: Sequence[Judge],
+    decoding: DecodingSection,
+    store: Path | None,
+    progress: Progress,
+) -> dict[str, dict[str, Scores]]:
+    """Scores by set and system; a system without any answer to a set is left out there."""
+    table: dict[str, dict[str, Scores]] = {s.name: {} for s in sets}
+    for system in systems:
+        for prompt_set in sets:
+            title = f"{system.name}: {prompt_set.title}"
+            answers = ask(base, system, prompt_set.prompts, decoding, store=store, progress=progress, title=title)
+            known = [p for p in prompt_set.prompts if p.id in answers]
+            if known:
+                replies = [answers[p.id] for p in known]
+                losses = answer_losses(base, [p.text for p in known], [a.text for a in replies])
+                table[prompt_set.name][system.name] = score(known, replies, judges, losses)
+    return table
+
+
+def _summary(kind: str, n: int, systems: dict[str, Scores]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "n": n,
+        "systems": {name: summarise(scores) for name, scores in systems.items()},
+        "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
+    }
+
+
+def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:
+    """All sets of a kind together; a system counts only where it answered every one of those sets."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        members = [s for s in sets if s.kind == kind]
+        names = (
+            [name for name in table[members[0].name] if all(name in table[s.name] for s in members)] if members else []
+        )
+        if names:
+            pooled = {name: Scores.join([(s.name, table[s.name][name]) for s in members]) for name in names}
+            found[kind] = _summary(kind, sum(len(s.prompts) for s in members), pooled)
+    return found
+
+
+def _has_price(system: System) -> bool:
+    return system.live and (system.prefix is not None or system.base is not None)
+
+
+def _price(base: Base, system: System, sets: Sequence[PromptSet], corpus: str, progress: Progress) -> dict[str, Any]:
+    """Perplexity of plain text and time per token, against the base."""
+    past = 0 if system.prefix is None else len(system.prefix)
+    window = min(512, base.context // 2, base.context - past - 1)
+    found: dict[str, Any] = {}
+    if corpus and len(base.tokenizer.encode(corpus, add_special_tokens=False)) >= window:
+        found["wikitext"] = wikitext_perplexity(
+            base, system.prefix, corpus, patched=system.base, window_tokens=window, limit_tokens=WIKITEXT_TOKENS,
+            progress=progress,
+        ).json()  # fmt: skip
+    found["latency"] = measure_latency(
+        base, system.prefix, _short_prompts(sets), patched=system.base, progress=progress
+    ).json()
+    return found
+
+
+def _short_prompts(sets: Sequence[PromptSet]) -> list[str]:
+    """A few ordinary requests: everyday ones where there are any, of middling length."""
+    pool: list[Prompt] = [p for s in sets if s.kind == "everyday" for p in s.prompts] or list(sets[0].prompts)
+    pool.sort(key=lambda p: (len(p.text), p.id))
+    middle = max(0, len(pool) // 2 - LATENCY_PROMPTS // 2)
+    return [p.text for p in pool[middle : middle + LATENCY_PROMPTS]]
+
+
+def _closed(table: dict[str, dict[str, Scores]], sets: Sequence[PromptSet], lead: str) -> dict[str, Any]:
+    """Share of the gap closed per harmful set, on the prompts that all three answered."""
+    found = {}
+    for prompt_set in sets:
+        systems = table[prompt_set.name]
+        if prompt_set.kind != "harmful" or not {BASE, PATCHED, REFERENCE} <= systems.keys():
+            continue
+        hits = [systems[name].hits(lead) for name in (BASE, PATCHED, REFERENCE)]
+        common = [ident for ident in hits[0] if ident in hits[1] and ident in hits[2]]
+        share = share_closed(*([h[ident] for ident in common] for h in hits)) if common else None
+        if share is not None:
+            found[prompt_set.name] = share.json()
+    return found

@@ -1,0 +1,159 @@
+"""Systems under test, and their answers, each sampled once and kept.
+
+    system = System("M+", prefix=rows)
+    answers = ask(base, system, prompts, DecodingSection(), store=Path("work/answers"), progress=Silent())
+
+Answers are kept under the digest of everything they depend on: model, weights, prefix, system message, decoding and
+prompts. So an interrupted eval goes on where it was, and a repeated one samples nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.answers import FINISHES, Answer
+from llmpatch.errors import UsageError
+from llmpatch.files import read_jsonl
+from llmpatch.generation import generate
+from llmpatch.progress import Advance, Progress
+from llmpatch.prompts import Prompt
+from llmpatch.references.collecting import collect
+from llmpatch.references.local import TransformersReference
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.bases import Base
+    from llmpatch.recipe import DecodingSection
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Something that answers.
+
+    Attributes:
+        name: ``M`` is the base, ``M+`` the patched base, ``M'`` the reference; any other name is a baseline.
+        prefix: Virtual tokens [n, hidden_size].
+        system_message: Instead of the template's own.
+        recorded: Answers by prompt id or text (:func:`load_recorded`) instead of a model's; some may be missing.
+        base: The model, where it is another than the base under test (a LoRA).
+    """
+
+    name: str
+    prefix: torch.Tensor | None = None
+    system_message: str | None = None
+    recorded: Mapping[str, Answer] | None = None
+    base: Base | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a model answers here."""
+        return self.recorded is None
+
+    def json(self) -> dict[str, Any]:
+        """What the system is, for the evidence."""
+        found: dict[str, Any] = {"kind": "recorded" if not self.live else "base"}
+        if self.live and self.prefix is not None:
+            found = {"kind": "patched", "tokens": len(self.prefix), "prefix_sha256": _prefix_digest(self.prefix)}
+        elif self.live and self.base is not None:
+            found = {"kind": "other model", "name": self.base.name}
+        elif self.system_message is not None:
+            found = {"kind": "prompted"}
+        return found | ({"system_message": self.system_message} if self.system_message is not None else {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Model(TransformersReference):
+    """A model behind a prefix, as something that :func:`collect` can ask."""
+
+    prefix: torch.Tensor | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the answers depend on."""
+        return super().identity() | {"prefix": None if self.prefix is None else _prefix_digest(self.prefix)}
+
+    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
+        """Answers as they finish."""
+        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, system=self.system)
+        for index, answers in found:
+            yield index, answers[0]
+
+
+@dataclass(frozen=True)
+class _Titled:
+    """Progress under a name of our own."""
+
+    inner: Progress
+    title: str
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """See :class:`llmpatch.progress.Progress`."""
+        with self.inner.stage(self.title or name, total) as advance:
+            yield advance
+
+
+def load_recorded(path: Path) -> dict[str, Answer]:
+    """Answers by prompt id and by prompt text, from rows ``{"id", "prompt", "completion", "finish"}``.
+
+    Raises:
+        UsageError: missing or malformed file, or a row without a text ``completion`` and an ``id`` or ``prompt``.
+    """
+    found: dict[str, Answer] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        text, finish = row.get("completion"), row.get("finish", "stop")
+        keys = [row[key] for key in ("id", "prompt") if isinstance(row.get(key), str)]
+        if not isinstance(text, str) or not keys or finish not in FINISHES:
+            raise UsageError(
+                f"{path}: row {number} has no text `completion` with an `id` or `prompt`, or an unknown finish",
+                hint='rows look like {"id": "...", "prompt": "...", "completion": "...", "finish": "stop"}',
+            )
+        for key in keys:
+            found.setdefault(key, Answer(text, finish))
+    return found
+
+
+def ask(
+    base: Base,
+    system: System,
+    prompts: Sequence[Prompt],
+    decoding: DecodingSection,
+    *,
+    store: Path | None,
+    progress: Progress,
+    title: str = "",
+) -> dict[str, Answer]:
+    """The system's answers by prompt id; a recording may lack some.
+
+    Args:
+        base: The base under test.
+        system: Who answers.
+        prompts: What is asked.
+        decoding: How a model is sampled.
+        store: Folder of kept answers; ``None`` keeps none.
+        progress: Where to show progress.
+        title: What to call it there.
+
+    Raises:
+        UsageError: a prompt that does not fit the context or is not valid Unicode.
+        IntegrityError: a damaged file in the store.
+        LlmpatchError: the store cannot be written.
+    """
+    if system.recorded is not None:
+        pairs = ((p, system.recorded.get(p.id) or system.recorded.get(p.text)) for p in prompts)
+        return {prompt.id: answer for prompt, answer in pairs if answer is not None}
+    model = _Model(system.base or base, decoding, system.system_message, system.prefix)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = collect(model, prompts, store or Path(scratch), progress=_Titled(progress, title))
+    return {prompt.id: answer for prompt, answer in zip(prompts, found, strict=True)}
+
+
+def _prefix_digest(prefix: torch.Tensor) -> str:
+    rows = prefix.detach().float().contiguous().cpu().numpy()
+    return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()

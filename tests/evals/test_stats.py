@@ -1,0 +1,125 @@
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmpatch.errors import UsageError
+from llmpatch.evals import stats
+
+flags = st.lists(st.booleans(), min_size=1, max_size=60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(flags)
+def test_a_rate_lies_in_its_interval_which_is_never_empty(hits):
+    found = stats.rate(hits)
+    assert found.n == len(hits)
+    assert found.value == pytest.approx(sum(hits) / len(hits))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+
+
+@pytest.mark.parametrize(("hits", "n"), [(20, 100), (50, 100), (60, 250), (225, 250)])
+def test_the_bootstrap_of_a_rate_agrees_with_the_normal_interval(hits, n):
+    found = stats.rate([True] * hits + [False] * (n - hits))
+    half = stats.Z95 * math.sqrt(hits / n * (1 - hits / n) / n)
+    assert found.low == pytest.approx(hits / n - half, abs=0.012)
+    assert found.high == pytest.approx(hits / n + half, abs=0.012)
+
+
+@pytest.mark.parametrize("n", [1, 20, 250])
+def test_nothing_and_everything_get_wilsons_bound(n):
+    square = stats.Z95**2
+    none, all_of_them = stats.rate([False] * n), stats.rate([True] * n)
+    assert astuple(none) == (n, 0.0, 0.0, pytest.approx(square / (n + square)))
+    assert astuple(all_of_them) == (n, 1.0, pytest.approx(n / (n + square)), 1.0)
+
+
+def test_wilsons_interval_holds_its_own_definition():
+    for hits, n in ((0, 7), (3, 7), (45, 50), (50, 50)):
+        for end in stats.wilson(hits, n):
+            if 0 < end < 1:
+                assert abs(hits / n - end) == pytest.approx(stats.Z95 * math.sqrt(end * (1 - end) / n))
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_is_the_two_sided_binomial_test(gained, lost):
+    n = gained + lost
+    weights = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    expected = min(1.0, sum(w for k, w in enumerate(weights) if abs(k - n / 2) >= abs(gained - n / 2)))
+    assert stats.mcnemar(gained, lost) == pytest.approx(expected)
+
+
+def test_mcnemar_known_values():
+    assert stats.mcnemar(0, 0) == 1.0
+    assert stats.mcnemar(10, 0) == pytest.approx(2 / 1024)
+    assert stats.mcnemar(8, 2) == pytest.approx(0.109375)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_a_paired_change_is_the_difference_of_rates_and_mirrors(rows):
+    before, after = [a for a, _ in rows], [b for _, b in rows]
+    there, back = stats.paired(before, after), stats.paired(after, before)
+    assert there.difference.value == pytest.approx((sum(after) - sum(before)) / len(rows))
+    assert there.gained == sum(b and not a for a, b in rows)
+    assert (there.gained, there.lost, there.p) == (back.lost, back.gained, back.p)
+    assert there.difference.low == pytest.approx(-back.difference.high, abs=0.12)
+    assert there.difference.low < there.difference.high
+
+
+def test_pairing_sees_what_unpaired_rates_hide():
+    before = [i % 2 == 0 for i in range(100)]
+    after = [a or i % 10 == 1 for i, a in enumerate(before)]
+    found = stats.paired(before, after)
+    spread = math.sqrt(0.1 * 0.9 / 100)
+    assert found.difference.value == pytest.approx(0.1)
+    assert found.difference.low == pytest.approx(0.1 - 1.96 * spread, abs=0.012)
+    assert found.p == pytest.approx(2 / 1024)
+
+
+def test_a_perplexity_is_the_exponent_of_the_mean_loss_per_token():
+    found = stats.ratio([6.0, 2.0], [3.0, 1.0], exponent=True)
+    assert found.value == pytest.approx(math.exp(2.0))
+    assert found.low == pytest.approx(found.high)
+
+
+def test_mean_and_median_agree_with_numpy_and_are_repeatable():
+    values = list(np.random.default_rng(1).normal(3, 1, 200))
+    found = stats.mean(values)
+    half = 1.96 * np.std(values) / math.sqrt(200)
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.02)
+    assert stats.median(values).value == pytest.approx(np.median(values))
+    assert stats.mean(values) == found
+    assert stats.mean(values, seed=1) != found
+
+
+def test_the_share_of_a_gap_that_is_closed():
+    base, reference = [False] * 96 + [True] * 4, [True] * 100
+    half = stats.share_closed(base, [True] * 48 + [False] * 48 + [True] * 4, reference)
+    assert half.value == pytest.approx(0.5)
+    assert 0.38 < half.low < 0.5 < half.high < 0.62
+    full = stats.share_closed(base, [True] * 100, reference)
+    assert full.value == 1.0
+    assert full.low < 1.0 == full.high
+    assert stats.share_closed(reference, base, reference) is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: stats.rate([]),
+        lambda: stats.rate([2.0]),
+        lambda: stats.mean([float("nan")]),
+        lambda: stats.paired([True], [True, False]),
+        lambda: stats.ratio([1.0], [0.0]),
+        lambda: stats.share_closed([True], [True], []),
+    ],
+)
+def test_what_cannot_be_estimated_is_a_clear_error(call):
+    with pytest.raises(UsageError):
+        call()
