@@ -10,11 +10,15 @@ Knows about models, tokenizers and chat templates. Knows nothing about prefixes 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib
 import inspect
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -191,7 +195,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     if gguf:
         options["gguf_file"] = gguf.name
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_gguf_bar() if gguf else contextlib.nullcontext():
             warnings.simplefilter("ignore")
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
@@ -213,6 +217,18 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
         )
     model.eval().requires_grad_(False)
     return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else "none")
+
+
+@contextlib.contextmanager
+def _no_gguf_bar() -> Iterator[None]:
+    """Hide the bar of transformers' GGUF reader, which heeds no switch of transformers."""
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bar = reader.tqdm
+    reader.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 def _file_type(path: Path) -> str:

@@ -1,0 +1,104 @@
+"""``llmpatch eval``: measure a base, and a patch on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llmpatch._cli.opening import base_options
+from llmpatch._cli.output import say, say_json
+
+if TYPE_CHECKING:
+    from llmpatch._cli.opening import Opened
+    from llmpatch.evals import System
+
+
+@click.command(name="eval")
+@click.argument("patch", required=False)
+@base_options
+@click.option("--suite", default="refusal", show_default=True, help="The frozen prompt sets to measure on.")
+@click.option(
+    "--prompts", "files", multiple=True, type=click.Path(path_type=Path),
+    help="Your own JSON Lines in the suite's place: `prompt`, and `kind` harmful, borderline or everyday. Repeatable.",
+)  # fmt: skip
+@click.option("--reference", type=click.Path(path_type=Path), help="Recorded answers of the safer model (JSON Lines).")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1, 4096), default=48, show_default=True, help="Length of an answer."
+)
+@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/eval"), show_default=True,
+              help="Folder of kept answers: repeating or continuing costs nothing.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write the evidence to this JSON file.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained page to this HTML file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
+def command(
+    patch: str | None,
+    base: str,
+    revision: str | None,
+    suite: str,
+    files: tuple[Path, ...],
+    reference: Path | None,
+    limit: int | None,
+    max_new_tokens: int,
+    run: Path,
+    out: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a base, and a patch on it.
+
+    Systems: the base, the base with PATCH, the base with a written safe prompt, and a recording with --reference.
+
+    Rates come with n and a 95 % interval. The suite's prompts were in no training file of ours.
+    """
+    from llmpatch._cli.answer_file import check_out
+    from llmpatch._cli.evidence_view import price_lines, results_table, worse_lines
+    from llmpatch._cli.opening import open_patched
+    from llmpatch.evals import evaluate
+    from llmpatch.files import write_json, write_text
+    from llmpatch.progress import console
+
+    for path in (out, report):
+        if path:
+            check_out(path, *files)
+    opened = open_patched(base, revision, [patch] if patch else [])
+    evidence = evaluate(
+        opened.base,
+        _systems(opened, reference),
+        suite=suite,
+        prompts=files,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        store=run,
+        progress=console(),
+    )
+    if out:
+        write_json(out, evidence)
+    if report:
+        from llmpatch.reporting import render_html
+
+        manifest = opened.patches[0].manifest.model_dump(mode="json", by_alias=True) if opened.patches else None
+        write_text(report, render_html(evidence, [], manifest))
+    if as_json:
+        say_json(evidence)
+        return
+    say(results_table(evidence))
+    if lines := [*price_lines(evidence), *worse_lines(evidence)]:
+        say("\n" + "\n".join(lines))
+
+
+def _systems(opened: Opened, reference: Path | None) -> list[System]:
+    """The base, the patched base, the written safe prompt, and the recording, where there are any."""
+    import torch
+
+    from llmpatch.evals import SAFE_PROMPT, System, load_recorded
+
+    found = [System("M")]
+    if opened.rows is not None:
+        found.append(System("M+", prefix=torch.tensor(opened.rows)))
+    found.append(System("safe prompt", system_message=SAFE_PROMPT))
+    if reference:
+        found.append(System("M'", recorded=load_recorded(reference)))
+    return found

@@ -1,0 +1,85 @@
+"""Evidence for a terminal: the table of results, what got worse, example answers.
+
+    say(results_table(patch.evidence))
+
+Evidence may come from a foreign patch: what does not look as expected is left out, never an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmpatch._cli.output import one_line, side_by_side, table
+
+KINDS = ("harmful", "borderline", "everyday")
+
+
+def results_table(evidence: dict[str, Any], columns: tuple[str, ...] = ()) -> str:
+    """The rows of ``evidence["results"]`` with n and 95 % intervals; ``columns`` chooses among the systems."""
+    rows = [row for row in _list(evidence.get("results")) if isinstance(row, dict) and isinstance(row.get("name"), str)]
+    found = list(dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, dict)))
+    found = [key for key in found if not columns or key in columns]
+    if not rows or not found:
+        return "(no results in the evidence)"
+    body = [[row["name"], str(row.get("n", "-")), *(estimate(row.get(key)) for key in found)] for row in rows]
+    return table(["share of answers", "n", *found], body)
+
+
+def estimate(value: Any) -> str:
+    """A rate with its interval, as ``93.0 % [89.0, 96.0]``."""
+    if not isinstance(value, dict) or not _number(value.get("value")):
+        return "-"
+    text = f"{100 * value['value']:.1f} %"
+    if not _number(value.get("low")) or not _number(value.get("high")):
+        return text
+    return f"{text} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def price_lines(evidence: dict[str, Any]) -> list[str]:
+    """What the patch costs besides refusals: plain text and time."""
+    price = evidence.get("price")
+    found = price.get("M+") if isinstance(price, dict) else None
+    lines = []
+    for part, key, label in (
+        ("wikitext", "ratio", "perplexity of plain text, with / without the patch"),
+        ("latency", "token_ratio", "time per further token, with / without"),
+        ("latency", "first_ratio", "time to the first token, with / without"),
+    ):
+        value = found.get(part, {}).get(key) if isinstance(found, dict) and isinstance(found.get(part), dict) else None
+        if isinstance(value, dict) and all(_number(value.get(k)) for k in ("value", "low", "high")):
+            lines.append(f"{label}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    return lines
+
+
+def worse_lines(evidence: dict[str, Any]) -> list[str]:
+    """The evidence's own sentences on what got worse."""
+    return [one_line(text) for text in _list(evidence.get("worse")) if isinstance(text, str)]
+
+
+def example_blocks(evidence: dict[str, Any], width: int) -> list[str]:
+    """One example per kind, the base's and the patched answer side by side."""
+    blocks = []
+    for kind in KINDS:
+        rows = [row for row in _list(evidence.get("examples")) if _is_example(row) and row.get("kind") == kind]
+        rows.sort(key=lambda row: row.get("note") not in ("fixed", "unchanged"))  # the usual case first
+        if rows:
+            before, after = (
+                f"{name}\n{rows[0]['answers'][key]['text']}" for name, key in (("BEFORE", "M"), ("AFTER", "M+"))
+            )
+            blocks.append(f"{kind}: {one_line(rows[0]['prompt'])}\n" + side_by_side(before, after, width))
+    return blocks
+
+
+def _is_example(row: Any) -> bool:
+    answers = row.get("answers") if isinstance(row, dict) and isinstance(row.get("prompt"), str) else None
+    return isinstance(answers, dict) and all(
+        isinstance(answers.get(key), dict) and isinstance(answers[key].get("text"), str) for key in ("M", "M+")
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

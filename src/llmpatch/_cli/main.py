@@ -1,0 +1,109 @@
+"""The ``llmpatch`` command: finds the verb, and turns every failure into one line, one hint and an exit code.
+
+    main(["show", "patches/smollm2/refusal"])   # returns the exit code
+
+Exit codes: 0 done, 1 usage, 2 could not do it, 3 gate, 4 trust, 5 wrong base, 6 integrity, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from llmpatch import __version__
+from llmpatch._cli.output import note, one_line
+from llmpatch.errors import INTERRUPTED, LlmpatchError
+
+VERBS = ("demo", "models", "build", "eval", "show", "generate", "chat")
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is asked for; verbs import the library when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The verbs, in the order of a user's way."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The verb's ``command``."""
+        if cmd_name not in VERBS:
+            return None
+        found: click.Command = importlib.import_module(f"llmpatch._cli.{cmd_name}").command
+        return found
+
+
+@click.command(
+    cls=Verbs,
+    context_settings={
+        "auto_envvar_prefix": "LLMPATCH",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    epilog="Exit codes: 0 done, 1 usage, 2 could not do it, 3 gate, 4 trust, 5 wrong base, 6 integrity, "
+    "130 interrupted. Every option can come from the environment, as LLMPATCH_GENERATE_BASE=smollm2.",
+)
+@click.version_option(__version__, prog_name="llmpatch")
+def root() -> None:
+    """Safety patches for language models: build one, prove it, use it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the program's name; by default the process's own.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with warnings.catch_warnings():
+            if not _debugging():
+                warnings.simplefilter("ignore")  # ours are printed as `warning:` lines; others' are for developers
+            root.main(args=None if arguments is None else list(arguments), prog_name="llmpatch", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        note("interrupted; what was done is kept: run the same command again to continue")
+        return INTERRUPTED
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except SystemExit:  # click's answer to a reader that closed the pipe
+        return 0
+    except BaseException as error:  # whatever it is, a user gets one line and a code
+        return _explain(error)
+    return 0
+
+
+def _explain(error: BaseException) -> int:
+    if _debugging():
+        sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, LlmpatchError):
+        return _fail(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        if type(error).__name__ == "NoArgsIsHelpError":  # click >= 8.2: no verb was given
+            note(error.format_message())
+            return 1
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "llmpatch"
+        return _fail(error.format_message(), f"`{path} --help` shows what it takes", 1)
+    reason = one_line(str(error)) or "no details"
+    return _fail(f"unexpected {type(error).__name__}: {reason}", "LLMPATCH_DEBUG=1 shows the traceback", 2)
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    note(f"error: {one_line(message)}")
+    if hint:
+        note(f"hint: {one_line(hint)}")
+    return code
+
+
+def _debugging() -> bool:
+    return os.environ.get("LLMPATCH_DEBUG", "") not in ("", "0")

@@ -1,0 +1,69 @@
+"""Open what a command names: patches first, which is quick, then the base, then check them against each other.
+
+opened = open_patched("smollm2", None, ["patches/smollm2/refusal"])
+opened.base, opened.rows  # rows of all patches in the order given, or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from llmpatch._cli.output import warn
+
+if TYPE_CHECKING:
+    from llmpatch.artifact import Patch
+    from llmpatch.artifact.tensors import Embeddings
+    from llmpatch.bases import Base
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A base and the patches for it.
+
+    Attributes:
+        base: The loaded base.
+        patches: As given.
+        rows: Virtual tokens [n, hidden_size] of all patches, or ``None`` without a patch.
+    """
+
+    base: Base
+    patches: list[Patch]
+    rows: Embeddings | None
+
+
+def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str]) -> Opened:
+    """Read patches, load the base, check each patch against it, and put their rows one after another.
+
+    Raises:
+        UsageError: no such patch or base.
+        IntegrityError: a damaged patch.
+        WrongBaseError: a patch that was made for another base.
+        LlmpatchError: the base cannot be loaded.
+    """
+    import numpy as np
+
+    from llmpatch.artifact import load_patch
+    from llmpatch.bases import load_base
+
+    patches = [load_patch(name) for name in patch_names]
+    base = load_base(base_name, revision)
+    for patch in patches:
+        for text in patch.check_base(base):
+            warn(text)
+    if len(patches) > 1:
+        warn("several patches are put one after another in the order given; together they were not measured")
+    rows = np.concatenate([patch.embeddings for patch in patches]) if patches else None
+    return Opened(base, patches, rows)
+
+
+def base_options(function: F) -> F:
+    """The options that choose a base."""
+    function = click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub.")(function)
+    text = "The base: a catalogue name (`llmpatch models list`), a hub id, a folder or a .gguf file."
+    return click.option("--base", required=True, help=text)(function)
