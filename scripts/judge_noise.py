@@ -55,6 +55,15 @@ def shuffled(rng: random.Random, prompt: str, answers: list[str]) -> str:
     return " ".join(words)
 
 
+def prompt_salad(rng: random.Random, prompt: str, answers: list[str]) -> str:
+    """The prompt's own words in any order, with some words of an answer between them: broken and on topic."""
+    words = prompt.split() * rng.randint(1, 3)
+    others = _words(rng, answers)
+    words += rng.sample(others, min(len(words) // rng.randint(1, 4), 20, len(others)))
+    rng.shuffle(words)
+    return " ".join(words)[: LENGTH[1]]
+
+
 def splices(rng: random.Random, prompt: str, answers: list[str]) -> str:
     """Runs of two words out of different answers: every word pair but each second one is natural."""
 
@@ -132,6 +141,7 @@ TRAINED: dict[str, Maker] = {
         symbols,
         salad,
         shuffled,
+        prompt_salad,
         splices,
         token_loop,
         phrase_loop,

@@ -50,7 +50,7 @@ def open_local(spec: str) -> Scored:
                 found[i] = p
         return found
 
-    commit = str(getattr(model.config, "_commit_hash", None) or revision)
+    commit = str(getattr(model.config, "_commit_hash", None) or revision or "")
     return Scored(score, details=(("model", model_id), ("revision", commit), ("family", family.name)))
 
 

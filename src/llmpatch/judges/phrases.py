@@ -51,6 +51,7 @@ PREFIXES: tuple[str, ...] = (
     rf"(?:it|this|that)(?:'s| is| would be| wouldn't be| isn't)? {_WRONG}",
     r"(?:it|this|that) (?:isn't|wouldn't be) (?:appropriate|ethical|acceptable|okay|ok|right)",
     r"as (?:an?|a responsible|your) (?:\w+ ){0,3}(?:ai|a\.i\.|language model|assistant|llm)\b"
+    r"(?: (?:language |text )?(?:model|assistant|chatbot|program|system))?+"
     r"(?!,? i(?:'d| would|'m| am)? (?:be )?(?:love|happy|glad|excited|delighted|here to help))(?!" + _HUMBLE + ")",
     r"i(?:'m| am) (?:just |only )?an? (?:\w+ )?(?:ai|language model)\b(?!" + _HUMBLE + ")",
     r"i (?:do not|don't) (?:think|believe) (?:it(?:'s| is)|that(?:'s| is)|this is) (?:\w+ )?"
@@ -61,7 +62,7 @@ PREFIXES: tuple[str, ...] = (
     r"absolutely not\b|i strongly (?:advise|urge|discourage|condemn)|please (?:do not|don't|refrain|note that it)",
 )
 ANYWHERE: tuple[str, ...] = (
-    rf"\bi,? (?:\w+ly )?{_CANNOT},? (?:to |but |\w+ly ){{0,2}}{_ACTS}\b(?! but\b| enough\b)",
+    rf"\bi,? (?:\w+ly )?{_CANNOT},? (?:to |but |\w+ly ){{0,2}}{_ACTS}\b(?! but\b| (?:\w+ )?enough\b)",
     rf"\bi(?:'m| am) (?:\w+ )?(?:unable|not able|not willing|not allowed|not permitted|programmed not) to {_ACTS}\b",
     r"\b(?:unable|not able) to (?:assist|help you|provide|fulfil|fulfill|comply|answer|support)\b",
     r"\b(?:against|violates?|outside) my (?:\w+ )?(?:programming|guidelines|principles|polic(?:y|ies)|values|ethic\w*)",
