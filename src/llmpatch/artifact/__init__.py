@@ -9,12 +9,13 @@ Specification: docs/format/patch-v1.md. Needs numpy and pydantic; torch only to 
 from llmpatch.artifact.bundle import Patch, load_patch, parse_patch, read_patch
 from llmpatch.artifact.card import adapter_config, model_card
 from llmpatch.artifact.manifest import Manifest, parse_manifest, release_time
-from llmpatch.artifact.writing import describe_base, input_norm_p999, render_patch, write_patch
+from llmpatch.artifact.writing import check_target, describe_base, input_norm_p999, render_patch, write_patch
 
 __all__ = [
     "Manifest",
     "Patch",
     "adapter_config",
+    "check_target",
     "describe_base",
     "input_norm_p999",
     "load_patch",

@@ -69,7 +69,7 @@ def write_patch(
         LlmpatchError: the disk is full or the folder cannot be written. What was there is untouched.
     """
     folder = Path(folder)
-    _check_target(folder, overwrite)
+    check_target(folder, overwrite)
     contents = render_patch(fields, embeddings, evidence, base_p999=base_p999)
     temporary: Path | None = None
     try:
@@ -199,8 +199,12 @@ def _render_json(value: dict[str, Any], name: str) -> bytes:
     return data
 
 
-def _check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse what must not be replaced: a file, a link, or a folder that is not a patch."""
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Refuse what must not be replaced.
+
+    Raises:
+        UsageError: a file, a link, a folder that is not a patch, or a patch without ``overwrite``.
+    """
     if folder.name in {"", ".."}:
         raise UsageError(f"{folder} has no name to write a patch under", hint="name a new folder")
     if not os.path.lexists(folder):
