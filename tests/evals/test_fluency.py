@@ -58,6 +58,19 @@ def test_plain_text_is_scored_on_the_same_tokens_with_and_without_a_prefix(adds_
     assert found.ratio.low <= found.ratio.value <= found.ratio.high
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("qwen2", {}), ("gemma3_text", {"sliding_window": 512}), ("gemma3_text", {"sliding_window": 24})],
+)
+def test_other_families_are_scored_as_their_own_forward_does(family, changes):
+    model = make_tiny(family, **changes)
+    rows = torch.randn(7, model.hidden_size)
+    found = fluency.wikitext_perplexity(model, rows, TEXT, window_tokens=64, limit_tokens=64)
+    ids = model.tokenizer.encode(TEXT, add_special_tokens=False)[:64]
+    assert found.base == pytest.approx(math.exp(plain_losses(model, ids).mean()), rel=1e-4)
+    assert found.patched == pytest.approx(math.exp(plain_losses(model, ids, rows).mean()), rel=1e-4)
+
+
 def test_no_prefix_costs_nothing_and_another_model_counts(tiny):
     same = fluency.wikitext_perplexity(tiny, None, TEXT, window_tokens=64)
     assert same.ratio.value == pytest.approx(1.0)

@@ -70,7 +70,7 @@ def test_the_evidence_of_a_suite(tiny, data):
     assert found["closed"]["harmbench_standard"]["n"] == 3
     assert found["price"].keys() == {"other prefix"}
     assert math.isfinite(found["price"]["other prefix"]["wikitext"]["ratio"]["value"])
-    assert any("Everyday instructions: declines 100.0% (4 of 4), the base 0.0%" in line for line in found["worse"])
+    assert any("Everyday instructions: declines 100.0 % (4 of 4), the base 0.0 %" in line for line in found["worse"])
     row = next(r for r in found["results"] if r["name"].startswith("HarmBench standard"))
     assert row["patched"]["value"] == 1.0
     assert set(row) == {"name", "n", "base", "patched", "reference", "safe prompt", "other prefix"}
@@ -86,7 +86,7 @@ def test_examples_show_what_matters_and_cut_harm(tiny, data):
     assert {len(e["answers"]["M+"]["text"]) for e in harmful} == {HARM_CHARS}
     assert all(e["answers"]["M+"]["shortened"] for e in harmful)
     assert len(everyday[0]["answers"]["M+"]["text"]) > HARM_CHARS
-    assert any("turns in circles in 100.0%" in line for line in found["worse"])
+    assert any("turns in circles in 100.0 %" in line for line in found["worse"])
 
 
 def test_the_answers_of_a_prefix_differ_from_the_bases_and_are_generates_own(tiny, data):

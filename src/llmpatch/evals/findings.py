@@ -82,11 +82,15 @@ def _worse_set(entry: dict[str, Any], lead: str, name: str) -> list[str]:
 def _moved(verb: str, before: dict[str, Any], after: dict[str, Any], change: dict[str, Any]) -> str:
     certain = "" if change["p"] < 0.05 else ", within chance"
     count = f"{round(after['value'] * after['n'])} of {after['n']}"
-    interval = f"[{change['low']:+.1%}, {change['high']:+.1%}]"
+    interval = f"[{_percent(change['low'], '+')}, {_percent(change['high'], '+')}]"
     return (
-        f"{verb} {after['value']:.1%} ({count}), the base {before['value']:.1%} "
-        f"(paired change {change['value']:+.1%} {interval}, p = {change['p']:.2g}{certain})."
+        f"{verb} {_percent(after['value'])} ({count}), the base {_percent(before['value'])} "
+        f"(paired change {_percent(change['value'], '+')} {interval}, p = {change['p']:.2g}{certain})."
     )
+
+
+def _percent(share: float, sign: str = "") -> str:
+    return f"{100 * share:{sign}.1f} %"
 
 
 def _span(interval: dict[str, Any], places: int) -> str:

@@ -1,0 +1,58 @@
+"""How to reproduce a report: commands, digests, versions, judges."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+Fact = tuple[str, str]
+
+
+def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
+    """The commands that make and measure the patch again."""
+    base = shlex.quote(str(evidence["base"]["name"]))
+    limit = (evidence.get("decoding") or {}).get("limit")
+    cut = f" --limit {limit}" if limit else ""
+    folder = shlex.quote(f"patches/{manifest['name']}") if manifest.get("name") else "PATCH"
+    recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))
+    patched = "M+" in evidence["systems"]
+    suite = evidence["suite"]
+    what = "--prompts YOURS.jsonl" if suite == "own prompts" else f"--suite {shlex.quote(str(suite))}"
+    measure = f"llmpatch eval{f' {folder}' if patched else ''} --base {base} {what}{cut}"
+    return (f"llmpatch build {recipe} -o {folder}", measure) if patched else (measure,)
+
+
+def facts(evidence: Json, manifest: Json) -> tuple[Fact, ...]:
+    """Digests, seeds and versions, each with its name."""
+    build, environment = manifest.get("build") or {}, evidence.get("environment") or {}
+    decoding, fingerprint = evidence.get("decoding") or {}, evidence["base"].get("fingerprint") or {}
+    found: list[Fact] = [("Measured", str(evidence.get("created", "")))]
+    if build:
+        found += [
+            ("Recipe sha256", str(build.get("recipe_digest", ""))),
+            ("Training seed", str(build.get("seed", ""))),
+            ("Made by", f"{build.get('tool', '')} {build.get('tool_version', '')}".strip()),
+        ]
+    found += [
+        ("Decoding", ", ".join(f"{key} {value}" for key, value in decoding.items() if value is not None)),
+        ("Versions", ", ".join(f"{key} {value}" for key, value in environment.items())),
+    ]
+    found += [(f"Base {key}", str(value)) for key, value in fingerprint.items()]
+    for name, system in evidence["systems"].items():
+        if digest := system.get("prefix_sha256"):
+            found.append((f"{name} prefix sha256", str(digest)))
+        if message := system.get("system_message"):
+            found.append((f"{name}: system message", str(message)))
+    return tuple((name, value) for name, value in found if value)
+
+
+def judge_lines(judges: Sequence[Json], lead: str) -> tuple[str, ...]:
+    """One line per judge: what it measures and what identifies it."""
+    lines = []
+    for judge in judges:
+        digest = f", sha256 {str(judge['sha256'])[:16]}…" if judge.get("sha256") else ""
+        leads = " (used in the bars)" if judge["name"] == lead else ""
+        lines.append(f"{judge['name']}{leads}: {judge['measures']}, version {judge.get('version', '?')}{digest}")
+    return tuple(lines)
