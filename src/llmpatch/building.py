@@ -122,7 +122,8 @@ def sample_pairs(
 ) -> tuple[list[Pair], list[Dropped]]:
     """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
     from llmpatch.judges import open_judge
-    from llmpatch.references import TransformersReference, collect, open_reference
+    from llmpatch.references import collect, open_reference
+    from llmpatch.references.local import TransformersReference
 
     judge = open_judge(recipe.pairs.judge)
     limit = recipe.pairs.max_prompt_tokens
