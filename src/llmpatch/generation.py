@@ -161,7 +161,7 @@ def _choose(logits: torch.Tensor, row: _Row, decoding: DecodingSection) -> int:
         return int(logits.argmax())
     probabilities = (logits / decoding.temperature).softmax(-1).cpu()
     if decoding.top_p < 1:
+        # Masked in vocabulary order: which random number a token meets must not hang on how near-ties are sorted.
         ordered, order = probabilities.sort(descending=True)
-        ordered[(ordered.cumsum(-1) - ordered) >= decoding.top_p] = 0
-        return int(order[ordered.multinomial(1, generator=row.random)])
+        probabilities[order[(ordered.cumsum(-1) - ordered) >= decoding.top_p]] = 0
     return int(probabilities.multinomial(1, generator=row.random))

@@ -95,6 +95,9 @@ class Trainer:
         self.progress = progress or Silent()
         self._base_hidden: dict[tuple[int, int], torch.Tensor] = {}
         self._pair_reference: dict[int, torch.Tensor] = {}
+        benign = sorted((len(e.prompt), i) for i, e in enumerate(data.examples) if e.kind != "harmful")
+        self._groups = [[i for _, i in benign[start : start + 16]] for start in range(0, len(benign), 16)]
+        self._group_of = {i: number for number, group in enumerate(self._groups) for i in group}
         if not data.examples:
             raise UsageError("there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner")
         check_head(base)
@@ -153,17 +156,19 @@ class Trainer:
         return per_answer(kl, owner, len(benign), mean=True)
 
     def _base_states(self, indices: list[int], cut: int) -> list[torch.Tensor]:
-        """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run."""
+        """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run.
+
+        They are computed in fixed groups of similar length, so that a resumed run gets the same bits.
+        """
         import torch
 
-        missing = [i for i in indices if (i, cut) not in self._base_hidden]
-        if missing:
-            examples = [self.data.examples[i] for i in missing]
+        for group in sorted({self._group_of[i] for i in indices if (i, cut) not in self._base_hidden}):
+            examples = [self.data.examples[i] for i in self._groups[group]]
             batch = make_batch(examples, past=len(self.data.head), answer_tokens=cut, rejected=False)
             with torch.no_grad():
                 hidden = hidden_states(self.base, None, self.data.head, batch)
             counts = [len(e.chosen[:cut]) for e in examples]
-            self._base_hidden.update(zip([(i, cut) for i in missing], hidden.split(counts), strict=True))
+            self._base_hidden.update(zip([(i, cut) for i in self._groups[group]], hidden.split(counts), strict=True))
         return [self._base_hidden[i, cut] for i in indices]
 
     def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:

@@ -1,0 +1,92 @@
+"""Sampling: padding, sharing and batching change no answer; random numbers belong to rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_tiny
+
+from llmpatch.errors import UsageError
+from llmpatch.generation import generate
+from llmpatch.prefix import common_head, prefix_cache
+from llmpatch.recipe import DecodingSection
+
+PROMPTS = ["Hi", "Tell me about the sea and everything in it.", "Why?", "One two three four five"]
+GREEDY = DecodingSection(max_new_tokens=12)
+
+
+def plain_greedy(base, prompt, rows, steps):
+    """Greedy decoding by whole unpadded forwards over inputs_embeds, without any cache."""
+    ids = base.chat_ids(prompt)
+    new: list[int] = []
+    for _ in range(steps):
+        embeds = base.embed(torch.tensor([*ids, *new]))[None]
+        if rows is not None:
+            embeds = torch.cat([rows[None], embeds], 1)
+        token = int(base.model(inputs_embeds=embeds).logits[0, -1].argmax())
+        if token in base.eos_ids:
+            return base.decode(new), "stop"
+        new.append(token)
+    return base.decode(new), "length"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text"])
+@pytest.mark.parametrize("patched", [False, True])
+def test_left_padded_batches_with_a_shared_cache_equal_plain_decoding(family, patched):
+    base = make_tiny(family)
+    rows = torch.randn(7, 32, generator=torch.Generator().manual_seed(3)) if patched else None
+    for batch_size in (1, 3, 4):
+        found = dict(generate(base, PROMPTS, decoding=GREEDY, prefix=rows, batch_size=batch_size))
+        for i, prompt in enumerate(PROMPTS):
+            assert (found[i][0].text, found[i][0].finish) == plain_greedy(base, prompt, rows, 12)
+
+
+def test_a_prefix_changes_the_answers(tiny):
+    rows = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
+    plain, patched = (dict(generate(tiny, PROMPTS, decoding=GREEDY, prefix=p)) for p in (None, rows))
+    assert any(plain[i] != patched[i] for i in range(len(PROMPTS)))
+
+
+def test_random_samples_depend_on_the_seed_and_not_on_the_batch(tiny):
+    def sample(seed, batch_size):
+        decoding = DecodingSection(max_new_tokens=8, temperature=1.0, top_p=0.9, seed=seed)
+        return dict(generate(tiny, PROMPTS, decoding=decoding, samples=3, batch_size=batch_size))
+
+    assert sample(0, 2) == sample(0, 12)
+    assert sample(0, 12) != sample(1, 12)
+    assert len({a.text for a in sample(0, 12)[0]}) > 1
+
+
+def test_raw_text_is_continued_without_the_template(tiny):
+    found = dict(generate(tiny, ["abc"], decoding=GREEDY, raw=True))
+    ids = torch.tensor([tiny.text_ids("abc")])
+    first = int(tiny.model(input_ids=ids).logits[0, -1].argmax())
+    assert found[0][0].text.startswith(tiny.decode([first]))
+
+
+def test_prompts_that_do_not_fit_are_named(tiny):
+    with pytest.raises(UsageError, match="prompt 2 has"):
+        list(generate(tiny, ["short", "x" * 600], decoding=GREEDY))
+
+
+def test_a_cache_is_reused_unchanged(tiny):
+    rows = torch.randn(5, 32)
+    cache = prefix_cache(tiny, rows, [1, 2, 3])
+    before = cache.layers[0].keys.clone()
+    list(generate(tiny, PROMPTS, decoding=GREEDY, prefix=rows))
+    assert cache.get_seq_length() == 8
+    assert torch.equal(before, cache.layers[0].keys)
+
+
+def test_common_head_leaves_every_sequence_a_token():
+    assert common_head([[1, 2, 3], [1, 2]]) == [1]
+    assert common_head([[1, 2, 3], [1, 2, 4]]) == [1, 2]
+    assert common_head([[5], [6]]) == []
+    assert common_head([]) == []
+
+
+@pytest.mark.real
+def test_the_bundled_model_answers(smollm2):
+    found = dict(generate(smollm2, ["What is the capital of France?"], decoding=DecodingSection(max_new_tokens=12)))
+    assert found[0][0].text == "The capital of France is Paris."
+    assert found[0][0].finish == "stop"

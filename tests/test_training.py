@@ -1,0 +1,186 @@
+"""Training: equal to TRL, improving, resumable to the bit, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_tiny
+
+from llmpatch.batching import Example, choose, make_batch, shares
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
+from llmpatch.recipe import DPOSection, MixSection, StageSection, TrainingSection
+from llmpatch.training import Trainer, TrainingSet, train
+
+HEAD = [1, 5, 9, 12]
+
+
+def make_data(count=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(n):
+        return tuple(torch.randint(3, 200, (n,), generator=generator).tolist())
+
+    kinds = ["harmful", "borderline", "everyday"]
+    return TrainingSet(HEAD, [Example(kinds[i % 3], ids(3 + i % 5), ids(4) + (2,), ids(3) + (2,)) for i in range(count)])
+
+
+def settings(sft=6, dpo=4, **changes):
+    return TrainingSection(
+        sft=StageSection(steps=sft, learning_rate=0.05, answer_tokens=6, batch_size=4),
+        dpo=DPOSection(steps=dpo, learning_rate=0.02, answer_tokens=6, batch_size=4, **changes.pop("dpo_changes", {})),
+        warmup=1, checkpoint_every=2, **changes,
+    )  # fmt: skip
+
+
+def start(n=5):
+    return torch.randn(n, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_dpo_loss_equals_trl_with_peft_prompt_tuning_on_the_same_batch(tmp_path):
+    """TRL's own trainer computes its loss on its own batch; ours is computed from that batch's token ids."""
+    from datasets import Dataset
+    from peft import PromptTuningConfig
+    from trl import DPOConfig, DPOTrainer
+
+    base, rows = make_tiny(), start()
+    texts = {"prompt": ["Tell me.", "Hello there", "Why so?"], "chosen": ["No, never", "Hi!", "Because it is"],
+             "rejected": ["Sure thing, here", "Go away now", "No"]}  # fmt: skip
+    arguments = DPOConfig(output_dir=str(tmp_path), beta=0.3, per_device_train_batch_size=3, report_to=[], use_cpu=True,
+                          gradient_checkpointing=False, disable_dropout=True, bf16=False)  # fmt: skip
+    trainer = DPOTrainer(
+        model=base.model, args=arguments, train_dataset=Dataset.from_dict(texts), processing_class=base.tokenizer,
+        peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, prompt_tuning_init="RANDOM"),
+    )  # fmt: skip
+    trainer.model.prompt_encoder["default"].embedding.weight.data.copy_(rows)
+    batch = next(iter(trainer.get_train_dataloader()))
+    theirs = trainer.compute_loss(trainer.model, batch)
+
+    def sequences(i):
+        ids, seen, answer = (batch[k][i].bool() if k != "input_ids" else batch[k][i] for k in ("input_ids", "attention_mask", "completion_mask"))
+        return tuple(ids[seen & ~answer].tolist()), tuple(ids[seen & answer].tolist())
+
+    plain = make_tiny()
+    examples = [Example("harmful", *sequences(i), sequences(i + 3)[1]) for i in range(3)]
+    sums = []
+    for prefix in (rows, None):
+        ours = make_batch(examples, past=0 if prefix is None else 5, answer_tokens=99, rejected=True)
+        log_probs = answer_log_probs(plain, hidden_states(plain, prefix, [], ours), ours.targets)
+        sums.append(per_answer(log_probs, ours.owner, 6, mean=False).view(-1, 2))
+    assert dpo_loss(*sums, beta=0.3).mean().item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_both_stages_lower_their_losses(tiny):
+    data = make_data()
+    result = train(tiny, data, start(), settings(sft=30, dpo=20, kl_weight=0.1), seed=0)
+    for stage in ("SFT", "DPO"):
+        losses = [h["loss"] for h in result.history if h["stage"] == stage]
+        assert sum(losses[-3:]) < sum(losses[:3])
+    accuracies = [h["accuracy"] for h in result.history if h["stage"] == "DPO"]
+    assert accuracies[-1] > 0.5
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
+    data = make_data()
+    whole = train(tiny, data, start(), settings(), seed=0, run=tmp_path / "whole")
+    update = Trainer._update
+    for stop_at in (3, 8):  # once in SFT, once in DPO
+        calls = []
+
+        def broken(self, state, stage, calls=calls, stop_at=stop_at):
+            calls.append(1)
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            return update(self, state, stage)
+
+        monkeypatch.setattr(Trainer, "_update", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, data, start(), settings(), seed=0, run=tmp_path / str(stop_at))
+        monkeypatch.setattr(Trainer, "_update", update)
+        resumed = train(tiny, data, start(), settings(), seed=0, run=tmp_path / str(stop_at))
+        assert torch.equal(resumed.rows, whole.rows)
+        assert len(resumed.history) == len(whole.history)
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(tiny, tmp_path):
+    train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path)
+    other = train(tiny, make_data(), start(), settings(), seed=1, run=tmp_path)
+    assert torch.equal(other.rows, train(tiny, make_data(), start(), settings(), seed=1).rows)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 100, None])
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, damage):
+    train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path)
+    path = tmp_path / "training.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    with pytest.raises(IntegrityError, match=r"training\.safetensors is damaged"):
+        train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path)
+
+
+def test_the_best_prefix_by_validation_is_kept_and_training_stops_early(tiny):
+    scores = iter([0.5, 0.9, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1])
+    seen = []
+
+    def validate(rows):
+        seen.append(rows.clone())
+        return {"score": next(scores)}
+
+    section = settings(sft=20, dpo=0, validate_every=2, patience=2)
+    result = train(tiny, make_data(), start(), section, seed=0, validate=validate)
+    assert torch.equal(result.rows, seen[1])
+    assert result.best_at == "SFT step 4"
+    assert len([h for h in result.history if "loss" in h]) == 8
+
+
+@pytest.mark.parametrize("reference", ["sft", "base", "reference"])
+def test_each_dpo_reference_gives_its_own_training(tiny, reference):
+    def of_reference(examples):
+        return torch.tensor([[-3.0 - i, -1.0] for i in range(len(examples))])
+
+    section = settings(dpo_changes={"reference": reference})
+    result = train(tiny, make_data(), start(), section, seed=0, reference_log_probs=of_reference)
+    first = next(h for h in result.history if h["stage"] == "DPO")
+    if reference == "sft":  # the policy is its own reference: ln 2, as TRL starts
+        assert first["dpo"] == pytest.approx(0.693147, rel=1e-3)
+    else:
+        assert first["dpo"] != pytest.approx(0.693147, rel=1e-3)
+
+
+def test_text_only_references_cannot_be_the_dpo_reference(tiny):
+    with pytest.raises(UsageError, match="no likelihoods"):
+        train(tiny, make_data(), start(), settings(dpo_changes={"reference": "reference"}), seed=0)
+
+
+def test_nothing_to_train_on(tiny):
+    with pytest.raises(UsageError, match="no pair passed the filter"):
+        train(tiny, TrainingSet(HEAD, []), start(), settings(), seed=0)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tiny):
+    rows = start()
+    rows[0, 0] = float("inf")
+    with pytest.raises(LlmpatchError, match="not finite"):
+        train(tiny, make_data(), rows, settings(), seed=0)
+
+
+def test_rows_longer_than_the_sliding_window_are_refused():
+    gemma = make_tiny("gemma3_text", sliding_window=12)
+    with pytest.raises(UsageError, match="sliding window of 12"):
+        train(gemma, make_data(), start(), settings(), seed=0)
+
+
+def test_batches_keep_the_mix_and_visit_everything():
+    data = make_data(60)
+    counts = shares(MixSection(harmful=0.5, borderline=0.25, everyday=0.25), 8, ["harmful", "borderline", "everyday"])
+    assert counts == {"harmful": 4, "borderline": 2, "everyday": 2}
+    epoch = [choose(data.examples, counts, seed=0, step=step) for step in range(5)]
+    assert all(len(set(step)) == 8 for step in epoch)
+    harmful = {i for step in epoch for i in step if data.examples[i].kind == "harmful"}
+    assert len(harmful) == 20
+    assert choose(data.examples, counts, seed=0, step=3) == epoch[3]
+    assert choose(data.examples, counts, seed=1, step=3) != epoch[3]
+
+
+def test_kinds_without_examples_give_their_share_to_the_others():
+    assert sum(shares(MixSection(), 16, ["harmful"]).values()) == 16
