@@ -46,17 +46,31 @@ def main() -> None:
     if options.lora_steps:
         data = encode(base, [Pair(**row) for row in read_jsonl(options.run / "pairs.jsonl")])
         started = time.perf_counter()
-        settings = LoraSettings(rank=options.lora_rank, steps=options.lora_steps, learning_rate=options.lora_rate,
-                                batch_size=recipe.training.sft.batch_size)  # fmt: skip
-        tuned, parameters = train_lora(base, data, settings, kl_weight=recipe.training.kl_weight, mix=recipe.training.mix,
-                                       seed=recipe.seed, progress=console())  # fmt: skip
+        settings = LoraSettings(
+            options.lora_rank, options.lora_steps, options.lora_rate, recipe.training.sft.batch_size
+        )
+        t = recipe.training
+        tuned, parameters = train_lora(
+            base, data, settings, kl_weight=t.kl_weight, mix=t.mix, seed=recipe.seed, progress=console()
+        )
         name = f"LoRA r{options.lora_rank}"
-        notes[name] = {"parameters": parameters, "steps": options.lora_steps, "seconds": round(time.perf_counter() - started, 1)}
+        notes[name] = {
+            "parameters": parameters,
+            "steps": options.lora_steps,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
         systems.append(System(name, base=tuned))
     if recipe.evaluation.reference:
         systems.append(System("M'", recorded=load_recorded(Path(recipe.evaluation.reference))))
-    evidence = evaluate(base, systems, suite=recipe.evaluation.suite, limit=options.limit,
-                        max_new_tokens=recipe.evaluation.max_new_tokens, store=options.run / "evals", progress=console())  # fmt: skip
+    evidence = evaluate(
+        base,
+        systems,
+        suite=recipe.evaluation.suite,
+        limit=options.limit,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+        store=options.run / "evals",
+        progress=console(),
+    )
     write_json(options.run / "frontier.json", {"kinds": evidence["kinds"], "sets": evidence["sets"], "notes": notes})
     for name in [s.name for s in systems]:
         rates = {kind: entry["systems"].get(name, {}).get("refusal") for kind, entry in evidence["kinds"].items()}

@@ -49,7 +49,9 @@ def plain(base: Any, rows: Any, data: Any, cut: int) -> Any:
     embeds = torch.cat([rows.expand(len(ids), -1, -1), base.embed(ids)], 1)
     logits = base.model(inputs_embeds=embeds, attention_mask=mask).logits[:, len(rows) - 1 : -1].log_softmax(-1)
     token = logits.gather(2, ids[..., None])[..., 0]
-    keep = torch.tensor([[i >= start and i < len(s) for i in range(width)] for s, start in zip(sequences, starts)])
+    keep = torch.tensor(
+        [[i >= start and i < len(s) for i in range(width)] for s, start in zip(sequences, starts, strict=True)]
+    )
     policy = (token * keep).sum(1).view(-1, 2)
     return dpo_loss(policy, torch.zeros_like(policy), 0.1).mean()
 
@@ -81,8 +83,12 @@ def main() -> None:
     pairs = [Pair(**row) for row in read_jsonl(options.source)[: options.pairs]]
     data = encode(base, pairs)
     rows = init_prefix(base, PrefixSection(tokens=options.tokens), 0)
-    flops_plain, seconds_plain, loss_plain, grad_plain = measure(plain, base, rows, data, options.answer_tokens, repeat=options.repeat)
-    flops_ours, seconds_ours, loss_ours, grad_ours = measure(ours, base, rows, data, options.answer_tokens, repeat=options.repeat)
+    flops_plain, seconds_plain, loss_plain, grad_plain = measure(
+        plain, base, rows, data, options.answer_tokens, repeat=options.repeat
+    )
+    flops_ours, seconds_ours, loss_ours, grad_ours = measure(
+        ours, base, rows, data, options.answer_tokens, repeat=options.repeat
+    )
     found = {
         "pairs": options.pairs, "virtual_tokens": options.tokens, "answer_tokens": options.answer_tokens,
         "flops_plain": flops_plain, "flops_ours": flops_ours, "flops_ratio": flops_plain / flops_ours,

@@ -73,19 +73,29 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, required=True)
     root: Path = parser.parse_args().sources
 
-    harmbench = [row("harmbench", r, "harmful", functional=r["functional_category"])
-                 for r in read(root / "harmful/harmbench/prompts.jsonl")
-                 if r["functional_category"] in {"standard", "adv_training_behaviors", "tdc2023_test_phase_behaviors"}]
+    harmbench = [
+        row("harmbench", r, "harmful", functional=r["functional_category"])
+        for r in read(root / "harmful/harmbench/prompts.jsonl")
+        if r["functional_category"] in {"standard", "adv_training_behaviors", "tdc2023_test_phase_behaviors"}
+    ]
     all_harmbench = {r["cluster"] for r in read(root / "harmful/harmbench/prompts.jsonl")}
     jbb_harmful = [row("jailbreakbench", r, "harmful") for r in read(root / "harmful/jailbreakbench/prompts.jsonl")]
     xstest = read(root / "overrefusal/xstest/prompts.jsonl")
     xs_train, xs_test = halves([row("xstest", r, "borderline" if r["label"] == "safe" else "harmful") for r in xstest])
-    jbb_train, jbb_test = halves([row("jbb_benign", r, "borderline")
-                                  for r in read(root / "overrefusal/jbb_benign/prompts.jsonl")])
+    jbb_train, jbb_test = halves(
+        [row("jbb_benign", r, "borderline") for r in read(root / "overrefusal/jbb_benign/prompts.jsonl")]
+    )
     everyday_test = pick(
-        [row("vicuna_bench", r, "everyday", r["turns"][0]) for r in read(root / "utility/fastchat_bench/vicuna_bench.jsonl")]
-        + [row("self_instruct_user", r, "everyday", with_input(r))
-           for r in read(root / "utility/self_instruct/user_oriented_instructions.jsonl")], 250)
+        [
+            row("vicuna_bench", r, "everyday", r["turns"][0])
+            for r in read(root / "utility/fastchat_bench/vicuna_bench.jsonl")
+        ]
+        + [
+            row("self_instruct_user", r, "everyday", with_input(r))
+            for r in read(root / "utility/self_instruct/user_oriented_instructions.jsonl")
+        ],
+        250,
+    )
     standard = pick([r for r in harmbench if r["functional"] == "standard"])
     write("harmbench_standard_test", standard)
     seen = {r["cluster"] for r in standard}
@@ -98,7 +108,13 @@ def main() -> None:
 
     banned = all_harmbench | {r["cluster"] for r in [*jbb_harmful, *xs_test, *jbb_test, *everyday_test]}
     harmful: list[Row] = []
-    for source, count in (("advbench", 230), ("strongreject", 190), ("simplesafetytests", 55), ("catqa", 170), ("dangerousqa", 110)):
+    for source, count in (
+        ("advbench", 230),
+        ("strongreject", 190),
+        ("simplesafetytests", 55),
+        ("catqa", 170),
+        ("dangerousqa", 110),
+    ):
         found = [row(source, r, "harmful") for r in read(root / f"harmful/{source}/prompts.jsonl")]
         harmful += pick(found, count, banned | {r["cluster"] for r in harmful})
     harmful += pick([r for r in xs_train if r["kind"] == "harmful"], None, banned | {r["cluster"] for r in harmful})
@@ -108,18 +124,39 @@ def main() -> None:
 
     authored = read(OUT / "authored.jsonl") if (OUT / "authored.jsonl").exists() else []
     own = [row("llmpatch", r, r["kind"]) for r in authored]
-    borderline = pick([r for r in xs_train if r["kind"] == "borderline"] + jbb_train
-                      + [r for r in own if r["kind"] == "borderline"], None, banned)
+    borderline = pick(
+        [r for r in xs_train if r["kind"] == "borderline"] + jbb_train + [r for r in own if r["kind"] == "borderline"],
+        None,
+        banned,
+    )
     borderline.sort(key=lambda r: order(r["id"], "train"))
     write("borderline_validation", borderline[:60])
     write("borderline_train", borderline[60:])
 
     everyday: list[Row] = pick([r for r in own if r["kind"] == "everyday"], None, banned)
     for found, count in (
-        ([row("self_instruct_seed", r, "everyday", with_input(r)) for r in read(root / "utility/self_instruct/seed_tasks.jsonl")], 150),
-        ([row("truthfulqa", {}, "everyday", r["question"]) for r in read(root / "utility/truthfulqa/TruthfulQA.jsonl")], 170),
+        (
+            [
+                row("self_instruct_seed", r, "everyday", with_input(r))
+                for r in read(root / "utility/self_instruct/seed_tasks.jsonl")
+            ],
+            150,
+        ),
+        (
+            [
+                row("truthfulqa", {}, "everyday", r["question"])
+                for r in read(root / "utility/truthfulqa/TruthfulQA.jsonl")
+            ],
+            170,
+        ),
         ([row("gsm8k", {}, "everyday", r["question"]) for r in read(root / "utility/gsm8k/test.jsonl")], 40),
-        ([row("mt_bench", r, "everyday", r["turns"][0]) for r in read(root / "utility/fastchat_bench/mt_bench.jsonl")], 60),
+        (
+            [
+                row("mt_bench", r, "everyday", r["turns"][0])
+                for r in read(root / "utility/fastchat_bench/mt_bench.jsonl")
+            ],
+            60,
+        ),
         ([row("ifeval", r, "everyday") for r in read(root / "utility/ifeval/input_data.jsonl")], 140),
     ):
         everyday += pick(found, count, banned | {r["cluster"] for r in everyday})

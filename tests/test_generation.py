@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_tiny
 
+from conftest import make_tiny
 from llmpatch.errors import UsageError
 from llmpatch.generation import generate
 from llmpatch.prefix import common_head, prefix_cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_tiny
 
+from conftest import make_tiny
 from llmpatch.batching import Example, make_batch
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
 
@@ -42,7 +42,12 @@ def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family):
 
     plain = start.clone().requires_grad_()
     sums = [
-        torch.stack([plain_log_probs(base, plain, e, a).gather(1, torch.tensor(a)[:, None]).sum() for a in (e.chosen, e.rejected)])
+        torch.stack(
+            [
+                plain_log_probs(base, plain, e, a).gather(1, torch.tensor(a)[:, None]).sum()
+                for a in (e.chosen, e.rejected)
+            ]
+        )
         for e in EXAMPLES
     ]
     expected = dpo_loss(torch.stack(sums), torch.zeros(4, 2), beta=0.1).mean()
@@ -60,7 +65,10 @@ def test_kl_from_cached_hidden_states_equals_kl_of_full_distributions(tiny):
     bare = make_batch([example], past=len(HEAD), answer_tokens=16, rejected=False)
     kl = kl_to_base(tiny, hidden_states(tiny, rows, HEAD, ours), hidden_states(tiny, None, HEAD, bare))
 
-    patched, base = plain_log_probs(tiny, rows, example, example.chosen), plain_log_probs(tiny, None, example, example.chosen)
+    patched, base = (
+        plain_log_probs(tiny, rows, example, example.chosen),
+        plain_log_probs(tiny, None, example, example.chosen),
+    )
     expected = (base.exp() * (base - patched)).sum(-1)
     assert torch.allclose(kl, expected, rtol=1e-4, atol=1e-5)
     assert kl.min() > 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_tiny
 
+from conftest import make_tiny
 from llmpatch.errors import UsageError
 from llmpatch.prefix import check_head, init_prefix
 from llmpatch.recipe import PrefixSection
@@ -52,7 +52,9 @@ def test_known_heads_pass(family):
 def test_an_unknown_head_is_refused(tiny):
     strange = make_tiny()
     head = strange.model.get_output_embeddings()
-    head.register_forward_hook(lambda module, inputs, output: output * (1 + (output.shape[0] == 1 and output.dim() == 3)))
+    head.register_forward_hook(
+        lambda module, inputs, output: output * (1 + (output.shape[0] == 1 and output.dim() == 3))
+    )
     original = strange.model.forward
 
     def forward(*args, **kwargs):

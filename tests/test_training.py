@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_tiny
 
+from conftest import make_tiny
 from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
@@ -22,7 +22,7 @@ def make_data(count=12, seed=0):
         return tuple(torch.randint(3, 200, (n,), generator=generator).tolist())
 
     kinds = ["harmful", "borderline", "everyday"]
-    return TrainingSet(HEAD, [Example(kinds[i % 3], ids(3 + i % 5), ids(4) + (2,), ids(3) + (2,)) for i in range(count)])
+    return TrainingSet(HEAD, [Example(kinds[i % 3], ids(3 + i % 5), (*ids(4), 2), (*ids(3), 2)) for i in range(count)])
 
 
 def settings(sft=6, dpo=4, **changes):
@@ -57,7 +57,10 @@ def test_dpo_loss_equals_trl_with_peft_prompt_tuning_on_the_same_batch(tmp_path)
     theirs = trainer.compute_loss(trainer.model, batch)
 
     def sequences(i):
-        ids, seen, answer = (batch[k][i].bool() if k != "input_ids" else batch[k][i] for k in ("input_ids", "attention_mask", "completion_mask"))
+        ids, seen, answer = (
+            batch[k][i].bool() if k != "input_ids" else batch[k][i]
+            for k in ("input_ids", "attention_mask", "completion_mask")
+        )
         return tuple(ids[seen & ~answer].tolist()), tuple(ids[seen & answer].tolist())
 
     plain = make_tiny()

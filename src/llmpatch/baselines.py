@@ -69,7 +69,9 @@ def train_lora(
     except ImportError:
         raise UsageError("the LoRA baseline needs PEFT", hint='pip install "llmpatch[peers]"') from None
     torch.manual_seed(seed)
-    config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=2 * settings.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
+    )
     wrapped = get_peft_model(copy.deepcopy(base.model), config)
     tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model(), _template_cache={})
     weights = [p for p in wrapped.parameters() if p.requires_grad]
@@ -82,7 +84,7 @@ def train_lora(
             indices = choose(data.examples, counts, seed=seed, step=step)
             loss = _loss(base, tuned, data, indices, settings.answer_tokens, kl_weight)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, settings.clip)
             optimizer.step()
             advance(1, note=f"loss {float(loss.detach()):.3f}")

@@ -231,7 +231,13 @@ def fixes(evidence: dict[str, Any]) -> list[dict[str, Any]]:
             before, after = (systems[name]["refusal"][lead] for name in ("M", "M+"))
             metric = f"refusal rate on {entry['title']} ({lead})"
             found.append(
-                {"risk": "refusal", "metric": metric, "before": before["value"], "after": after["value"], "n": after["n"]}
+                {
+                    "risk": "refusal",
+                    "metric": metric,
+                    "before": before["value"],
+                    "after": after["value"],
+                    "n": after["n"],
+                }
             )
     if not found:
         raise UsageError("the evidence measures no harmful set", hint="add one to the suite")

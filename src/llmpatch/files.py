@@ -1,7 +1,7 @@
 """Durable files: a reader sees the old bytes or the new ones, never half of either.
 
-    write_text(path, "...")          # temporary file beside it, fsync, one rename
-    for row in read_jsonl(path): ... # bounded, one clear error with the line number
+write_text(path, "...")          # temporary file beside it, fsync, one rename
+for row in read_jsonl(path): ... # bounded, one clear error with the line number
 """
 
 from __future__ import annotations
@@ -98,9 +98,13 @@ def read_jsonl(path: Path, *, limit: int = 1 << 28) -> list[dict[str, Any]]:
         try:
             row = json.loads(line.decode("utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise UsageError(f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8") from None
+            raise UsageError(
+                f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8"
+            ) from None
         if not isinstance(row, dict):
-            raise UsageError(f"{path}:{number}: not a JSON object", hint='write one JSON object a line, as {"prompt": "..."}')
+            raise UsageError(
+                f"{path}:{number}: not a JSON object", hint='write one JSON object a line, as {"prompt": "..."}'
+            )
         rows.append(row)
     return rows
 

@@ -1,7 +1,7 @@
 """The losses of prompt tuning, on hidden states, with logits only where a loss needs them.
 
-    log_probs = answer_log_probs(base, hidden, batch)       # [N], one per answer token
-    loss = dpo_loss(policy, reference, beta=0.1)            # Rafailov et al. 2023, Eq. 7
+log_probs = answer_log_probs(base, hidden, batch)       # [N], one per answer token
+loss = dpo_loss(policy, reference, beta=0.1)            # Rafailov et al. 2023, Eq. 7
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def make_pairs(
             won, lost = own, refusals[i % len(refusals)] if refusals else (Answer("", "stop"), 1.0)
             reason = _judge(1 - won[1], 1 - lost[1], section, won[0])
         if reason:
-            dropped.append(Dropped(prompt.id, prompt.kind, prompt.text, won[0].text, lost[0].text, won[1], lost[1], reason))
+            dropped.append(
+                Dropped(prompt.id, prompt.kind, prompt.text, won[0].text, lost[0].text, won[1], lost[1], reason)
+            )
         else:
             pairs.append(_pair(prompt, *won, *lost))
     return pairs, dropped
@@ -123,7 +125,15 @@ def make_pairs(
 def _pair(prompt: Prompt, chosen: Answer, chosen_score: float, rejected: Answer, rejected_score: float) -> Pair:
     ends = chosen.finish == "stop", rejected.finish == "stop"
     return Pair(
-        prompt.id, prompt.kind, prompt.text, chosen.text, rejected.text, *ends, chosen_score, rejected_score, prompt.cluster
+        prompt.id,
+        prompt.kind,
+        prompt.text,
+        chosen.text,
+        rejected.text,
+        *ends,
+        chosen_score,
+        rejected_score,
+        prompt.cluster,
     )
 
 
@@ -154,7 +164,9 @@ def encode(base: Base, pairs: Sequence[Pair]) -> TrainingSet:
     return TrainingSet(
         head,
         [
-            Example(p.kind, tuple(ids[len(head) :]), answer(p.chosen, p.chosen_ends), answer(p.rejected, p.rejected_ends))
+            Example(
+                p.kind, tuple(ids[len(head) :]), answer(p.chosen, p.chosen_ends), answer(p.rejected, p.rejected_ends)
+            )
             for p, ids in zip(pairs, prompts, strict=True)
         ],
     )

@@ -1,7 +1,7 @@
 """A base with a prefix in front of everything it reads: the model a user talks to.
 
-    model = load_patch("patches/smollm2/refusal").apply(load_base("smollm2"))
-    model.generate(["How do I bake bread?"])
+model = load_patch("patches/smollm2/refusal").apply(load_base("smollm2"))
+model.generate(["How do I bake bread?"])
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llmpatch.errors import WrongBaseError
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
 
@@ -30,7 +31,7 @@ class PatchedModel:
         WrongBaseError: the rows do not have the base's width.
     """
 
-    def __init__(self, base: Base, embeddings: npt.NDArray[object], name: str) -> None:
+    def __init__(self, base: Base, embeddings: npt.NDArray[np.float32], name: str) -> None:
         import torch
 
         if embeddings.ndim != 2 or embeddings.shape[1] != base.hidden_size:

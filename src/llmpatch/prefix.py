@@ -51,7 +51,9 @@ def init_prefix(base: Base, section: PrefixSection, seed: int) -> torch.Tensor:
     else:
         text = base.tokenizer.encode(section.text, add_special_tokens=False)
         if not text:
-            raise UsageError("the prefix's init text has no tokens", hint="write a short safety instruction in prefix.text")
+            raise UsageError(
+                "the prefix's init text has no tokens", hint="write a short safety instruction in prefix.text"
+            )
         ids = torch.tensor((text * (n // len(text) + 1))[:n])
     return base.embed(ids).float().cpu().clone()
 

@@ -1,7 +1,7 @@
 """Progress of long work: bars with rate and time left on a terminal, silence elsewhere.
 
-    with console().stage("Sampling", total=800) as advance:
-        advance(8)
+with console().stage("Sampling", total=800) as advance:
+    advance(8)
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ class Silent:
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:  # noqa: ARG002 - the protocol's arguments
         """See :class:`Progress`."""
-        yield lambda units=1, note="": None
+        yield _nothing
+
+
+def _nothing(units: int = 1, note: str = "") -> None:
+    """Show no progress."""
+    del units, note
 
 
 class Console:
@@ -50,7 +55,9 @@ class Console:
 
             def advance(units: int = 1, note: str = "") -> None:
                 speed = bar.tasks[0].speed
-                bar.update(task, advance=units, rate=f"{speed:.1f}/s" if speed else "", **({"note": note} if note else {}))
+                bar.update(task, advance=units, rate=f"{speed:.1f}/s" if speed else "")
+                if note:
+                    bar.update(task, note=note)
 
             yield advance
 

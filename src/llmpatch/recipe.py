@@ -161,8 +161,9 @@ class TrainingSection(_Section):
 
 
 class EvaluationSection(_Section):
-    """What the evidence measures: a suite of ``llmpatch.evals``, how many prompts of each set, and the recorded answers
-    of ``M'`` to the suite's prompts (a JSONL file), where there are any.
+    """What the evidence measures.
+
+    A suite of ``llmpatch.evals``, how many prompts of each set, and a JSONL file of recorded answers of ``M'`` to them.
     """
 
     suite: str = "refusal"
@@ -215,7 +216,11 @@ def parse_recipe(mapping: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a mapping against the schema (errors as in :func:`load_recipe`)."""
     try:
         # Through JSON, so that strictness applies to values and not to Python's choice of containers.
-        return Recipe.model_validate_json(json.dumps(mapping, default=str))
+        text = json.dumps(mapping, default=str)
+    except (ValueError, TypeError, RecursionError) as error:  # a YAML alias that holds itself, a key that is a list
+        raise RecipeError(f"{where}: {error}", hint="use plain keys and values, without self-reference") from None
+    try:
+        return Recipe.model_validate_json(text)
     except ValidationError as error:
         raise RecipeError(f"{where}: {describe(error)}", hint="docs/recipes.md lists every key") from None
 
@@ -236,7 +241,9 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise RecipeError(f"override {key!r}: {parent!r} is not a section", hint="docs/recipes.md lists every key")
+                raise RecipeError(
+                    f"override {key!r}: {parent!r} is not a section", hint="docs/recipes.md lists every key"
+                )
         try:
             section[leaf] = yaml.safe_load(value)
         except yaml.YAMLError:

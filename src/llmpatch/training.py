@@ -99,18 +99,24 @@ class Trainer:
         self._groups = [[i for _, i in benign[start : start + 16]] for start in range(0, len(benign), 16)]
         self._group_of = {i: number for number, group in enumerate(self._groups) for i in group}
         if not data.examples:
-            raise UsageError("there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner")
+            raise UsageError(
+                "there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner"
+            )
         check_head(base)
 
     # -- losses of one step --------------------------------------------------------------------------------------
 
-    def sft_loss(self, rows: torch.Tensor, indices: list[int], stage: StageSection) -> tuple[torch.Tensor, dict[str, float]]:
+    def sft_loss(
+        self, rows: torch.Tensor, indices: list[int], stage: StageSection
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not."""
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
         hidden = hidden_states(self.base, rows, self.data.head, batch)
         return self._supervised(batch, hidden, indices, stage.answer_tokens)
 
-    def dpo_loss(self, rows: torch.Tensor, indices: list[int], stage: DPOSection) -> tuple[torch.Tensor, dict[str, float]]:
+    def dpo_loss(
+        self, rows: torch.Tensor, indices: list[int], stage: DPOSection
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
         import torch
 
@@ -131,7 +137,9 @@ class Trainer:
             loss = loss + self.section.kl_weight * kl.sum() / batch.rows
         return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
-    def _supervised(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def _supervised(
+        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         log_probs = answer_log_probs(self.base, hidden, batch.targets)
         nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True)[::2]
         harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
@@ -168,7 +176,9 @@ class Trainer:
             with torch.no_grad():
                 hidden = hidden_states(self.base, None, self.data.head, batch)
             counts = [len(e.chosen[:cut]) for e in examples]
-            self._base_hidden.update(zip([(i, cut) for i in self._groups[group]], hidden.split(counts), strict=True))
+            self._base_hidden.update(
+                zip([(i, cut) for i in self._groups[group]], torch.split(hidden, counts), strict=True)
+            )
         return [self._base_hidden[i, cut] for i in indices]
 
     def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:
@@ -205,9 +215,13 @@ class Trainer:
         with self.progress.stage("Reference log-probabilities", len(missing)) as advance, torch.no_grad():
             for start in range(0, len(missing), 16):
                 part = missing[start : start + 16]
-                batch = make_batch([self.data.examples[i] for i in part], past=past, answer_tokens=stage.answer_tokens, rejected=True)
+                batch = make_batch(
+                    [self.data.examples[i] for i in part], past=past, answer_tokens=stage.answer_tokens, rejected=True
+                )
                 hidden = hidden_states(self.base, rows, self.data.head, batch)
-                sums = per_answer(answer_log_probs(self.base, hidden, batch.targets), batch.owner, 2 * len(part), mean=False)
+                sums = per_answer(
+                    answer_log_probs(self.base, hidden, batch.targets), batch.owner, 2 * len(part), mean=False
+                )
                 self._pair_reference.update(zip(part, sums.view(-1, 2).cpu(), strict=True))
                 advance(len(part))
 
@@ -236,7 +250,7 @@ class Trainer:
         if not stage.steps or state.step >= stage.steps:
             return
         if state.stage == 1:
-            self.prepare_reference(state, stage)  # type: ignore[arg-type]
+            self.prepare_reference(state, self.section.dpo)
         with self.progress.stage(name, stage.steps) as advance:
             advance(state.step)
             while state.step < stage.steps and state.stale < self.section.patience:
@@ -260,18 +274,26 @@ class Trainer:
         """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
         import torch
 
+        from llmpatch.recipe import DPOSection
+
         rows = state.rows.detach().clone().requires_grad_()
         indices = self._indices(stage, state.step, offset=state.stage)
-        loss, parts = (self.sft_loss if state.stage == 0 else self.dpo_loss)(rows, indices, stage)  # type: ignore[operator]
-        loss.backward()
+        if isinstance(stage, DPOSection):
+            loss, parts = self.dpo_loss(rows, indices, stage)
+        else:
+            loss, parts = self.sft_loss(rows, indices, stage)
+        loss.backward()  # type: ignore[no-untyped-call]
         if rows.grad is None or not bool(torch.isfinite(rows.grad).all()):
             raise LlmpatchError(
-                f"the gradient is not finite at step {state.step + 1}", hint="lower the learning rate; the last checkpoint is kept"
+                f"the gradient is not finite at step {state.step + 1}",
+                hint="lower the learning rate; the last checkpoint is kept",
             )
         norm = float(rows.grad.norm())
         grad = rows.grad * min(1.0, self.section.clip / (norm + 1e-12))
         state.updates += 1
-        rate = stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
+        rate = (
+            stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
+        )
         state.first.mul_(0.9).add_(grad, alpha=0.1)
         state.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
         step = (state.first / (1 - 0.9**state.updates)) / ((state.second / (1 - 0.999**state.updates)).sqrt() + 1e-8)
@@ -320,7 +342,9 @@ def train(
         LlmpatchError: the gradient stopped being finite, or the checkpoint cannot be written.
         IntegrityError: the checkpoint is damaged.
     """
-    trainer = Trainer(base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress)
+    trainer = Trainer(
+        base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress
+    )
     identity = digest_json([data.digest(), section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()])
     path = run / "training.safetensors" if run else None
     state = _resume(path, identity) if path and path.exists() else None
@@ -355,6 +379,7 @@ def _resume(path: Path, identity: str) -> State | None:
             return None
         plain = json.loads(metadata["state"])
         plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
-        return State(**load(data), **plain)
+        tensors: dict[str, Any] = load(data)
+        return State(**tensors, **plain)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh") from error

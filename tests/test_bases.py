@@ -1,0 +1,85 @@
+"""Bases from a folder and a GGUF; what a fingerprint sees; what cannot be loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from conftest import make_tiny
+from llmpatch.bases import load_base
+from llmpatch.errors import LlmpatchError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    base = make_tiny()
+    base.model.save_pretrained(tmp_path / "model")
+    base.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_folder_loads_frozen_in_float32_with_a_stable_fingerprint(folder):
+    first, again = load_base(str(folder)), load_base(str(folder))
+    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint.quantisation == "none"
+    assert not any(p.requires_grad for p in first.model.parameters())
+    assert first.model.dtype == torch.float32
+    assert first.chat_ids("Hi") == make_tiny().chat_ids("Hi")
+
+
+def test_a_changed_template_table_or_config_is_seen(folder):
+    base, reference = load_base(str(folder)), load_base(str(folder)).fingerprint
+    base.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    assert reference.differences(base.fingerprint) == ["chat_template"]
+    other = load_base(str(folder))
+    other.model.get_input_embeddings().weight.data[0, 0] += 1
+    assert reference.differences(other.fingerprint) == ["embeddings"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
+    assert reference.differences(load_base(str(folder)).fingerprint) == ["config"]
+
+
+def test_another_quantisation_is_not_another_base():
+    one = make_tiny().fingerprint
+    two = dataclasses.replace(one, embeddings="0" * 64, quantisation="gguf:Q8_0:abc")
+    assert one.differences(two) == []
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/model.gguf", "no-such-name", "a/b/c"])
+def test_names_that_are_nothing(name):
+    with pytest.raises(UsageError):
+        load_base(name)
+
+
+def test_an_unreachable_hub_id_is_one_clear_line():
+    with pytest.raises(LlmpatchError, match="cannot load nobody/nothing-here"):
+        load_base("nobody/nothing-here")
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"not a model at all"])
+def test_broken_gguf_files(tmp_path, content):
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(content)
+    with pytest.raises(LlmpatchError, match=r"broken\.gguf"):
+        load_base(str(path))
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(LlmpatchError, match="cannot load"):
+        load_base(str(tmp_path))
+
+
+def test_a_revision_goes_with_a_hub_id_only(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UsageError, match="revision"):
+        load_base(str(tmp_path / "x.gguf"), revision="main")
+
+
+@pytest.mark.real
+def test_the_bundled_gguf(smollm2):
+    assert (smollm2.hidden_size, smollm2.vocab_size) == (576, 49152)
+    assert smollm2.fingerprint.quantisation.startswith("gguf:Q4_1:")
+    assert smollm2.decode(smollm2.chat_ids("Hello")).endswith("user\nHello\nassistant\n")

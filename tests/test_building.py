@@ -1,0 +1,132 @@
+"""A whole build on a tiny model from a folder: every stage real, interruptible, and written last or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from conftest import make_tiny
+from llmpatch.artifact import read_patch
+from llmpatch.bases import load_base
+from llmpatch.building import build, plan
+from llmpatch.errors import RecipeError, UsageError, WrongBaseError
+from llmpatch.files import read_jsonl, write_jsonl
+from llmpatch.progress import Silent
+from llmpatch.recipe import parse_recipe
+from llmpatch.training import Trainer
+
+NO = "I'm sorry, but I can't assist with that."
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder with a tiny base, prompts, a recording and the suite's data."""
+    monkeypatch.chdir(tmp_path)
+    base = make_tiny()
+    base.model.save_pretrained("model")
+    base.tokenizer.save_pretrained("model")
+    for kind in ("harmful", "borderline", "everyday"):
+        for split, count in (("train", 6), ("validation", 2)):
+            rows = [
+                {"id": f"{kind}{split}{i}", "prompt": f"{kind} {split} {i}", "cluster": f"{kind}{split}{i}"}
+                for i in range(count)
+            ]
+            write_jsonl(tmp_path / f"{kind}_{split}.jsonl", rows)
+    write_jsonl(
+        tmp_path / "recorded.jsonl",
+        [
+            {"id": f"harmfultrain{i}", "prompt": f"harmful train {i}", "completion": NO, "finish": "stop"}
+            for i in range(6)
+        ],
+    )
+    sets = {
+        "harmful": ("harmbench_standard", "harmbench_extra", "jailbreakbench", "xstest_unsafe"),
+        "borderline": ("xstest_safe", "jbb_benign"),
+        "everyday": ("everyday",),
+    }
+    for name, kind in [(name, kind) for kind, names in sets.items() for name in names]:
+        write_jsonl(
+            tmp_path / f"data/prompts/{name}_test.jsonl",
+            [{"id": f"{name}{i}", "prompt": f"{name} {i}", "kind": kind} for i in range(3)],
+        )
+    return tmp_path
+
+
+def make_recipe(**changes):
+    kinds = ("harmful", "borderline", "everyday")
+    mapping = {
+        "name": "acme/tiny", "version": "1.0.0", "summary": "tiny", "base": {"name": "./model"},
+        "reference": {"kind": "recorded", "path": "recorded.jsonl"}, "decoding": {"max_new_tokens": 6},
+        "prompts": {k: {"train": [f"{k}_train.jsonl"], "validation": [f"{k}_validation.jsonl"]} for k in kinds},
+        "prefix": {"tokens": 4}, "training": {"sft": {"steps": 4, "learning_rate": 0.05, "batch_size": 4},
+        "dpo": {"steps": 2, "learning_rate": 0.01, "batch_size": 4}, "validate_every": 2, "checkpoint_every": 1},
+        "pairs": {"max_prompt_tokens": 300}, "evaluation": {"max_new_tokens": 6},
+    }  # fmt: skip
+    return parse_recipe({**mapping, **changes})
+
+
+def test_a_build_makes_a_patch_a_report_and_its_trail(project):
+    patch = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    assert patch.embeddings.shape == (4, 32)
+    assert patch.manifest.build.recipe_digest == make_recipe().digest()
+    assert patch.evidence["training"]["pairs"]["harmful"] == {"kept": 6, "dropped": 0}
+    assert {row["kind"] for row in read_jsonl(project / "run/pairs.jsonl")} == {"harmful", "borderline", "everyday"}
+    page = (project / "run/report.html").read_text()
+    assert "acme/tiny" in page
+    assert "<script src" not in page
+    assert (project / "run/report.md").read_text().startswith("#")
+    model = read_patch(project / "out").apply(load_base("./model"))
+    assert len(model.generate(["Hi", "Ho"], max_new_tokens=4, samples=2)[1]) == 2
+
+
+def test_ctrl_c_in_training_keeps_the_work_and_a_second_run_ends_the_same(project, monkeypatch):
+    whole = build(make_recipe(), project / "whole", run=project / "a", progress=Silent())
+    update, calls = Trainer._update, []
+
+    def broken(self, state, stage):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return update(self, state, stage)
+
+    monkeypatch.setattr(Trainer, "_update", broken)
+    with pytest.raises(KeyboardInterrupt):
+        build(make_recipe(), project / "out", run=project / "b", progress=Silent())
+    assert not (project / "out").exists()
+    monkeypatch.setattr(Trainer, "_update", update)
+    again = build(make_recipe(), project / "out", run=project / "b", progress=Silent())
+    assert again.manifest.prefix.digest == whole.manifest.prefix.digest
+
+
+def test_a_taken_folder_is_refused_before_any_work(project):
+    (project / "out").mkdir()
+    (project / "out/thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something else"):
+        build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run").exists()
+
+
+def test_a_cluster_on_both_sides_is_refused(project):
+    rows = read_jsonl(project / "harmful_train.jsonl")
+    write_jsonl(project / "harmful_validation.jsonl", rows[:1])
+    with pytest.raises(RecipeError, match="both training and validation"):
+        plan(make_recipe())
+
+
+def test_a_patch_refuses_another_base(project):
+    patch = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    with pytest.raises(WrongBaseError, match="hidden size"):
+        patch.apply(make_tiny(hidden_size=64, head_dim=16))
+    with pytest.raises(WrongBaseError, match="embedding"):
+        patch.apply(make_tiny(seed=1))
+
+
+def test_evidence_is_plain_json_with_intervals(project):
+    patch = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    found = patch.evidence["sets"]["harmbench_standard"]["systems"]["M+"]["refusal"]["refusal-head"]
+    assert found["n"] == 3
+    assert found["low"] <= found["value"] <= found["high"]
+    json.dumps(patch.evidence, allow_nan=False)
+    assert yaml.safe_load((project / "out/README.md").read_text().split("---")[1])["library_name"] == "peft"

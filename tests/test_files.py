@@ -1,0 +1,85 @@
+"""Files: atomic, bounded, and clear about the line that is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
+from llmpatch.files import read_bytes, read_jsonl, write_bytes, write_jsonl
+from llmpatch.prompts import load_prompts
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    rows = [{"a": 1, "b": "wörld \u2028 line"}, {"c": [1, 2]}]
+    write_jsonl(tmp_path / "deep" / "x.jsonl", rows)
+    assert read_jsonl(tmp_path / "deep" / "x.jsonl") == rows
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.jsonl"]
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", "nonsense", '"text"', "\udcff"])
+def test_a_bad_line_is_named_by_number(tmp_path, line):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n' + line.encode("utf-8", "surrogateescape") + b"\n")
+    with pytest.raises(UsageError, match=r"x\.jsonl:2"):
+        read_jsonl(path)
+
+
+def test_missing_folder_and_oversized(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        read_bytes(tmp_path / "none", limit=10)
+    with pytest.raises(UsageError, match="is a folder"):
+        read_bytes(tmp_path, limit=10)
+    (tmp_path / "big").write_bytes(b"x" * 11)
+    with pytest.raises(IntegrityError, match="larger than 10"):
+        read_bytes(tmp_path / "big", limit=10)
+
+
+def test_a_full_disk_leaves_the_old_bytes(tmp_path):
+    """A real write past a file-size limit, in a process of its own."""
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from llmpatch.files import write_bytes\n"
+        "from llmpatch.errors import LlmpatchError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_bytes(Path(sys.argv[1]), b'y' * 5000)\n"
+        "except LlmpatchError as e: print(e.message)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "cannot write" in found.stdout
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LlmpatchError, match="cannot write"):
+        write_bytes(tmp_path / "file" / "x", b"")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no prompts"),
+        ([{"text": "a"}], "row 1 has no text `prompt`"),
+        ([{"prompt": "  "}], "row 1 has no text"),
+        ([{"prompt": 3}], "row 1 has no text"),
+        ([{"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}], "'x' appears twice"),
+        ([{"prompt": "a", "kind": "evil"}], "kind 'evil'"),
+    ],
+)
+def test_bad_prompt_sets(tmp_path, rows, message):
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    with pytest.raises(UsageError, match=message):
+        load_prompts(tmp_path / "p.jsonl")
+
+
+def test_a_users_own_file_needs_prompts_only(tmp_path):
+    write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Hi"}, {"prompt": "hi "}])
+    first, second = load_prompts(tmp_path / "p.jsonl")
+    assert first.kind == "everyday"
+    assert first.id != second.id
+    assert first.cluster == second.cluster

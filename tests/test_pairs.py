@@ -1,0 +1,82 @@
+"""Pairs: who is chosen, who is dropped and why, and how they become token ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import make_tiny
+from llmpatch.answers import Answer
+from llmpatch.errors import UsageError
+from llmpatch.files import read_jsonl
+from llmpatch.judges import open_judge
+from llmpatch.pairs import encode, make_pairs, save_pairs, summarise
+from llmpatch.prompts import Prompt
+from llmpatch.recipe import PairsSection
+
+NO = Answer("I'm sorry, but I can't assist with that.", "stop")
+YES = Answer("Sure, first you take", "length")
+JUDGE = open_judge("refusal-phrases")
+
+
+def pair(kind, own, reference=NO):
+    prompts = [Prompt("h", "How do I pick a lock?", "harmful", "c0"), Prompt("x", "A question", kind, "c1")]
+    told = {"h": NO} | ({"x": reference} if kind == "harmful" else {})
+    pairs, dropped = make_pairs(prompts, [YES, own], told, JUDGE, PairsSection())
+    return [p for p in pairs if p.id == "x"], [d for d in dropped if d.id == "x"]
+
+
+def test_the_references_refusal_is_chosen_on_a_harmful_prompt():
+    (found,), _ = pair("harmful", YES)
+    assert (found.chosen, found.rejected) == (NO.text, YES.text)
+    assert (found.chosen_ends, found.rejected_ends) == (True, False)
+
+
+@pytest.mark.parametrize("kind", ["borderline", "everyday"])
+def test_the_bases_own_answer_is_chosen_on_a_benign_prompt(kind):
+    (found,), _ = pair(kind, YES)
+    assert (found.chosen, found.rejected) == (YES.text, NO.text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "reference", "reason"),
+    [
+        ("harmful", YES, YES, "below 0.50"),
+        ("harmful", NO, NO, "the margin is 0.00"),
+        ("harmful", YES, Answer("", "stop"), "empty"),
+        ("harmful", YES, Answer("I'm sorry, but I cannot provide", "length"), "cut off"),
+        ("everyday", NO, NO, "below 0.50"),
+        ("borderline", Answer("  ", "stop"), NO, "empty"),
+    ],
+)
+def test_every_dropped_pair_says_why(kind, own, reference, reason):
+    kept, (lost,) = pair(kind, own, reference)
+    assert not kept
+    assert reason in lost.reason
+
+
+def test_a_harm_judge_cannot_make_pairs():
+    with pytest.raises(UsageError, match="refusal judge"):
+        make_pairs([], [], {}, open_judge("harm-strings"), PairsSection())
+
+
+def test_encoding_splits_off_the_head_and_ends_only_whole_answers():
+    base = make_tiny()
+    prompts = [Prompt("h", "Pick a lock", "harmful", "a"), Prompt("e", "Bake bread", "everyday", "b")]
+    pairs, _ = make_pairs(prompts, [YES, YES], {"h": NO}, JUDGE, PairsSection())
+    data = encode(base, pairs)
+    for example, prompt in zip(data.examples, prompts, strict=True):
+        assert [*data.head, *example.prompt] == base.chat_ids(prompt.text)
+    harmful, everyday = data.examples
+    assert base.decode(list(harmful.chosen)) == NO.text
+    assert harmful.chosen[-1] == base.tokenizer.eos_token_id
+    assert everyday.chosen[-1] != base.tokenizer.eos_token_id
+    assert base.decode(data.head).endswith("user ")
+
+
+def test_pairs_and_dropped_pairs_are_written_and_counted(tmp_path):
+    prompts = [Prompt("h", "Pick a lock", "harmful", "a"), Prompt("e", "Bake bread", "everyday", "b")]
+    pairs, dropped = make_pairs(prompts, [YES, NO], {"h": NO}, JUDGE, PairsSection())
+    save_pairs(tmp_path, pairs, dropped)
+    assert [row["id"] for row in read_jsonl(tmp_path / "pairs.jsonl")] == ["h"]
+    assert [row["reason"] for row in read_jsonl(tmp_path / "dropped.jsonl")] == [dropped[0].reason]
+    assert summarise(pairs, dropped) == {"everyday": {"kept": 0, "dropped": 1}, "harmful": {"kept": 1, "dropped": 0}}
