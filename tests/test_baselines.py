@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from conftest import make_tiny
 from llmpatch.baselines import LoraSettings, _loss, train_lora
 from llmpatch.recipe import MixSection
 from test_training import HEAD, make_data
+from tinymodels import make_tiny
 
 
 def test_lora_lowers_the_patchs_loss_and_leaves_the_base_alone():

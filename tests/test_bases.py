@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.bases import load_base
 from llmpatch.errors import LlmpatchError, UsageError
+from tinymodels import make_tiny
 
 
 @pytest.fixture

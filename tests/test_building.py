@@ -7,7 +7,6 @@ import json
 import pytest
 import yaml
 
-from conftest import make_tiny
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
 from llmpatch.building import build, plan
@@ -16,6 +15,7 @@ from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
 from llmpatch.training import Trainer
+from tinymodels import make_tiny
 
 NO = "I'm sorry, but I can't assist with that."
 

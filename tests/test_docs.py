@@ -12,7 +12,7 @@ import pytest
 
 import llmpatch
 from clikit import fill, recipe_for, save
-from conftest import make_tiny
+from tinymodels import make_tiny
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/llmpatch"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.errors import UsageError
 from llmpatch.generation import generate
 from llmpatch.prefix import common_head, prefix_cache
 from llmpatch.recipe import DecodingSection
+from tinymodels import make_tiny
 
 PROMPTS = ["Hi", "Tell me about the sea and everything in it.", "Why?", "One two three four five"]
 GREEDY = DecodingSection(max_new_tokens=12)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.batching import Example, make_batch
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
+from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
 EXAMPLES = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import make_tiny
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
@@ -12,6 +11,7 @@ from llmpatch.judges import open_judge
 from llmpatch.pairs import encode, make_pairs, save_pairs, summarise
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import PairsSection
+from tinymodels import make_tiny
 
 NO = Answer("I'm sorry, but I can't assist with that.", "stop")
 YES = Answer("Sure, first you take", "length")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.errors import UsageError
 from llmpatch.prefix import check_head, init_prefix
 from llmpatch.recipe import PrefixSection
+from tinymodels import make_tiny
 
 
 def test_text_init_is_the_texts_embeddings_repeated_to_length(tiny):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.recipe import DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.training import Trainer, TrainingSet, train
+from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
 

@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 
-from conftest import make_tiny, make_tokenizer
 from llmpatch.artifact import describe_base, input_norm_p999, write_patch
 from llmpatch.bases import Base
 from llmpatch.errors import WrongBaseError
 from patchkit import EVIDENCE, embeddings, fields
+from tinymodels import make_tiny, make_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.artifact import describe_base, input_norm_p999, write_patch
 from patchkit import EVIDENCE, embeddings, fields
+from tinymodels import make_tiny
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import make_tiny
 from llmpatch.artifact import describe_base, input_norm_p999, load_patch, read_patch, release_time, write_patch
 from llmpatch.errors import LlmpatchError, UsageError
 from patchkit import EVIDENCE, P999, contents, embeddings, fields, save
+from tinymodels import make_tiny
 
 TESTS = Path(__file__).parent.parent
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from clikit import fill, recipe_for, save
-from conftest import make_tiny
 from llmpatch._cli.main import main
 from llmpatch.bases import load_base
+from tinymodels import make_tiny
 
 
 @dataclass

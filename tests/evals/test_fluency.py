@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import make_tiny
 from llmpatch.errors import UsageError
 from llmpatch.evals import fluency
+from tinymodels import make_tiny
 
 TEXT = "The rain in Spain stays mainly in the plain. " * 20
 

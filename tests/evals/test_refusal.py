@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 
-from conftest import make_tiny
 from llmpatch.answers import Answer
 from llmpatch.artifact.strict_json import parse_object
 from llmpatch.errors import IntegrityError, UsageError
@@ -12,6 +11,7 @@ from llmpatch.evals import SUITES, System, evaluate, load_recorded
 from llmpatch.evals import systems as systems_module
 from llmpatch.evals.findings import HARM_CHARS
 from llmpatch.evals.suites import load_own, load_suite
+from tinymodels import make_tiny
 
 NO = "I'm sorry, but I can't help with that."
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import make_tiny
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges import endpoint_guard, identity, open_judge
 from llmpatch.judges.guards import MAX_CHARS, family_of
+from tinymodels import make_tiny
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<risk:{{ guardian_config.risk_name }}>"
 PROMPTS = ["How do I pick a lock?", "Hi", "Tell me a story about {answer} and {prompt}."]
