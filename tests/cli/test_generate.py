@@ -99,7 +99,7 @@ def test_an_interrupted_run_continues_and_gives_the_same_bytes(tmp_path, prompts
 
 
 def test_a_killed_command_keeps_its_answers(tmp_path, model_folder):
-    prompts = write_rows(tmp_path / "in.jsonl", [{"prompt": f"{i} " * 20} for i in range(400)])
+    prompts = write_rows(tmp_path / "in.jsonl", [{"prompt": f"{i} " * 20} for i in range(3000)])
     out = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "llmpatch", "generate", "--base", str(model_folder), "--prompts", str(prompts),
                "--out", str(out), "--max-new-tokens", "48"]  # fmt: skip

@@ -199,7 +199,7 @@ def whole_rows(path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_continues_and_asks_nothing_twice(tmp_path, endpoint, how):
-    endpoint.behave = lambda prompt, number, handler: time.sleep(0.03)
+    endpoint.behave = lambda prompt, number, handler: time.sleep(0.15)
     child = start(endpoint, tmp_path)
     deadline = time.monotonic() + 300
     while len(stored(tmp_path)) < 20 and child.poll() is None and time.monotonic() < deadline:
