@@ -186,7 +186,11 @@ print(len(collect(reference, prompts, Path(sys.argv[2]), progress=Silent())))
 def start(endpoint, store):
     environment = os.environ | {"TEST_KEY": "sk-very-secret-1234567890", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", CHILD, endpoint.url, str(store)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background ignores Ctrl-C for all its children; this child must not.
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def stored(store):
