@@ -41,7 +41,7 @@ class DecodingSection(_Section):
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 
 class ReferenceSection(_Section):
