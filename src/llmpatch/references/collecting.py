@@ -2,12 +2,14 @@
 
     answers = collect(reference, prompts, Path("work/answers"), progress=console())
 
-A run that is killed continues where it was; a repeated run asks nothing.
+A run that is killed continues where it was; a repeated run asks nothing. Finished shards survive a power cut,
+too; unfinished ones wait for the disk once a second only.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +21,8 @@ from llmpatch.progress import Progress
 from llmpatch.prompts import Prompt
 from llmpatch.references.base import Reference
 from llmpatch.references.shards import Shard
+
+_SYNC_SECONDS = 1.0
 
 
 def collect(
@@ -56,9 +60,12 @@ def collect(
         if missing:
             # One call for everything that is missing, so that slots and batches never run half empty between shards.
             with closing(reference.answer([shards[block].prompts[index] for block, index in missing])) as answers:
+                synced = 0.0
                 for number, answer in answers:
                     block, index = missing[number]
-                    _keep(shards[block], known[block], index, answer)
+                    due = time.monotonic() - synced >= _SYNC_SECONDS
+                    _keep(shards[block], known[block], index, answer, sync=due)
+                    synced = time.monotonic() if due else synced
                     advance(1)
     lost = sum(index not in known[block] for block, index in places)
     if lost:
@@ -79,10 +86,10 @@ def _load(shard: Shard) -> dict[int, Answer]:
     return known
 
 
-def _keep(shard: Shard, known: dict[int, Answer], index: int, answer: Answer) -> None:
+def _keep(shard: Shard, known: dict[int, Answer], index: int, answer: Answer, *, sync: bool) -> None:
     kept = replace(answer, text=clean(answer.text))
     known[index] = kept
     if len(known) == len(shard.prompts):
         shard.finish(known)
     else:
-        shard.append(index, kept)
+        shard.append(index, kept, sync=sync)

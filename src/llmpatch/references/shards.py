@@ -1,7 +1,7 @@
 """Shards: answers kept on disk under the digest of everything they depend on.
 
     shard = Shard.of(identity, ["Hello!"], folder)
-    shard.append(shard.load(), 0, Answer("Hi.", "stop"))   # durable at once
+    shard.append(0, Answer("Hi.", "stop"))                 # survives a kill
     shard.finish(answers)                                  # one checked file in place of the partial one
 
 A finished shard ``<key>.jsonl`` is a header (identity, count, sha256 of the rows) and one row per prompt. Until then
@@ -69,8 +69,13 @@ class Shard:
             return self._read_finished()
         return self._read_partial() if self.partial.exists() else {}
 
-    def append(self, index: int, answer: Answer) -> None:
-        """Add one answer to the partial file, durably.
+    def append(self, index: int, answer: Answer, *, sync: bool = True) -> None:
+        """Add one answer to the partial file. A killed process loses nothing.
+
+        Args:
+            index: Which prompt it answers.
+            answer: The answer.
+            sync: Wait until the disk has it, so that a power cut loses nothing either.
 
         Raises:
             LlmpatchError: the disk is full, or the folder cannot be written.
@@ -81,7 +86,8 @@ class Shard:
                 start = b"" if file.tell() else _line(self._header())
                 file.write(start + _line(self._row(index, answer)))
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
         except OSError as error:
             raise LlmpatchError(
                 f"cannot write {self.partial}: {error.strerror or error}",
