@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.jsonl"]
 
 
-@pytest.mark.parametrize("line", ["[1]", "{", "nonsense", '"text"', "\udcff"])
+@pytest.mark.parametrize("line", ["[1]", "{", "nonsense", '"text"', "\udcff", "1" * 5000, "[" * 5000])
 def test_a_bad_line_is_named_by_number(tmp_path, line):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"prompt": "a"}\n' + line.encode("utf-8", "surrogateescape") + b"\n")
@@ -67,12 +68,13 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ([{"text": "a"}], "row 1 has no text `prompt`"),
         ([{"prompt": "  "}], "row 1 has no text"),
         ([{"prompt": 3}], "row 1 has no text"),
+        ([{"prompt": "a\ud800"}], "row 1 holds a lone surrogate"),
         ([{"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}], "'x' appears twice"),
         ([{"prompt": "a", "kind": "evil"}], "kind 'evil'"),
     ],
 )
 def test_bad_prompt_sets(tmp_path, rows, message):
-    write_jsonl(tmp_path / "p.jsonl", rows)
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UsageError, match=message):
         load_prompts(tmp_path / "p.jsonl")
 

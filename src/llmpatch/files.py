@@ -97,7 +97,7 @@ def read_jsonl(path: Path, *, limit: int = 1 << 28) -> list[dict[str, Any]]:
             raise UsageError(f"{path}:{number}: line longer than {MAX_LINE_BYTES:,} bytes", hint="shorten the row")
         try:
             row = json.loads(line.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8"
             ) from None

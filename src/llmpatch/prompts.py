@@ -52,6 +52,8 @@ def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:
         text = row.get("prompt")
         if not isinstance(text, str) or not text.strip():
             raise UsageError(f"{path}: row {number} has no text `prompt`", hint='rows look like {"prompt": "..."}')
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UsageError(f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `prompt`")
         found = row.get("kind", kind or "everyday")
         if found not in KINDS:
             raise UsageError(f"{path}: row {number} has kind {found!r}", hint=f"use one of {', '.join(KINDS)}")
