@@ -68,7 +68,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def side_by_side(left: str, right: str, width: int) -> str:
     """Two texts in two columns of together ``width`` characters."""
-    half = max(10, (width - 3) // 2)
+    half = max(1, (width - 3) // 2)
     columns = [
         [row for line in safe(text).splitlines() or [""] for row in textwrap.wrap(line, half) or [""]]
         for text in (left, right)
