@@ -73,7 +73,7 @@ def train_lora(
         r=settings.rank, lora_alpha=2 * settings.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
     )
     wrapped = get_peft_model(copy.deepcopy(base.model), config)
-    tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model(), _template_cache={})
+    tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model())
     weights = [p for p in wrapped.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     counts = shares(mix, settings.batch_size, sorted({e.kind for e in data.examples}))
@@ -90,7 +90,7 @@ def train_lora(
             advance(1, note=f"loss {float(loss.detach()):.3f}")
     merged: Any = wrapped.merge_and_unload()
     merged.eval().requires_grad_(False)
-    return replace(tuned, model=merged, _template_cache={}), sum(w.numel() for w in weights)
+    return replace(tuned, model=merged), sum(w.numel() for w in weights)
 
 
 def _loss(base: Base, tuned: Base, data: TrainingSet, indices: list[int], cut: int, kl_weight: float) -> Any:

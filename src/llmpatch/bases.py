@@ -19,7 +19,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,6 @@ class Base:
     model: Any
     tokenizer: Any
     quantisation: str = "none"
-    _template_cache: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     @property
     def hidden_size(self) -> int:

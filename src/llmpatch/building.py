@@ -33,7 +33,7 @@ VALIDATION_TOKENS = 12
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of a recipe, and those left out before anything was sampled."""
+    """The prompts of a recipe, on both sides of its split."""
 
     train: list[Prompt]
     validation: list[Prompt]
@@ -84,7 +84,7 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
     patch = write_patch(
         out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
     )
-    write_report(run, evidence, result, patch)
+    write_report(run, evidence, patch)
     return patch
 
 
@@ -261,11 +261,11 @@ def method(recipe: Recipe) -> str:
     )
 
 
-def write_report(run: Path, evidence: dict[str, Any], result: TrainingResult, patch: Patch) -> None:
+def write_report(run: Path, evidence: dict[str, Any], patch: Patch) -> None:
     """``report.html`` and ``report.md`` in the run folder."""
     from llmpatch.reporting import render_html, render_markdown
 
-    history = evidence["training"]["history"] if evidence.get("training") else result.history
+    history = evidence["training"]["history"]
     manifest = patch.manifest.model_dump(mode="json", by_alias=True)
     write_text(run / "report.md", render_markdown(evidence, history, manifest))
     write_text(run / "report.html", render_html(evidence, history, manifest))
