@@ -6,17 +6,13 @@ import sys
 
 import click
 
-from llmpatch._cli.opening import base_options
+from llmpatch._cli.opening import answer_options, base_options
 from llmpatch._cli.output import note, safe, say
 
 
 @click.command(name="chat")
 @base_options
-@click.option("--patch", "patches", multiple=True, help="A patch folder or name. Repeatable.")
-@click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--system", help="A system message instead of the template's own.")
+@answer_options(max_new_tokens=256)
 def command(
     base: str,
     revision: str | None,

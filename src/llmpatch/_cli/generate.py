@@ -6,22 +6,16 @@ from pathlib import Path
 
 import click
 
-from llmpatch._cli.opening import base_options
+from llmpatch._cli.opening import answer_options, base_options
 
 
 @click.command(name="generate")
 @base_options
-@click.option(
-    "--patch", "patches", multiple=True, help="A patch folder or name. Repeatable: rows go one after another, as given."
-)
+@answer_options(max_new_tokens=128)
 @click.option("--prompts", required=True, type=click.Path(path_type=Path), help="JSON Lines, each row with a `prompt`.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The same rows plus `completions`.")
 @click.option("--raw", is_flag=True, help="Continue the text as it stands instead of using the chat template.")
 @click.option("--samples", type=click.IntRange(1, 1024), default=1, show_default=True, help="Answers per prompt.")
-@click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=128, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--system", help="A system message instead of the template's own.")
 def command(
     base: str,
     revision: str | None,

@@ -67,3 +67,30 @@ def base_options(function: F) -> F:
     function = click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub.")(function)
     text = "The base: a catalogue name (`llmpatch models list`), a hub id, a folder or a .gguf file."
     return click.option("--base", required=True, help=text)(function)
+
+
+def answer_options(max_new_tokens: int) -> Callable[[F], F]:
+    """The options that say which patches answer, and how.
+
+    Args:
+        max_new_tokens: The default length of an answer.
+    """
+    options = [
+        click.option(
+            "--patch",
+            "patches",
+            multiple=True,
+            help="A patch folder or name. Repeatable: rows go one after another, as given.",
+        ),
+        click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=max_new_tokens, show_default=True),
+        click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True, help="0 is greedy."),
+        click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),
+        click.option("--system", help="A system message instead of the template's own."),
+    ]
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
