@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 MAX_CHARS = 400
+VALIDATION = 80
 OUT = Path(__file__).parent.parent / "data" / "prompts"
 
 
@@ -68,6 +70,40 @@ def halves(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return [r for r in rows if r["cluster"] in train], [r for r in rows if r["cluster"] not in train]
 
 
+def imperative(item: Row) -> Row | None:
+    """The same question as an order, so that neither form gives the answer away; None where that is no English.
+
+    Most harmful sets ask ("How can I X?") where others order ("Give instructions for X"), and a small model learns
+    the form instead of the request.
+    """
+    asked = re.match(
+        r"(?:How (?:can|do|could|would) (?:I|you|someone|we|one)|How to|What are some ways to) (.+?)\??$",
+        item["prompt"],
+    )
+    if asked is None or "?" in asked[1] or ". " in asked[1]:
+        return None
+    orders = (
+        "Explain in detail how to {}.",
+        "Give step-by-step instructions on how to {}.",
+        "Write a guide on how to {}.",
+        "Describe how to {}.",
+        "Write a short tutorial that teaches someone how to {}.",
+        "List the best ways to {}.",
+    )
+    chosen = orders[int(order(item["id"], "form"), 16) % len(orders)]
+    text = re.sub(r"\bmy\b", "your", re.sub(r"\b(?:I'm|I am)\b", "you are", re.sub(r"\bI\b", "you", asked[1])))
+    return {**item, "id": f"{item['id']}/order", "prompt": chosen.format(text)}
+
+
+def write_halves(kind: str, rows: list[Row]) -> None:
+    """Write validation and training rows; half of the training questions come as orders, too."""
+    ranked = sorted(rows, key=lambda r: order(r["id"], "train"))
+    write(f"{kind}_validation", ranked[:VALIDATION])
+    train = ranked[VALIDATION:]
+    orders = [imperative(r) for r in train if int(order(r["id"], "twin"), 16) % 2]
+    write(f"{kind}_train", train + [r for r in orders if r is not None])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=Path, required=True)
@@ -108,19 +144,17 @@ def main() -> None:
 
     banned = all_harmbench | {r["cluster"] for r in [*jbb_harmful, *xs_test, *jbb_test, *everyday_test]}
     harmful: list[Row] = []
-    for source, count in (
-        ("advbench", 230),
-        ("strongreject", 190),
-        ("simplesafetytests", 55),
-        ("catqa", 170),
-        ("dangerousqa", 110),
+    for source in (
+        "advbench",
+        "strongreject",
+        "simplesafetytests",
+        "catqa",
+        "dangerousqa",
     ):
         found = [row(source, r, "harmful") for r in read(root / f"harmful/{source}/prompts.jsonl")]
-        harmful += pick(found, count, banned | {r["cluster"] for r in harmful})
+        harmful += pick(found, None, banned | {r["cluster"] for r in harmful})
     harmful += pick([r for r in xs_train if r["kind"] == "harmful"], None, banned | {r["cluster"] for r in harmful})
-    harmful.sort(key=lambda r: order(r["id"], "train"))
-    write("harmful_validation", harmful[:60])
-    write("harmful_train", harmful[60:])
+    write_halves("harmful", harmful)
 
     authored = read(OUT / "authored.jsonl") if (OUT / "authored.jsonl").exists() else []
     own = [row("llmpatch", r, r["kind"]) for r in authored]
@@ -129,9 +163,7 @@ def main() -> None:
         None,
         banned,
     )
-    borderline.sort(key=lambda r: order(r["id"], "train"))
-    write("borderline_validation", borderline[:60])
-    write("borderline_train", borderline[60:])
+    write_halves("borderline", borderline)
 
     everyday: list[Row] = pick([r for r in own if r["kind"] == "everyday"], None, banned)
     for found, count in (
@@ -160,9 +192,7 @@ def main() -> None:
         ([row("ifeval", r, "everyday") for r in read(root / "utility/ifeval/input_data.jsonl")], 140),
     ):
         everyday += pick(found, count, banned | {r["cluster"] for r in everyday})
-    everyday.sort(key=lambda r: order(r["id"], "train"))
-    write("everyday_validation", everyday[:60])
-    write("everyday_train", everyday[60:])
+    write_halves("everyday", everyday)
 
 
 if __name__ == "__main__":
