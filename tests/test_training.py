@@ -136,7 +136,7 @@ def test_the_best_prefix_by_validation_is_kept_and_training_stops_early(tiny):
     assert len([h for h in result.history if "loss" in h]) == 8
 
 
-@pytest.mark.parametrize("reference", ["sft", "base", "reference"])
+@pytest.mark.parametrize("reference", ["sft", "base", "reference", "none"])
 def test_each_dpo_reference_gives_its_own_training(tiny, reference):
     def of_reference(examples):
         return torch.tensor([[-3.0 - i, -1.0] for i in range(len(examples))])

@@ -118,13 +118,14 @@ class StageSection(_Section):
 class DPOSection(StageSection):
     """Direct preference optimisation (Rafailov et al. 2023).
 
-    ``reference`` is the policy the implicit reward is measured from: the ``sft`` patch, the un-prefixed ``base``, or
-    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs a reference that runs here and gives likelihoods).
+    ``reference`` is the policy the implicit reward is measured from: the ``sft`` patch, the un-prefixed ``base``,
+    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs a reference that runs here and gives likelihoods),
+    or ``none``, a uniform one (CPO, Xu et al. 2024): then the pairs that are still decided wrongly pull hardest.
     ``sft_weight`` adds the chosen answer's negative log-likelihood per token.
     """
 
     beta: Annotated[float, Field(gt=0)] = 0.1
-    reference: Literal["sft", "base", "reference"] = "sft"
+    reference: Literal["sft", "base", "reference", "none"] = "sft"
     sft_weight: Annotated[float, Field(ge=0)] = 0.0
 
 

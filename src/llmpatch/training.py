@@ -89,7 +89,9 @@ class Trainer:
         validate: Validate | None = None,
         reference_log_probs: ReferenceLogProbs | None = None,
         progress: Progress | None = None,
+        run: Path | None = None,
     ) -> None:
+        self.run_folder = run
         self.base, self.data, self.section, self.seed = base, data, section, seed
         self.validate, self.reference_log_probs = validate, reference_log_probs
         self.progress = progress or Silent()
@@ -209,6 +211,9 @@ class Trainer:
             found = self.reference_log_probs([self.data.examples[i] for i in missing])
             self._pair_reference.update(zip(missing, found, strict=True))
             return
+        if stage.reference == "none":
+            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
+            return
         rows = state.after_sft if stage.reference == "sft" else None
         past = len(self.data.head) + (len(rows) if rows is not None else 0)
         missing.sort(key=lambda i: len(self.data.examples[i].prompt))
@@ -305,6 +310,8 @@ class Trainer:
             return
         found = self.validate(state.rows)
         state.history.append({"stage": name, "step": state.step, "validation": found})
+        if self.run_folder:  # for the frontier: a checkpoint that was not the best may suit another taste
+            _save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
         if found["score"] > state.best_score:
             state.best, state.best_score = state.rows.clone(), found["score"]
             state.best_at, state.stale = f"{name} step {state.step}", 0
@@ -332,7 +339,8 @@ def train(
         rows: [n, hidden_size] to start from.
         section: Stages and weights.
         seed: Decides the batches.
-        run: Folder of the checkpoint; an earlier one of the same data and settings is resumed.
+        run: Folder of the checkpoint; an earlier one of the same data and settings is resumed. Every validated prefix
+            stays in its folder ``prefixes``.
         validate: Scores a prefix; the best is returned. Without it the last is.
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
         progress: Where to show progress.
@@ -343,8 +351,9 @@ def train(
         IntegrityError: the checkpoint is damaged.
     """
     trainer = Trainer(
-        base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress
-    )
+        base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
+        run=run,
+    )  # fmt: skip
     identity = digest_json([data.digest(), section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()])
     path = run / "training.safetensors" if run else None
     state = _resume(path, identity) if path and path.exists() else None
@@ -364,6 +373,13 @@ def _save(path: Path, state: State, identity: str) -> None:
     plain["best_score"] = plain["best_score"] if plain["best_score"] != float("-inf") else None
     tensors = {k: getattr(state, k).contiguous() for k in _TENSORS}
     write_bytes(path, save(tensors, metadata={"identity": identity, "state": json.dumps(plain)}))
+
+
+def _save_rows(path: Path, rows: torch.Tensor) -> None:
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save({"prompt_embeddings": rows.cpu().contiguous()}))
 
 
 def _resume(path: Path, identity: str) -> State | None:
