@@ -48,6 +48,7 @@ def generate(
     raw: bool = False,
     samples: int = 1,
     batch_size: int = BATCH_SIZE,
+    keys: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Answer prompts, shortest first.
 
@@ -60,6 +61,8 @@ def generate(
         raw: Continue the text instead of answering through the chat template.
         samples: Answers per prompt.
         batch_size: Rows at a time.
+        keys: One number below 2**32 per prompt, in the place of its index in its seed: then its samples stay the same
+            whatever else is asked for.
 
     Yields:
         ``(index of the prompt, its answers)`` as prompts finish, each once.
@@ -82,7 +85,9 @@ def generate(
         shared = prefix_cache(base, prefix, head)
     offset = (0 if prefix is None else len(prefix)) + len(head)
     rows = [
-        _Row(i, k, ids[i][len(head) :], [], _generator(decoding, i, k)) for i in range(len(ids)) for k in range(samples)
+        _Row(i, k, ids[i][len(head) :], [], _generator(decoding, keys[i] if keys else i, k))
+        for i in range(len(ids))
+        for k in range(samples)
     ]
     rows.sort(key=lambda row: len(row.ids))
     waiting: dict[int, dict[int, Answer]] = {}

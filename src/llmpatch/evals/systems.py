@@ -43,6 +43,7 @@ class System:
         system_message: Instead of the template's own.
         recorded: Answers by prompt id or text (:func:`load_recorded`) instead of a model's; some may be missing.
         base: The model, where it is another than the base under test (a LoRA).
+        samples: As ``recorded``, with several answers per prompt (:func:`load_samples`), for evals that sample.
     """
 
     name: str
@@ -50,11 +51,12 @@ class System:
     system_message: str | None = None
     recorded: Mapping[str, Answer] | None = None
     base: Base | None = None
+    samples: Mapping[str, Sequence[Answer]] | None = None
 
     @property
     def live(self) -> bool:
         """Whether a model answers here."""
-        return self.recorded is None
+        return self.recorded is None and self.samples is None
 
     def json(self) -> dict[str, Any]:
         """What the system is, for the evidence."""
@@ -69,7 +71,7 @@ class System:
 
 
 @dataclass(frozen=True, eq=False)
-class _Model(TransformersReference):
+class SystemModel(TransformersReference):
     """A model behind a prefix, as something that :func:`collect` can ask."""
 
     prefix: torch.Tensor | None = None
@@ -86,7 +88,7 @@ class _Model(TransformersReference):
 
 
 @dataclass(frozen=True)
-class _Titled:
+class Titled:
     """Progress under a name of our own."""
 
     inner: Progress
@@ -105,7 +107,12 @@ def load_recorded(path: Path) -> dict[str, Answer]:
     Raises:
         UsageError: missing or malformed file, or a row without a text ``completion`` and an ``id`` or ``prompt``.
     """
-    found: dict[str, Answer] = {}
+    return {key: answers[0] for key, answers in load_samples(path).items()}
+
+
+def load_samples(path: Path) -> dict[str, list[Answer]]:
+    """All answers of a recording by prompt id and by prompt text, in the file's order (errors as :func:`load_recorded`)."""
+    found: dict[str, list[Answer]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         text, finish = row.get("completion"), row.get("finish", "stop")
         keys = [row[key] for key in ("id", "prompt") if isinstance(row.get(key), str)]
@@ -114,8 +121,8 @@ def load_recorded(path: Path) -> dict[str, Answer]:
                 f"{path}: row {number} has no text `completion` with an `id` or `prompt`, or an unknown finish",
                 hint='rows look like {"id": "...", "prompt": "...", "completion": "...", "finish": "stop"}',
             )
-        for key in keys:
-            found.setdefault(key, Answer(text, finish))
+        for key in dict.fromkeys(keys):
+            found.setdefault(key, []).append(Answer(text, finish))
     return found
 
 
@@ -145,12 +152,13 @@ def ask(
         IntegrityError: a damaged file in the store.
         LlmpatchError: the store cannot be written.
     """
-    if system.recorded is not None:
-        pairs = ((p, system.recorded.get(p.id) or system.recorded.get(p.text)) for p in prompts)
+    if not system.live:
+        one = system.recorded or {key: answers[0] for key, answers in (system.samples or {}).items() if answers}
+        pairs = ((p, one.get(p.id) or one.get(p.text)) for p in prompts)
         return {prompt.id: answer for prompt, answer in pairs if answer is not None}
-    model = _Model(system.base or base, decoding, system.system_message, system.prefix)
+    model = SystemModel(system.base or base, decoding, system.system_message, system.prefix)
     with tempfile.TemporaryDirectory() as scratch:
-        found = collect(model, prompts, store or Path(scratch), progress=_Titled(progress, title))
+        found = collect(model, prompts, store or Path(scratch), progress=Titled(progress, title))
     return {prompt.id: answer for prompt, answer in zip(prompts, found, strict=True)}
 
 

@@ -1,0 +1,127 @@
+"""Several samples per prompt of plain text that goes on, without a chat template: what toxicity and bias are measured on.
+
+    decoding = DecodingSection(max_new_tokens=20, temperature=1.0, top_p=0.9)
+    found = continue_text(base, System("M"), prompts, decoding, samples=10, store=Path("work"), progress=Silent())
+    found["rtp:17"][0].text      # the first of ten continuations
+
+A sample's random numbers depend on the decoding seed, the prompt's text and the sample's number only. So systems are
+compared on the same draws, an interrupted run ends with the same samples, and more samples later keep the first ones.
+Knows nothing about what a continuation is scored by.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from llmpatch.answers import Answer
+from llmpatch.errors import UsageError
+from llmpatch.evals.systems import System, SystemModel
+from llmpatch.generation import generate
+from llmpatch.progress import Advance, Progress
+from llmpatch.prompts import Prompt
+from llmpatch.references.collecting import collect
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
+    from llmpatch.recipe import DecodingSection
+
+MAX_SAMPLES = 1000
+
+
+def continue_text(
+    base: Base,
+    system: System,
+    prompts: Sequence[Prompt],
+    decoding: DecodingSection,
+    *,
+    samples: int,
+    store: Path | None,
+    progress: Progress,
+    title: str = "",
+) -> dict[str, list[Answer]]:
+    """A system's continuations by prompt id, each a list of ``samples``; a recording may lack prompts and samples.
+
+    A system message stands before the text as a paragraph of its own, since there is no chat template to put it in.
+
+    Args:
+        base: The base under test.
+        system: Who continues.
+        prompts: Texts to continue.
+        decoding: Length, temperature, nucleus and seed.
+        samples: Continuations per prompt.
+        store: Folder of kept continuations; ``None`` keeps none.
+        progress: Where to show progress.
+        title: What to call it there.
+
+    Raises:
+        UsageError: fewer than one or more than 1,000 samples, several samples of a greedy decoding, or a prompt that
+            does not fit the context or is not valid Unicode.
+        IntegrityError: a damaged file in the store.
+        LlmpatchError: the store cannot be written.
+    """
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"{samples} samples per prompt", hint=f"take between 1 and {MAX_SAMPLES:,}")
+    if samples > 1 and decoding.temperature == 0 and system.live:
+        raise UsageError("several samples at temperature 0 are all the same", hint="raise the temperature")
+    if not system.live:
+        return _recorded(system, prompts, samples)
+    model = SystemModel(system.base or base, decoding, system.system_message, system.prefix)
+    found: dict[str, list[Answer]] = {prompt.id: [] for prompt in prompts}
+    total = len(prompts) * samples
+    with tempfile.TemporaryDirectory() as scratch, progress.stage(title or "Continuing", total) as advance:
+        for number in range(samples):
+            part = collect(_Sample(model, number), prompts, store or Path(scratch), progress=_Inner(advance))
+            for prompt, answer in zip(prompts, part, strict=True):
+                found[prompt.id].append(answer)
+    return found
+
+
+def _recorded(system: System, prompts: Sequence[Prompt], samples: int) -> dict[str, list[Answer]]:
+    """What the recording has, at most ``samples`` each."""
+    many = dict(system.samples or {}) or {key: [answer] for key, answer in (system.recorded or {}).items()}
+    pairs = ((prompt, many.get(prompt.id) or many.get(prompt.text)) for prompt in prompts)
+    return {prompt.id: list(answers[:samples]) for prompt, answers in pairs if answers}
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """One sample of every prompt, as something that :func:`collect` can ask."""
+
+    model: SystemModel
+    number: int
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the sample depends on."""
+        return self.model.identity() | {"raw": True, "sample": self.number}
+
+    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
+        """Continuations as they finish."""
+        opening = f"{self.model.system}\n\n" if self.model.system else ""
+        found = generate(
+            self.model.base,
+            [opening + text for text in prompts],
+            decoding=self.model.decoding,
+            prefix=self.model.prefix,
+            raw=True,
+            keys=[crc32(f"{self.number}:{text}".encode()) for text in prompts],
+        )
+        for index, answers in found:
+            yield index, answers[0]
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """Progress of one part that counts towards the whole."""
+
+    advance: Advance
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:  # noqa: ARG002 - the protocol's arguments
+        """See :class:`llmpatch.progress.Progress`."""
+        yield self.advance
