@@ -8,7 +8,7 @@ from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
 from llmpatch.judges import open_judge
-from llmpatch.pairs import encode, make_pairs, save_pairs, summarise
+from llmpatch.pairs import continuation, encode, make_pairs, save_pairs, summarise
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import PairsSection
 from tinymodels import make_tiny
@@ -21,7 +21,7 @@ JUDGE = open_judge("refusal-phrases")
 def pair(kind, own, reference=NO):
     prompts = [Prompt("h", "How do I pick a lock?", "harmful", "c0"), Prompt("x", "A question", kind, "c1")]
     told = {"h": NO} | ({"x": reference} if kind == "harmful" else {})
-    pairs, dropped = make_pairs(prompts, [YES, own], told, JUDGE, PairsSection())
+    pairs, dropped = make_pairs(prompts, [[YES], [own]], told, JUDGE, PairsSection())
     return [p for p in pairs if p.id == "x"], [d for d in dropped if d.id == "x"]
 
 
@@ -62,7 +62,7 @@ def test_a_harm_judge_cannot_make_pairs():
 def test_encoding_splits_off_the_head_and_ends_only_whole_answers():
     base = make_tiny()
     prompts = [Prompt("h", "Pick a lock", "harmful", "a"), Prompt("e", "Bake bread", "everyday", "b")]
-    pairs, _ = make_pairs(prompts, [YES, YES], {"h": NO}, JUDGE, PairsSection())
+    pairs, _ = make_pairs(prompts, [[YES], [YES]], {"h": NO}, JUDGE, PairsSection())
     data = encode(base, pairs)
     for example, prompt in zip(data.examples, prompts, strict=True):
         assert [*data.head, *example.prompt] == base.chat_ids(prompt.text)
@@ -75,8 +75,55 @@ def test_encoding_splits_off_the_head_and_ends_only_whole_answers():
 
 def test_pairs_and_dropped_pairs_are_written_and_counted(tmp_path):
     prompts = [Prompt("h", "Pick a lock", "harmful", "a"), Prompt("e", "Bake bread", "everyday", "b")]
-    pairs, dropped = make_pairs(prompts, [YES, NO], {"h": NO}, JUDGE, PairsSection())
+    pairs, dropped = make_pairs(prompts, [[YES], [NO]], {"h": NO}, JUDGE, PairsSection())
     save_pairs(tmp_path, pairs, dropped)
     assert [row["id"] for row in read_jsonl(tmp_path / "pairs.jsonl")] == ["h"]
     assert [row["reason"] for row in read_jsonl(tmp_path / "dropped.jsonl")] == [dropped[0].reason]
     assert summarise(pairs, dropped) == {"everyday": {"kept": 0, "dropped": 1}, "harmful": {"kept": 1, "dropped": 0}}
+
+
+def test_a_chat_models_continuation_is_cut_to_what_continues_the_text():
+    prompt = Prompt("t", '"The man walked in and', "harmful", form="raw")
+    for said in ('"The man walked in and sat down."', "sat down.\n\nIs there more?", "... sat down."):
+        assert continuation(prompt, Answer(said, "stop")).text == " sat down."
+    assert continuation(prompt, Answer(", calmly, sat", "stop")).text == ", calmly, sat"
+    chat = Prompt("t", "Hello", "harmful")
+    assert continuation(chat, Answer('"Hello"', "stop")).text == '"Hello"'
+
+
+class Rude:
+    """P(toxic) by one word: enough to see which answers are paired."""
+
+    name, measures = "rude", "toxicity"
+
+    def score(self, prompts, answers):
+        return [0.9 if "rude" in a else 0.1 for a in answers]
+
+
+def test_the_worst_of_several_continuations_is_rejected_and_benign_text_keeps_its_own():
+    prompts = [
+        Prompt("h", "He said", "harmful", "a", "raw"),
+        Prompt("b", "She sang", "borderline", "b", "raw"),
+        Prompt("n", "It rained", "harmful", "c", "raw"),
+    ]
+    base = [
+        [Answer(" hello", "length"), Answer(" rude", "length")],
+        [Answer(" well", "length")],
+        [Answer(" a", "stop")],
+    ]
+    told = {"h": Answer("thanks.", "stop"), "n": Answer("rude", "stop")}
+    pairs, dropped = make_pairs(prompts, base, told, Rude(), PairsSection())
+    assert [(p.id, p.chosen, p.rejected) for p in pairs] == [("h", " thanks.", " rude"), ("b", " well", " thanks.")]
+    assert not any(p.chosen_ends for p in pairs)
+    assert [(d.id, d.reason) for d in dropped] == [("n", "the winner scores 0.10, below 0.50")]
+
+
+def test_raw_and_chat_prompts_share_no_head_beyond_what_they_have_in_common():
+    base = make_tiny()
+    prompts = [Prompt("h", "He said", "harmful", "a", "raw"), Prompt("e", "Bake bread", "everyday", "b")]
+    pairs, _ = make_pairs(
+        prompts, [[Answer(" rude", "stop")], [YES]], {"h": Answer("hi", "stop")}, Rude(), PairsSection()
+    )
+    data = encode(base, pairs)
+    assert [*data.head, *data.examples[0].prompt] == base.text_ids("He said")
+    assert [*data.head, *data.examples[1].prompt] == base.chat_ids("Bake bread")

@@ -21,14 +21,11 @@ from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
-    import torch
-
+    from llmpatch.answers import Answer
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
-    from llmpatch.training import TrainingResult, Validate
-
-VALIDATION_TOKENS = 12
+    from llmpatch.training import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,8 @@ def read_prompts(recipe: Recipe) -> Prompts:
         section: PromptSet | None = getattr(recipe.prompts, kind)
         if section is None:
             continue
-        train += _read(section.train, kind, section.limit)
-        validation += _read(section.validation, kind, section.validation_limit)
+        train += _read(section, section.train, kind, section.limit)
+        validation += _read(section, section.validation, kind, section.validation_limit)
     shared = {p.cluster for p in train} & {p.cluster for p in validation}
     if shared:
         raise RecipeError(
@@ -112,8 +109,8 @@ def read_prompts(recipe: Recipe) -> Prompts:
     return Prompts(train, validation)
 
 
-def _read(paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
-    found = [replace(p, kind=kind) for path in paths for p in load_prompts(Path(path), kind)]
+def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
+    found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
     return found[:limit]
 
 
@@ -123,23 +120,39 @@ def sample_pairs(
     """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
     from llmpatch.judges import open_judge
     from llmpatch.references import collect, open_reference
-    from llmpatch.references.local import TransformersReference
 
     judge = open_judge(recipe.pairs.judge)
     limit = recipe.pairs.max_prompt_tokens
-    lengths = [len(base.chat_ids(p.text)) for p in prompts]
+    lengths = [len(base.text_ids(p.text) if p.form == "raw" else base.chat_ids(p.text)) for p in prompts]
     short = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
     long = [
         Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, f"the prompt has {n} tokens, more than {limit}")
         for p, n in zip(prompts, lengths, strict=True)
         if n > limit
     ]
-    own = collect(TransformersReference(base, recipe.decoding), short, run / "answers", progress=progress)
+    own = _ask_base(recipe, base, short, run / "answers", progress)
     harmful = [p for p in short if p.kind == "harmful"]
     told = collect(open_reference(recipe.reference, recipe.decoding), harmful, run / "answers", progress=progress)
     reference = {p.id: answer for p, answer in zip(harmful, told, strict=True)}
     pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
     return pairs, dropped + long
+
+
+def _ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, progress: Progress) -> list[list[Answer]]:
+    """What ``M`` says to each prompt: to a harmful one ``pairs.samples`` times, to a benign one once."""
+    from llmpatch.references import collect
+    from llmpatch.references.local import TransformersReference
+
+    found: list[list[Answer]] = [[] for _ in prompts]
+    for form in ("chat", "raw"):
+        for sample in range(recipe.pairs.samples):
+            places = [i for i, p in enumerate(prompts) if p.form == form and (sample == 0 or p.kind == "harmful")]
+            decoding = recipe.decoding.model_copy(update={"seed": recipe.decoding.seed + sample})
+            model = TransformersReference(base, decoding, raw=form == "raw")
+            answers = collect(model, [prompts[i] for i in places], store, progress=progress) if places else []
+            for i, answer in zip(places, answers, strict=True):
+                found[i].append(answer)
+    return found
 
 
 def train_prefix(
@@ -148,6 +161,7 @@ def train_prefix(
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts."""
     from llmpatch.prefix import init_prefix
     from llmpatch.training import train
+    from llmpatch.validation import make_validate
 
     return train(
         base,
@@ -159,29 +173,6 @@ def train_prefix(
         validate=make_validate(recipe, base, validation),
         progress=progress,
     )
-
-
-def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate:
-    """The score of a prefix on the validation prompts: refusals of the patched model by the pair filter's judge."""
-    from llmpatch.judges import open_judge
-    from llmpatch.patched import answer_all
-    from llmpatch.recipe import DecodingSection
-
-    judge = open_judge(recipe.pairs.judge)
-    texts = [p.text for p in prompts]
-    decoding = DecodingSection(max_new_tokens=VALIDATION_TOKENS)
-
-    def validate(rows: torch.Tensor) -> dict[str, float]:
-        answers = [found[0] for found in answer_all(base, texts, decoding, prefix=rows)]
-        scores = judge.score(texts, answers)
-        rates = {}
-        for kind in KINDS:
-            hits = [score for score, prompt in zip(scores, prompts, strict=True) if prompt.kind == kind]
-            rates[kind] = sum(hits) / len(hits) if hits else 0.0
-        cost = recipe.training.borderline_cost * rates["borderline"] + recipe.training.everyday_cost * rates["everyday"]
-        return {**{str(k): v for k, v in rates.items()}, "score": rates["harmful"] - cost}
-
-    return validate
 
 
 def measure(

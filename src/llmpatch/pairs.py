@@ -2,9 +2,9 @@
 
     pairs, dropped = make_pairs(prompts, base_answers, reference_answers, judge, PairsSection())
 
-On a harmful prompt the reference's refusal is chosen and the base's compliance rejected. On a benign prompt, borderline
-or everyday, the base's *own* answer is chosen, so that the patch learns where not to act, and a refusal is rejected that
-the reference gave to some harmful prompt; the reference need not be asked. Every dropped pair says why.
+On a harmful prompt the reference's answer is chosen and the base's worst rejected. On a benign prompt, borderline or
+everyday, the base's *own* answer is chosen, so that the patch learns where not to act, and what the reference said to
+some harmful prompt is rejected; the reference need not be asked. Every dropped pair says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmpatch.batching import Example
 from llmpatch.errors import UsageError
 from llmpatch.files import write_jsonl
 from llmpatch.prefix import common_head
-from llmpatch.prompts import Kind, Prompt
+from llmpatch.prompts import Form, Kind, Prompt
 from llmpatch.training import TrainingSet
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ class Pair:
         rejected: The answer to avoid.
         chosen_ends: Whether the chosen answer is whole (it ended by itself).
         rejected_ends: The same for the rejected one.
-        chosen_score: Refusal score of the chosen answer.
-        rejected_score: Refusal score of the rejected answer.
+        chosen_score: The judge's score of the chosen answer.
+        rejected_score: The judge's score of the rejected answer.
         cluster: Of the prompt.
+        form: Of the prompt.
     """
 
     id: str
@@ -56,11 +57,12 @@ class Pair:
     chosen_score: float
     rejected_score: float
     cluster: str
+    form: Form = "chat"
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A prompt without a pair: the answers that would have been chosen and rejected, their refusal scores, and why."""
+    """A prompt without a pair: the answers that would have been chosen and rejected, their scores, and why."""
 
     id: str
     kind: Kind
@@ -74,7 +76,7 @@ class Dropped:
 
 def make_pairs(
     prompts: Sequence[Prompt],
-    base: Sequence[Answer],
+    base: Sequence[Sequence[Answer]],
     reference: Mapping[str, Answer],
     judge: Judge,
     section: PairsSection,
@@ -83,36 +85,38 @@ def make_pairs(
 
     Args:
         prompts: All prompts, of every kind.
-        base: The answers of ``M``, one per prompt.
+        base: The answers of ``M``, one or more per prompt.
         reference: The answers of ``M'`` to the harmful prompts, by prompt id.
-        judge: A refusal judge; never one that later judges the test.
+        judge: Of the patch's risk (a refusal judge, a toxicity judge, ...); never one that later judges the test.
         section: Margin and absolute winner.
 
     Returns:
         The pairs in the prompts' order, and everything dropped.
 
     Raises:
-        UsageError: the judge does not measure refusal.
+        UsageError: the judge measures harm, which has no right and wrong answer to a harmless prompt.
     """
-    if judge.measures != "refusal":
+    if judge.measures == "harm":
         raise UsageError(f"pairs need a refusal judge, {judge.name} measures {judge.measures}", hint="set pairs.judge")
-    scores = judge.score([p.text for p in prompts], [a.text for a in base])
+    refusal = judge.measures == "refusal"
+    told = {p.id: continuation(p, reference[p.id]) for p in prompts if p.kind == "harmful"}
     asked = [p for p in prompts if p.kind == "harmful"]
-    told = judge.score([p.text for p in asked], [reference[p.id].text for p in asked])
-    said = {p.id: (reference[p.id], score) for p, score in zip(asked, told, strict=True)}
-    refusals = [(answer, score) for answer, score in said.values() if score >= section.winner]
+    scores = judge.score([p.text for p in asked], [told[p.id].text for p in asked])
+    said = {p.id: (told[p.id], score) for p, score in zip(asked, scores, strict=True)}
+    safe = [found for p in asked if _good(p.kind, (found := said[p.id])[1], refusal) >= section.winner]
     pairs: list[Pair] = []
     dropped: list[Dropped] = []
-    for i, prompt in enumerate(prompts):
-        own = (base[i], scores[i])
+    for i, (prompt, own) in enumerate(zip(prompts, _scored(prompts, base, judge), strict=True)):
         if prompt.kind == "harmful":
-            won, lost = said[prompt.id], own
-            reason = _judge(won[1], lost[1], section, won[0])
-            if not reason and won[0].finish != "stop":
+            won, lost = said[prompt.id], min(own, key=lambda found: _good("harmful", found[1], refusal))
+            reason = _reason(prompt, won, lost, section, refusal)
+            if not reason and won[0].finish != "stop" and refusal:
                 reason = "the refusal was cut off, and half a refusal is not to be learnt"
         else:
-            won, lost = own, refusals[i % len(refusals)] if refusals else (Answer("", "stop"), 1.0)
-            reason = _judge(1 - won[1], 1 - lost[1], section, won[0])
+            won, lost = own[0], safe[i % len(safe)] if safe else (Answer("", "stop"), 1.0)
+            # What is safe elsewhere is no worse by a toxicity judge; it is only not what M would say here.
+            lost_score = lost[1] if refusal else 1.0
+            reason = _reason(prompt, won, (lost[0], lost_score), section, refusal)
         if reason:
             dropped.append(
                 Dropped(prompt.id, prompt.kind, prompt.text, won[0].text, lost[0].text, won[1], lost[1], reason)
@@ -122,29 +126,65 @@ def make_pairs(
     return pairs, dropped
 
 
+def continuation(prompt: Prompt, answer: Answer) -> Answer:
+    """The reference's answer to a raw prompt as a continuation of it: without the prompt, quotes and further paragraphs.
+
+    A chat model that is asked to continue a text often repeats it first.
+    """
+    if prompt.form == "chat":
+        return answer
+    text = answer.text.strip().strip('"\u201c\u201d').strip()
+    start = prompt.text.strip().strip('"\u201c\u201d').strip()
+    if text.lower().startswith(start.lower()):
+        text = text[len(start) :]
+    text = text.strip().split("\n")[0].lstrip(". \u2026")
+    glue = "" if not text or text[0] in ",.;:!?'" or prompt.text[-1:].isspace() else " "
+    return Answer(glue + text, answer.finish)
+
+
+def _scored(
+    prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], judge: Judge
+) -> list[list[tuple[Answer, float]]]:
+    """Every answer with its score, in one call of the judge."""
+    flat = [(p.text, a) for p, found in zip(prompts, answers, strict=True) for a in found]
+    scores = iter(judge.score([text for text, _ in flat], [a.text for _, a in flat]))
+    return [[(a, next(scores)) for a in found] for found in answers]
+
+
+def _good(kind: Kind, score: float, refusal: bool) -> float:
+    """How right an answer is: a refusal where the prompt is harmful; else one that does not refuse, or is not toxic."""
+    return score if refusal and kind == "harmful" else 1 - score
+
+
 def _pair(prompt: Prompt, chosen: Answer, chosen_score: float, rejected: Answer, rejected_score: float) -> Pair:
-    ends = chosen.finish == "stop", rejected.finish == "stop"
+    # A continuation goes on; that M' stopped after a sentence is no reason for M to stop there.
+    chat = prompt.form == "chat"
     return Pair(
         prompt.id,
         prompt.kind,
         prompt.text,
         chosen.text,
         rejected.text,
-        *ends,
+        chat and chosen.finish == "stop",
+        chat and rejected.finish == "stop",
         chosen_score,
         rejected_score,
         prompt.cluster,
+        prompt.form,
     )
 
 
-def _judge(won: float, lost: float, section: PairsSection, winner: Answer) -> str:
-    """Why a pair is no good, or an empty string. Scores are "how right the answer is for this kind of prompt"."""
-    if not winner.text.strip():
+def _reason(
+    prompt: Prompt, won: tuple[Answer, float], lost: tuple[Answer, float], section: PairsSection, refusal: bool
+) -> str:
+    """Why a pair is no good, or an empty string."""
+    right, wrong = (_good(prompt.kind, found[1], refusal) for found in (won, lost))
+    if not won[0].text.strip():
         return "the winning answer is empty"
-    if won < section.winner:
-        return f"the winner scores {won:.2f}, below {section.winner:.2f}"
-    if won - lost < section.margin:
-        return f"the margin is {won - lost:.2f}, below {section.margin:.2f}"
+    if right < section.winner:
+        return f"the winner scores {right:.2f}, below {section.winner:.2f}"
+    if right - wrong < section.margin:
+        return f"the margin is {right - wrong:.2f}, below {section.margin:.2f}"
     return ""
 
 
@@ -153,7 +193,7 @@ def encode(base: Base, pairs: Sequence[Pair]) -> TrainingSet:
 
     A whole answer ends with the end-of-turn token, so that the model learns to stop; a cut one does not.
     """
-    prompts = [base.chat_ids(p.prompt) for p in pairs]
+    prompts = [base.text_ids(p.prompt) if p.form == "raw" else base.chat_ids(p.prompt) for p in pairs]
     head = common_head(prompts)
     end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
 

@@ -17,6 +17,7 @@ from llmpatch.files import read_jsonl
 
 Kind = Literal["harmful", "borderline", "everyday"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Form = Literal["chat", "raw"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Prompt:
         text: What the user says.
         kind: ``harmful`` should be declined; ``borderline`` looks harmful and is not; ``everyday`` is neither.
         cluster: Near-duplicates share it; splits go by cluster.
+        form: ``chat`` puts it through the chat template; ``raw`` is text to be continued as it stands.
     """
 
     id: str
     text: str
     kind: Kind
     cluster: str = ""
+    form: Form = "chat"
 
 
 def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
@@ -65,8 +65,12 @@ class ReferenceSection(_Section):
 
 
 class PromptSet(_Section):
-    """The files of one kind of prompt. ``limit`` takes the first rows of ``train`` for a smaller run."""
+    """The files of one kind of prompt. ``limit`` takes the first rows of ``train`` for a smaller run.
 
+    ``form``: ``chat`` asks through the chat template, ``raw`` lets the model continue the text as it stands.
+    """
+
+    form: Literal["chat", "raw"] = "chat"
     train: Annotated[list[str], Field(min_length=1)]
     validation: Annotated[list[str], Field(min_length=1)]
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -74,7 +78,11 @@ class PromptSet(_Section):
 
 
 class PromptsSection(_Section):
-    """Prompt sets by kind. Borderline prompts look harmful and are not: they carry ``M``'s own answers."""
+    """Prompt sets by kind.
+
+    ``harmful``: where ``M`` must change: requests to decline, text that draws toxic or gendered continuations.
+    ``borderline`` prompts look harmful and are not, ``everyday`` ones do not even look so: both carry ``M``'s own answers.
+    """
 
     harmful: PromptSet
     borderline: PromptSet | None = None
@@ -84,15 +92,17 @@ class PromptsSection(_Section):
 class PairsSection(_Section):
     """What makes a pair worth training on.
 
-    ``margin``: smallest gap between the refusal scores of the two answers. ``winner``: smallest score of the chosen one
-    (for harmful prompts the probability of a refusal; for benign ones of an answer). Longer prompts than
-    ``max_prompt_tokens`` (chat template included) are dropped before anything is sampled.
+    ``margin``: smallest gap between the scores of the two answers. ``winner``: smallest score of the chosen one. For the
+    refusal risk a score is the probability of a refusal where the prompt is harmful and of an answer where not; for the
+    others, that of a continuation without toxicity or gender. Longer prompts than ``max_prompt_tokens`` (chat template
+    included) are dropped before anything is sampled. ``M`` gives ``samples`` answers; the worst is rejected.
     """
 
     judge: str = "refusal-phrases"
     margin: Annotated[float, Field(ge=0, le=1)] = 0.5
     winner: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 96
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class PrefixSection(_Section):
@@ -180,7 +190,7 @@ class Recipe(_Section):
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$", max_length=64)]
     summary: Annotated[str, Field(min_length=1, max_length=500)]
     license: str = "Apache-2.0"
-    risk: Literal["refusal"] = "refusal"
+    risk: Literal["refusal", "toxicity", "gender-bias"] = "refusal"
     seed: Annotated[int, Field(ge=0)] = 0
     base: BaseSection = BaseSection()
     reference: ReferenceSection
@@ -191,9 +201,17 @@ class Recipe(_Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
 
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Recipe:
+        if self.pairs.samples > 1 and self.decoding.temperature == 0:
+            raise ValueError(
+                "pairs.samples above 1 needs decoding.temperature above 0: greedy samples are all the same"
+            )
+        return self
+
     def digest(self) -> str:
-        """The sha256 of the recipe's content."""
-        return digest_json(self.model_dump(mode="json"))
+        """The sha256 of what the recipe says; a key it leaves to its default adds nothing, so a new key changes nothing."""
+        return digest_json(self.model_dump(mode="json", exclude_defaults=True))
 
 
 def load_recipe(path: Path) -> Recipe:

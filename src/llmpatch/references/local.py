@@ -29,11 +29,13 @@ class TransformersReference:
         base: The model.
         decoding: How it is sampled.
         system: A system message instead of the template's own.
+        raw: Continue the prompts as they stand instead of answering through the chat template.
     """
 
     base: Base
     decoding: DecodingSection
     system: str | None = None
+    raw: bool = False
 
     @cached_property
     def weights(self) -> str:
@@ -61,6 +63,7 @@ class TransformersReference:
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}",
             "decoding": self.decoding.model_dump(mode="json"),
             "system": self.system,
+            **({"raw": True} if self.raw else {}),
         }
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
@@ -71,7 +74,7 @@ class TransformersReference:
         """
         from llmpatch.generation import generate
 
-        for index, answers in generate(self.base, prompts, decoding=self.decoding, system=self.system):
+        for index, answers in generate(self.base, prompts, decoding=self.decoding, system=self.system, raw=self.raw):
             yield index, answers[0]
 
 
