@@ -1,6 +1,6 @@
 """Baselines a patch must not lie below, trained on the same examples with the same losses.
 
-    tuned = train_lora(base, data, LoraSettings(steps=300), kl_weight=1.0, mix=MixSection(), seed=0)
+    tuned, parameters = train_lora(base, data, LoraSettings(), recipe.training, seed=0)
 
 Needs PEFT (the extra ``peers``). The base itself is not changed: the adapter lives in a copy.
 """
@@ -9,50 +9,57 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
-from llmpatch.batching import choose, make_batch, shares
+from llmpatch.batching import Batch
 from llmpatch.errors import UsageError
-from llmpatch.losses import answer_log_probs, hidden_states, kl_to_base, per_answer
+from llmpatch.losses import hidden_states
 from llmpatch.progress import Progress, Silent
-from llmpatch.recipe import MixSection
-from llmpatch.training import TrainingSet
+from llmpatch.training import State, Trainer, TrainingSet
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import TrainingSection
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """A LoRA run (Hu et al. 2021). ``alpha`` is twice the rank, as is usual."""
+    """What LoRA (Hu et al. 2021) needs beside the recipe. ``alpha`` is twice the rank, as is usual."""
 
     rank: int = 16
-    steps: int = 300
     learning_rate: float = 5e-4
-    batch_size: int = 16
-    answer_tokens: int = 14
-    warmup: int = 10
-    clip: float = 1.0
+
+
+class _LoraTrainer(Trainer):
+    """The patch's losses, with an adapter in the prefix's place."""
+
+    tuned: Base
+
+    def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+        """Hidden states of the adapted model; there are no rows."""
+        return hidden_states(self.tuned, None, self.data.head, batch)
 
 
 def train_lora(
     base: Base,
     data: TrainingSet,
     settings: LoraSettings,
+    section: TrainingSection,
     *,
-    kl_weight: float,
-    mix: MixSection,
     seed: int,
     progress: Progress | None = None,
 ) -> tuple[Base, int]:
-    """Train LoRA on all seven projections: likelihood of refusals where harmful, KL to the base where benign.
+    """Train LoRA on all seven projections: the recipe's SFT and DPO steps, batches, losses and schedule.
 
     Args:
         base: The frozen model.
         data: The same examples as the patch's.
-        settings: Rank and optimiser.
-        kl_weight: Weight of KL(base || tuned) per token on benign answers.
-        mix: Shares of each batch by kind.
+        settings: Rank and learning rate.
+        section: The recipe's training; its learning rates only set the ratio of DPO's to SFT's.
         seed: Decides batches and adapter init.
         progress: Where to show progress.
 
@@ -60,7 +67,7 @@ def train_lora(
         The base with the adapter merged, and the adapter's number of parameters.
 
     Raises:
-        UsageError: PEFT is not installed.
+        UsageError: PEFT is not installed, or DPO's reference is neither ``base`` nor ``none``.
     """
     import torch
 
@@ -68,40 +75,44 @@ def train_lora(
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UsageError("the LoRA baseline needs PEFT", hint='pip install "llmpatch[peers]"') from None
+    if section.dpo.steps and section.dpo.reference not in ("base", "none"):
+        raise UsageError(f"LoRA cannot take {section.dpo.reference!r} as DPO reference", hint="use base or none")
     torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank, lora_alpha=2 * settings.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
     )
     wrapped = get_peft_model(copy.deepcopy(base.model), config)
-    tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model())
+    trainer = _LoraTrainer(base, data, section, seed=seed)
+    trainer.tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model())
     weights = [p for p in wrapped.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
-    counts = shares(mix, settings.batch_size, sorted({e.kind for e in data.examples}))
-    with (progress or Silent()).stage(f"LoRA r{settings.rank}", settings.steps) as advance:
-        for step in range(settings.steps):
-            rate = settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * (1 - step / settings.steps)
-            optimizer.param_groups[0]["lr"] = rate
-            indices = choose(data.examples, counts, seed=seed, step=step)
-            loss = _loss(base, tuned, data, indices, settings.answer_tokens, kl_weight)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, settings.clip)
-            optimizer.step()
-            advance(1, note=f"loss {float(loss.detach()):.3f}")
+    _optimise(trainer, weights, settings.learning_rate, progress or Silent())
     merged: Any = wrapped.merge_and_unload()
     merged.eval().requires_grad_(False)
-    return replace(tuned, model=merged), sum(w.numel() for w in weights)
+    return replace(trainer.tuned, model=merged), sum(w.numel() for w in weights)
 
 
-def _loss(base: Base, tuned: Base, data: TrainingSet, indices: list[int], cut: int, kl_weight: float) -> Any:
-    """The patch's SFT loss, with the adapter in the prefix's place."""
+def _optimise(trainer: _LoraTrainer, weights: list[Any], learning_rate: float, progress: Progress) -> None:
+    """Both stages, each with a fresh AdamW and a linear decay to zero, as the patch has them."""
     import torch
 
-    batch = make_batch([data.examples[i] for i in indices], past=len(data.head), answer_tokens=cut, rejected=False)
-    hidden = hidden_states(tuned, None, data.head, batch)
-    nll = -per_answer(answer_log_probs(tuned, hidden, batch.targets), batch.owner, 2 * batch.rows, mean=True)[::2]
-    with torch.no_grad():
-        target = hidden_states(base, None, data.head, batch)
-    kl = per_answer(kl_to_base(tuned, hidden, target), batch.owner, 2 * batch.rows, mean=True)[::2]
-    harmful = torch.tensor([kind == "harmful" for kind in batch.kinds])
-    return (nll[harmful].sum() + kl_weight * kl[~harmful].sum()) / batch.rows
+    section = trainer.section
+    nothing = torch.empty(0, trainer.base.hidden_size)
+    for offset, stage in enumerate((section.sft, section.dpo)):
+        if offset and stage.steps:
+            trainer.prepare_reference(State(*[nothing] * 5), section.dpo)
+        top = learning_rate * stage.learning_rate / section.sft.learning_rate
+        optimizer = torch.optim.AdamW(weights, lr=top, weight_decay=0.0)
+        with progress.stage(f"LoRA {('SFT', 'DPO')[offset]}", stage.steps) as advance:
+            for step in range(stage.steps):
+                rate = top * min(1.0, (step + 1) / max(1, section.warmup)) * (1 - step / stage.steps)
+                optimizer.param_groups[0]["lr"] = rate
+                indices = trainer.indices(stage, step, offset)
+                if offset:
+                    loss, _ = trainer.dpo_loss(nothing, indices, section.dpo)
+                else:
+                    loss, _ = trainer.sft_loss(nothing, indices, stage)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(weights, section.clip)
+                optimizer.step()
+                advance(1, note=f"loss {float(loss.detach()):.3f}")

@@ -106,6 +106,10 @@ class Trainer:
             )
         check_head(base)
 
+    def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Hidden states of what is trained, [N, hidden_size]: here the frozen base behind the prefix."""
+        return hidden_states(self.base, rows, self.data.head, batch)
+
     # -- losses of one step --------------------------------------------------------------------------------------
 
     def sft_loss(
@@ -113,7 +117,7 @@ class Trainer:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not."""
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
-        hidden = hidden_states(self.base, rows, self.data.head, batch)
+        hidden = self.policy(rows, batch)
         return self._supervised(batch, hidden, indices, stage.answer_tokens)
 
     def dpo_loss(
@@ -123,7 +127,7 @@ class Trainer:
         import torch
 
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=True)
-        hidden = hidden_states(self.base, rows, self.data.head, batch)
+        hidden = self.policy(rows, batch)
         log_probs = answer_log_probs(self.base, hidden, batch.targets)
         policy = per_answer(log_probs, batch.owner, 2 * batch.rows, mean=False).view(-1, 2)
         reference = torch.stack([self._pair_reference[i] for i in indices]).to(policy.device)
@@ -200,7 +204,7 @@ class Trainer:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps."""
         import torch
 
-        needed = sorted({i for step in range(stage.steps) for i in self._indices(stage, step, offset=1)})
+        needed = sorted({i for step in range(stage.steps) for i in self.indices(stage, step, offset=1)})
         missing = [i for i in needed if i not in self._pair_reference]
         if stage.reference == "reference":
             if self.reference_log_probs is None:
@@ -270,7 +274,8 @@ class Trainer:
                 if state.step % self.section.checkpoint_every == 0:
                     save(state)
 
-    def _indices(self, stage: StageSection, step: int, offset: int) -> list[int]:
+    def indices(self, stage: StageSection, step: int, offset: int) -> list[int]:
+        """The examples of one step of SFT (offset 0) or DPO (1)."""
         kinds = sorted({e.kind for e in self.data.examples})
         counts = shares(self.section.mix, stage.batch_size, kinds)
         return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
@@ -282,7 +287,7 @@ class Trainer:
         from llmpatch.recipe import DPOSection
 
         rows = state.rows.detach().clone().requires_grad_()
-        indices = self._indices(stage, state.step, offset=state.stage)
+        indices = self.indices(stage, state.step, offset=state.stage)
         if isinstance(stage, DPOSection):
             loss, parts = self.dpo_loss(rows, indices, stage)
         else:
