@@ -1,10 +1,11 @@
-"""The frontier of refusal against over-refusal: the patch, its own checkpoints and mixes, M', and LoRA r16.
+"""The frontier of refusal against over-refusal: the patch, its checkpoints and variants, M', and LoRA on the same pairs.
 
-    python benchmarks/frontier.py --recipe recipes/smollm2-refusal.yaml --run runs/refusal --lora-steps 200
+    python benchmarks/frontier.py --run runs/refusal --patch "M+"=patches/smollm2/refusal \
+        --prefix "M+, DPO 125"=runs/refusal/prefixes/dpo-00125.safetensors --lora 80,160
 
-LoRA is trained on the same pairs (``RUN/pairs.jsonl``) with the same losses. Other patches (``--patch DIR``, as built
-with other mixes or KL weights by ``--set``) are measured beside. Writes ``RUN/frontier.json``: per system the share of
-refused prompts of each kind with its interval.
+LoRA is trained on the same pairs (``RUN/pairs.jsonl``) with the same losses, by SFT and DPO steps as given. Variants are
+prefixes of other checkpoints, mixes or KL weights (``llmpatch build --set``). Writes ``--out``: per system the share of
+refused prompts of each kind with its interval; the report of the patch shows it (``make docs``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any
 
 from llmpatch.artifact import load_patch
 from llmpatch.baselines import LoraSettings, train_lora
-from llmpatch.bases import load_base
+from llmpatch.bases import Base, load_base
 from llmpatch.evals import System, evaluate, load_recorded
+from llmpatch.evals.environment import environment
 from llmpatch.files import read_jsonl, write_json
+from llmpatch.judges import open_judge
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import console
-from llmpatch.recipe import load_recipe
+from llmpatch.recipe import Recipe, load_recipe, override
+
+JUDGE = "refusal-head"
 
 
 def main() -> None:
@@ -29,52 +34,71 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=Path("recipes/smollm2-refusal.yaml"))
     parser.add_argument("--run", type=Path, default=Path("runs/refusal"))
     parser.add_argument("--patch", action="append", default=[], metavar="NAME=DIR")
-    parser.add_argument("--lora-steps", type=int, default=200)
+    parser.add_argument("--prefix", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--recorded", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--lora", metavar="SFT,DPO", help="train LoRA for so many steps of each stage")
     parser.add_argument("--lora-rank", type=int, default=16)
     parser.add_argument("--lora-rate", type=float, default=5e-4)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     base = load_base(recipe.base.name, recipe.base.revision)
-    import torch
-
-    systems: list[Any] = [System("M")]
-    for assignment in options.patch:
-        name, _, folder = assignment.partition("=")
-        systems.append(System(name, prefix=torch.tensor(load_patch(folder).embeddings)))
+    systems = [System("M"), *_given(options)]
     notes: dict[str, Any] = {}
-    if options.lora_steps:
-        data = encode(base, [Pair(**row) for row in read_jsonl(options.run / "pairs.jsonl")])
-        started = time.perf_counter()
-        settings = LoraSettings(
-            options.lora_rank, options.lora_steps, options.lora_rate, recipe.training.sft.batch_size
-        )
-        t = recipe.training
-        tuned, parameters = train_lora(
-            base, data, settings, kl_weight=t.kl_weight, mix=t.mix, seed=recipe.seed, progress=console()
-        )
-        name = f"LoRA r{options.lora_rank}"
-        notes[name] = {
-            "parameters": parameters,
-            "steps": options.lora_steps,
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-        systems.append(System(name, base=tuned))
-    if recipe.evaluation.reference:
-        systems.append(System("M'", recorded=load_recorded(Path(recipe.evaluation.reference))))
+    if options.lora:
+        tuned, notes = _lora(recipe, base, options)
+        systems.append(System(tuned.name.removeprefix(f"{base.name}+"), base=tuned))
     evidence = evaluate(
         base,
         systems,
         suite=recipe.evaluation.suite,
+        judges=[open_judge(JUDGE)],
         limit=options.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,
+        price=False,
         store=options.run / "evals",
         progress=console(),
     )
-    write_json(options.run / "frontier.json", {"kinds": evidence["kinds"], "sets": evidence["sets"], "notes": notes})
-    for name in [s.name for s in systems]:
-        rates = {kind: entry["systems"].get(name, {}).get("refusal") for kind, entry in evidence["kinds"].items()}
-        print(name, {k: next(iter(v.values())) if v else None for k, v in rates.items()}, notes.get(name, ""))
+    points = []
+    for system in systems:
+        kinds = {kind: entry["systems"].get(system.name) for kind, entry in evidence["kinds"].items()}
+        if all(kinds.values()):
+            rates = {kind: found["refusal"][JUDGE] for kind, found in kinds.items()}
+            points.append(
+                {"name": system.name, "refusal": rates["harmful"], "over_refusal": rates["borderline"]}
+                | {"everyday": rates["everyday"], **notes.get(system.name, {})}
+            )
+            print(system.name, {kind: round(rate["value"], 3) for kind, rate in rates.items()})
+    write_json(options.out, {"judge": JUDGE, "environment": environment(), "points": points})
+
+
+def _given(options: argparse.Namespace) -> list[System]:
+    """The systems named on the command line."""
+    import torch
+    from safetensors.torch import load_file
+
+    pairs = [
+        [text.rpartition("=")[::2] for text in given] for given in (options.patch, options.prefix, options.recorded)
+    ]
+    return [
+        *[System(name, prefix=torch.tensor(load_patch(folder).embeddings)) for name, folder in pairs[0]],
+        *[System(name, prefix=load_file(file)["prompt_embeddings"]) for name, file in pairs[1]],
+        *[System(name, recorded=load_recorded(Path(file))) for name, file in pairs[2]],
+    ]
+
+
+def _lora(recipe: Recipe, base: Base, options: argparse.Namespace) -> tuple[Base, dict[str, Any]]:
+    """A LoRA of the recipe's pairs and losses, and what it took."""
+    sft, dpo = (int(steps) for steps in options.lora.split(","))
+    recipe = override(recipe, [f"training.sft.steps={sft}", f"training.dpo.steps={dpo}"])
+    data = encode(base, [Pair(**row) for row in read_jsonl(options.run / "pairs.jsonl")])
+    started = time.perf_counter()
+    settings = LoraSettings(options.lora_rank, options.lora_rate)
+    tuned, parameters = train_lora(base, data, settings, recipe.training, seed=recipe.seed, progress=console())
+    seconds = round(time.perf_counter() - started, 1)
+    name = tuned.name.removeprefix(f"{base.name}+")
+    return tuned, {name: {"parameters": parameters, "steps": [sft, dpo], "seconds": seconds}}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the generated documents: docs/cli.md, docs/recipes.md and the results table of README.md.
+"""Write the generated documents: docs/cli.md, docs/recipes.md, docs/reports and the results tables of README.md.
 
 python scripts/make_docs.py            # writes them
 python scripts/make_docs.py --check    # exit code 1 when one differs
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import click
 
 from llmpatch._cli.evidence_view import estimate, price_lines
 from llmpatch._cli.main import root
+from llmpatch.artifact import read_patch
 from llmpatch.files import write_text
 from llmpatch.recipe import Recipe
+from llmpatch.reporting import render_html, render_markdown
 
 ROOT = Path(__file__).parent.parent
 OFFICIAL = Path("patches/smollm2/refusal")
+FRONTIER = ROOT / "benchmarks/results/frontier.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
 COLUMNS = {
     "base": "`M` (base)",
@@ -135,14 +139,44 @@ def results() -> str:
         for name, value in evidence.get("closed", {}).items()
     ]
     notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in [*price_lines(evidence), *closed])
-    return f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
+    text = f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
+    if FRONTIER.is_file():
+        text += (
+            f"\n\nBeside other checkpoints and LoRA on the same pairs (`benchmarks/frontier.py`):\n\n{frontier_table()}"
+        )
+    return text
 
 
 def lead(evidence: dict[str, Any]) -> str:
     return str(next(judge["name"] for judge in evidence["judges"] if judge["measures"] == "refusal"))
 
 
-PAGES = {"docs/cli.md": cli_page, "docs/recipes.md": recipes_page, "README.md": readme_page}
+def report(render: Callable[..., str]) -> str:
+    """The official patch's report, with the frontier that benchmarks/frontier.py measured."""
+    patch = read_patch(ROOT / OFFICIAL)
+    evidence = dict(patch.evidence)
+    if FRONTIER.is_file():
+        evidence["frontier"] = json.loads(FRONTIER.read_text(encoding="utf-8"))["points"]
+    return render(evidence, evidence["training"]["history"], patch.manifest.model_dump(mode="json", by_alias=True))
+
+
+def frontier_table() -> str:
+    """Refused shares of every system on the frontier."""
+    found = json.loads(FRONTIER.read_text(encoding="utf-8"))
+    lines = ["| | harmful declined | borderline wrongly declined | everyday wrongly declined |", "|---|---|---|---|"]
+    for point in found["points"]:
+        rates = (estimate(point[key]) for key in ("refusal", "over_refusal", "everyday"))
+        lines.append(f"| {point['name']} | {' | '.join(rates)} |")
+    return "\n".join(lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/cli.md": cli_page,
+    "docs/recipes.md": recipes_page,
+    "README.md": readme_page,
+    "docs/reports/smollm2-refusal.md": lambda: report(render_markdown),
+    "docs/reports/smollm2-refusal.html": lambda: report(render_html),
+}
 
 
 def main() -> None:
