@@ -9,7 +9,7 @@ from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.recipe import DPOSection, MixSection, StageSection, TrainingSection
-from llmpatch.training import Trainer, TrainingSet, train
+from llmpatch.training import Balance, Trainer, TrainingSet, train
 from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
@@ -187,3 +187,29 @@ def test_batches_keep_the_mix_and_visit_everything():
 
 def test_kinds_without_examples_give_their_share_to_the_others():
     assert sum(shares(MixSection(), 16, ["harmful"]).values()) == 16
+
+
+def test_balance_makes_two_groups_of_words_equally_likely_after_harmful_prompts(tiny):
+    """(p - q) / (p + q) of the groups, squared, is what is added; trained, it shrinks."""
+    section = settings(sft=30, dpo=0)
+    balance = Balance(200.0, (3, 4), (7,))
+    data, rows = make_data(), start()
+
+    def imbalance(rows):
+        trainer = Trainer(tiny, data, section, seed=0, balance=balance)
+        harmful = [i for i, e in enumerate(data.examples) if e.kind == "harmful"]
+        with torch.no_grad():
+            plain = Trainer(tiny, data, section, seed=0).sft_loss(rows, harmful, section.sft)[0]
+            found = trainer.sft_loss(rows, harmful, section.sft)[0] - plain
+        gaps = []
+        for i in harmful:
+            ids = torch.tensor([data.head + list(data.examples[i].prompt)])
+            inputs = torch.cat([rows[None], tiny.embed(ids)], dim=1)
+            chances = tiny.model(inputs_embeds=inputs).logits[0, -1].softmax(-1)
+            p, q = chances[[3, 4]].sum(), chances[7]
+            gaps.append(float(((p - q) / (p + q)) ** 2))
+        assert float(found) == pytest.approx(200.0 * sum(gaps) / len(gaps), rel=1e-4)
+        return float(found)
+
+    before = imbalance(rows)
+    assert imbalance(train(tiny, data, rows, section, seed=0, balance=balance).rows) < 0.5 * before

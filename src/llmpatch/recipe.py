@@ -171,6 +171,13 @@ class TrainingSection(_Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 25
 
 
+class BalanceSection(_Section):
+    """Makes two groups of words equally likely right after a harmful prompt; ``gender``: he, his, ... and she, her, ..."""
+
+    words: Literal["gender"] = "gender"
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class EvaluationSection(_Section):
     """What the evidence measures.
 
@@ -199,6 +206,7 @@ class Recipe(_Section):
     pairs: PairsSection = PairsSection()
     prefix: PrefixSection = PrefixSection()
     training: TrainingSection = TrainingSection()
+    balance: BalanceSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from llmpatch.batching import Batch, Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.files import digest_json, read_bytes, write_bytes
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
-from llmpatch.prefix import check_head
+from llmpatch.prefix import check_head, head_logits
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -45,6 +45,21 @@ class TrainingSet:
     def digest(self) -> str:
         """Identity of the data, so that a checkpoint of other data is not resumed."""
         return digest_json([self.head, [[e.kind, e.prompt, e.chosen, e.rejected] for e in self.examples]])
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Two groups of words that should be equally likely to come next after a harmful prompt, whichever one does.
+
+    Attributes:
+        weight: Of the term in the loss of both stages.
+        first: Token ids of one group.
+        second: Token ids of the other.
+    """
+
+    weight: float
+    first: tuple[int, ...]
+    second: tuple[int, ...]
 
 
 @dataclass
@@ -90,8 +105,9 @@ class Trainer:
         reference_log_probs: ReferenceLogProbs | None = None,
         progress: Progress | None = None,
         run: Path | None = None,
+        balance: Balance | None = None,
     ) -> None:
-        self.run_folder = run
+        self.run_folder, self.balance = run, balance
         self.base, self.data, self.section, self.seed = base, data, section, seed
         self.validate, self.reference_log_probs = validate, reference_log_probs
         self.progress = progress or Silent()
@@ -141,6 +157,7 @@ class Trainer:
         if self.section.kl_weight and benign:
             kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
             loss = loss + self.section.kl_weight * kl.sum() / batch.rows
+        loss = loss + self._imbalance(batch, hidden)
         return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
     def _supervised(
@@ -156,7 +173,24 @@ class Trainer:
             kl = self._kl(batch, hidden, indices, cut, benign)
             loss = loss + self.section.kl_weight * kl.sum()
             parts["kl"] = float(kl.mean().detach())
-        return loss / batch.rows, parts
+        return loss / batch.rows + self._imbalance(batch, hidden), parts
+
+    def _imbalance(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+        """The weighted square of (p - q) / (p + q) for the two groups' probabilities right after each harmful prompt.
+
+        That is the square of GLD (Dong et al., arXiv 2402.11190), the measure itself: chosen answers that name no gender
+        make both groups rare, and leave their ratio as it was.
+        """
+        import torch
+
+        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
+        if self.balance is None or not harmful:
+            return hidden.new_zeros(())
+        first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in harmful])
+        logits = head_logits(self.base, hidden[first]).float()
+        ids = [torch.tensor(group, device=logits.device) for group in (self.balance.first, self.balance.second)]
+        p, q = (logits[:, group].logsumexp(-1) for group in ids)
+        return self.balance.weight * torch.tanh((p - q) / 2).square().mean()
 
     def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
         """Mean KL per token of each benign row's chosen answer: [len(benign)]."""
@@ -335,6 +369,7 @@ def train(
     validate: Validate | None = None,
     reference_log_probs: ReferenceLogProbs | None = None,
     progress: Progress | None = None,
+    balance: Balance | None = None,
 ) -> TrainingResult:
     """Train a prefix.
 
@@ -349,6 +384,7 @@ def train(
         validate: Scores a prefix; the best is returned. Without it the last is.
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
         progress: Where to show progress.
+        balance: Words to make equally likely after harmful prompts.
 
     Raises:
         UsageError: nothing to train on, or settings that cannot work with this base.
@@ -357,9 +393,10 @@ def train(
     """
     trainer = Trainer(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
-        run=run,
+        run=run, balance=balance,
     )  # fmt: skip
-    identity = digest_json([data.digest(), section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()])
+    settings: list[Any] = [section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()]
+    identity = digest_json([data.digest(), *settings, *([asdict(balance)] if balance else [])])
     path = run / "training.safetensors" if run else None
     state = _resume(path, identity) if path and path.exists() else None
     if state is None:
