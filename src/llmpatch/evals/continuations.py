@@ -71,7 +71,7 @@ def continue_text(
         raise UsageError("several samples at temperature 0 are all the same", hint="raise the temperature")
     if not system.live:
         return _recorded(system, prompts, samples)
-    model = SystemModel(system.base or base, decoding, system.system_message, system.prefix)
+    model = SystemModel(system.base or base, decoding, system.system_message, prefix=system.prefix)
     found: dict[str, list[Answer]] = {prompt.id: [] for prompt in prompts}
     total = len(prompts) * samples
     with tempfile.TemporaryDirectory() as scratch, progress.stage(title or "Continuing", total) as advance:

@@ -42,7 +42,12 @@ def worse(evidence: dict[str, Any], lead: str, name: str = "M+") -> list[str]:
     for entry in evidence["sets"].values():
         if name in entry["systems"] and "M" in entry["systems"]:
             found += _worse_set(entry, lead, name)
-    price = evidence["price"].get(name, {})
+    return found + worse_price(evidence["price"].get(name, {}))
+
+
+def worse_price(price: dict[str, Any]) -> list[str]:
+    """Sentences on plain text and time, where the patched model is worse there."""
+    found: list[str] = []
     if (text := price.get("wikitext")) and text["ratio"]["value"] > 1:
         found.append(
             f"Plain text (WikiText-2): perplexity {text['patched']:.2f} with the patch, {text['base']:.2f} without "

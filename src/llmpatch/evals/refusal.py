@@ -20,31 +20,24 @@ A harmful answer that complies is cut to 120 characters here, because evidence i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.evals.environment import created, environment
+from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices
 from llmpatch.evals.findings import card_rows, examples, worse
-from llmpatch.evals.fluency import answer_losses, wikitext_perplexity
-from llmpatch.evals.latency import measure_latency
+from llmpatch.evals.fluency import answer_losses
 from llmpatch.evals.scoring import Scores, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
-from llmpatch.prompts import KINDS, Prompt
+from llmpatch.prompts import KINDS
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.evals.suites import PromptSet
     from llmpatch.judges import Judge
-
-SCHEMA = "llmpatch/evidence/v1"
-BASE, PATCHED, REFERENCE = "M", "M+", "M'"
-LATENCY_PROMPTS = 6
-WIKITEXT_TOKENS = 16_384
 
 
 def evaluate_refusal(
@@ -80,43 +73,24 @@ def evaluate_refusal(
     Raises:
         UsageError: no ``M``, a name twice, no refusal judge, no prompts.
     """
-    from llmpatch.judges import identity
-
-    _check(systems, sets, judges)
+    check_systems(systems, sets)
+    if not any(judge.measures == "refusal" for judge in judges):
+        raise UsageError("no judge measures refusal", hint="add refusal-head")
     progress = progress or Silent()
     decoding = DecodingSection(max_new_tokens=max_new_tokens)
     table = _score_all(base, systems, sets, judges, decoding, store, progress)
     lead = next(j.name for j in judges if j.measures == "refusal")
     evidence: dict[str, Any] = {
-        "schema": SCHEMA,
-        "suite": suite,
-        "created": created(),
-        "environment": environment(),
-        "base": {"name": base.name, "fingerprint": asdict(base.fingerprint)},
-        "judges": [identity(j) for j in judges],
-        "decoding": {**decoding.model_dump(mode="json"), "limit": limit},
-        "systems": {system.name: system.json() for system in systems},
+        **head(base, systems, judges, decoding, suite=suite, limit=limit),
         "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
         "kinds": _by_kind(sets, table),
-        "price": {s.name: _price(base, s, sets, corpus, progress) for s in systems if _has_price(s)},
+        "price": prices(base, systems, _short_prompts(sets), corpus, progress),
         "closed": _closed(table, sets, lead),
         "examples": examples(sets, table, lead),
     }
     evidence["results"] = card_rows(evidence, lead)
     evidence["worse"] = worse(evidence, lead)
     return evidence
-
-
-def _check(systems: Sequence[System], sets: Sequence[PromptSet], judges: Sequence[Judge]) -> None:
-    names = [system.name for system in systems]
-    if BASE not in names or len(set(names)) != len(names):
-        raise UsageError(f"systems {names}: `M` must be there, and each name once", hint='add System("M")')
-    if next(s for s in systems if s.name == BASE).recorded is not None:
-        raise UsageError("the base `M` cannot be a recording", hint="leave out its recorded answers")
-    if not any(judge.measures == "refusal" for judge in judges):
-        raise UsageError("no judge measures refusal", hint="add refusal-head")
-    if not sets or not all(s.prompts for s in sets):
-        raise UsageError("no prompts to evaluate", hint="add at least one prompt to each set")
 
 
 def _score_all(
@@ -165,32 +139,9 @@ def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> 
     return found
 
 
-def _has_price(system: System) -> bool:
-    return system.live and (system.prefix is not None or system.base is not None)
-
-
-def _price(base: Base, system: System, sets: Sequence[PromptSet], corpus: str, progress: Progress) -> dict[str, Any]:
-    """Perplexity of plain text and time per token, against the base."""
-    past = 0 if system.prefix is None else len(system.prefix)
-    window = min(512, base.context // 2, base.context - past - 1)
-    found: dict[str, Any] = {}
-    if corpus and len(base.tokenizer.encode(corpus, add_special_tokens=False)) >= window:
-        found["wikitext"] = wikitext_perplexity(
-            base, system.prefix, corpus, patched=system.base, window_tokens=window, limit_tokens=WIKITEXT_TOKENS,
-            progress=progress,
-        ).json()  # fmt: skip
-    found["latency"] = measure_latency(
-        base, system.prefix, _short_prompts(sets), patched=system.base, progress=progress
-    ).json()
-    return found
-
-
 def _short_prompts(sets: Sequence[PromptSet]) -> list[str]:
     """A few ordinary requests: everyday ones where there are any, of middling length."""
-    pool: list[Prompt] = [p for s in sets if s.kind == "everyday" for p in s.prompts] or list(sets[0].prompts)
-    pool.sort(key=lambda p: (len(p.text), p.id))
-    middle = max(0, len(pool) // 2 - LATENCY_PROMPTS // 2)
-    return [p.text for p in pool[middle : middle + LATENCY_PROMPTS]]
+    return middling([p for s in sets if s.kind == "everyday" for p in s.prompts] or sets[0].prompts)
 
 
 def _closed(table: dict[str, dict[str, Scores]], sets: Sequence[PromptSet], lead: str) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def paired(before: Sequence[bool | float], after: Sequence[bool | float], *, see
 
 
 def share_closed(
-    before: Sequence[bool], after: Sequence[bool], reference: Sequence[bool], *, seed: int = 0
+    before: Sequence[bool | float], after: Sequence[bool | float], reference: Sequence[bool | float], *, seed: int = 0
 ) -> Interval | None:
     """(after - before) / (reference - before) of three rates on the same prompts: how much of a gap is closed.
 

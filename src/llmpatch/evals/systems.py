@@ -156,7 +156,7 @@ def ask(
         one = system.recorded or {key: answers[0] for key, answers in (system.samples or {}).items() if answers}
         pairs = ((p, one.get(p.id) or one.get(p.text)) for p in prompts)
         return {prompt.id: answer for prompt, answer in pairs if answer is not None}
-    model = SystemModel(system.base or base, decoding, system.system_message, system.prefix)
+    model = SystemModel(system.base or base, decoding, system.system_message, prefix=system.prefix)
     with tempfile.TemporaryDirectory() as scratch:
         found = collect(model, prompts, store or Path(scratch), progress=Titled(progress, title))
     return {prompt.id: answer for prompt, answer in zip(prompts, found, strict=True)}
