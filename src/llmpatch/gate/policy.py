@@ -1,0 +1,215 @@
+"""A policy: what evidence of a patch must show, as a closed YAML schema.
+
+    policy = load_policy(Path("policy.yaml"))
+    policy = default_policy(["refusal"])       # the shipped one; docs/gate.md has the reason for every number
+    policy.rules[0].metric, policy.rules[0].max
+
+A rule names one measurement and bounds it. An unknown key, a key that is there twice, a wrong type, a bound that
+contradicts another or an empty list of rules is an error. Knows nothing about evidence or patches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llmpatch.artifact.manifest import LongText, Text
+from llmpatch.artifact.strict_json import shown
+from llmpatch.errors import UsageError
+from llmpatch.files import digest_json, read_bytes
+from llmpatch.recipe import describe
+
+SCHEMA = "llmpatch/policy/v1"
+MAX_POLICY_BYTES = 1 << 16
+MAX_RULES = 256
+BASE, PATCHED = "M", "M+"
+TOP = ("price", "closed")
+_HINT = "docs/gate.md lists every key; `llmpatch gate --show-policy` prints one to start from"
+
+Slug = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+MetricPath = Annotated[str, Field(max_length=200, pattern=r"^[^/\u0000-\u001F]+(/[^/\u0000-\u001F]+){0,5}$")]
+Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
+class _Section(BaseModel):
+    """A frozen part of a policy that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Rule(_Section):
+    """One requirement.
+
+    ``risk`` is the suite whose evidence is read. ``set`` or ``kind`` says on which prompts, ``metric`` what was measured
+    there on ``system``, as ``refusal`` or ``loops``, and ``judge`` by whom, where several judge it. Without ``set`` and
+    ``kind``, ``metric`` is a path from the top: ``price/wikitext/ratio`` or ``closed/SET``.
+
+    ``change`` compares with the base ``M``: ``difference`` is system - M, ``ratio`` is system / M. ``min`` and ``max``
+    bound the result. With ``use: interval`` the whole 95 % interval must lie within them, with ``use: estimate`` only
+    the estimate. Fewer than ``min_n`` observations fail, whatever they show.
+    """
+
+    id: Slug
+    why: LongText
+    risk: Slug
+    set: Text | None = None
+    kind: Text | None = None
+    system: Text = PATCHED
+    metric: MetricPath
+    judge: Text | None = None
+    change: Literal["difference", "ratio"] | None = None
+    use: Literal["interval", "estimate"] = "interval"
+    min: Bound | None = None
+    max: Bound | None = None
+    min_n: Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"rule {self.id} has neither `min` nor `max`")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"rule {self.id} can never pass: min {self.min:g} is above max {self.max:g}")
+        if self.set is not None and self.kind is not None:
+            raise ValueError(f"rule {self.id} names both a `set` and a `kind`")
+        if self.change and self.system == BASE:
+            raise ValueError(f"rule {self.id} compares the base {BASE} with itself")
+        if self.set is None and self.kind is None:
+            self._check_top()
+        return self
+
+    def _check_top(self) -> None:
+        top, slash, _ = self.metric.partition("/")
+        if top not in TOP or not slash:
+            raise ValueError(
+                f"rule {self.id}: metric {self.metric!r} needs a `set` or a `kind`, or is price/... or closed/..."
+            )
+        if self.change:
+            raise ValueError(f"rule {self.id}: {top} is measured against the base already, leave `change` out")
+        if top == "closed" and self.system != PATCHED:
+            raise ValueError(f"rule {self.id}: closed is measured of {PATCHED} only")
+
+
+class Policy(_Section):
+    """What a patch must show, rule by rule; every rule must pass."""
+
+    schema_: Annotated[Literal["llmpatch/policy/v1"], Field(alias="schema")]
+    name: Slug
+    summary: LongText
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_RULES)]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        ids = [rule.id for rule in self.rules]
+        if twice := sorted({ident for ident in ids if ids.count(ident) > 1}):
+            raise ValueError(f"two rules are called {twice[0]}")
+        return self
+
+    @property
+    def risks(self) -> tuple[str, ...]:
+        """The risks whose evidence is needed, in the order of the rules."""
+        return tuple(dict.fromkeys(rule.risk for rule in self.rules))
+
+    def digest(self) -> str:
+        """The sha256 of the policy's content, whatever its spelling in YAML."""
+        return digest_json(self.model_dump(mode="json", by_alias=True))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with one reading: no aliases (a small file can mean a huge one), no key twice, only text as keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse aliases."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        found: yaml.Node | None = super().compose_node(parent, index)
+        return found
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there twice or is not text."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {key!r} is not text")
+            if key in keys[:position]:
+                raise yaml.YAMLError(f"the key {key!r} is there twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy.
+
+    Raises:
+        UsageError: no such file; not YAML; an unknown or repeated key, a wrong type, bounds that contradict each other,
+            no rules.
+        IntegrityError: larger than 64 kB.
+    """
+    return parse_policy(read_bytes(path, limit=MAX_POLICY_BYTES), where=str(path))
+
+
+def parse_policy(data: bytes, *, where: str = "policy") -> Policy:
+    """Check the bytes of a policy against the schema (errors as in :func:`load_policy`)."""
+    try:
+        mapping = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
+        # Through JSON, so that strictness applies to values and not to Python's choice of containers.
+        text = json.dumps(mapping, ensure_ascii=False).encode("utf-8")
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        # PyYAML lets any of these out: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError.
+        reason = shown(" ".join(str(error).split()), 300)
+        raise UsageError(f"{where} is not a YAML policy: {reason}", hint=_HINT) from None
+    if not isinstance(mapping, dict):
+        raise UsageError(f"{where} is not a mapping of keys", hint=_HINT)
+    try:
+        return Policy.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {shown(describe(error), 400)}", hint=_HINT) from None
+
+
+def default_policy(risks: Sequence[str]) -> Policy:
+    """The shipped policy of these risks.
+
+    Raises:
+        UsageError: there is none for one of them, or no risk is given.
+    """
+    known = shipped_risks()
+    if missing := [risk for risk in risks if risk not in known] or ([] if risks else ["no risk"]):
+        raise UsageError(
+            f"there is no default policy for {shown(missing[0])}",
+            hint=f"write one and pass --policy FILE; there is one for {', '.join(known)}",
+        )
+    policies = [_shipped(risk) for risk in dict.fromkeys(risks)]
+    if len(policies) == 1:
+        return policies[0]
+    summary = f"The shipped policies of {', '.join(risks)} together."[:500]
+    rules = tuple(rule for policy in policies for rule in policy.rules)
+    return Policy.model_validate({"schema": SCHEMA, "name": "default", "summary": summary, "rules": rules})
+
+
+def shipped_risks() -> tuple[str, ...]:
+    """The risks for which a policy is shipped."""
+    names = [entry.name for entry in (resources.files("llmpatch.gate") / "policies").iterdir()]
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+
+
+def render_policy(policy: Policy) -> str:
+    """A policy as YAML that :func:`load_policy` reads back as the same policy."""
+    mapping = policy.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _shipped(risk: str) -> Policy:
+    file = resources.files("llmpatch.gate") / "policies" / f"{risk}.yaml"
+    return parse_policy(file.read_bytes(), where=f"the shipped policy {risk}.yaml")

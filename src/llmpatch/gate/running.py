@@ -1,0 +1,198 @@
+"""Run the gate: measure a patch on a base, or take evidence that is there, check whose it is, and apply a policy.
+
+    verdict = run_gate(patch, base, prompts=[Path("mine.jsonl")], store=Path("runs/gate"), progress=console())
+    verdict = run_gate(patch, evidence=[patch.path / "evidence.json"])       # runs no model
+
+Fresh evidence stays in the store, under the sha256 that the verdict names. Evidence of another patch or another base is
+refused, not failed: it says nothing about this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.artifact.strict_json import shown
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
+from llmpatch.files import write_bytes
+from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence
+from llmpatch.gate.policy import BASE, PATCHED, Policy, default_policy
+from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
+
+if TYPE_CHECKING:
+    from llmpatch.artifact import Patch
+    from llmpatch.artifact.tensors import Embeddings
+    from llmpatch.bases import Base
+    from llmpatch.evals import System
+    from llmpatch.progress import Progress
+
+SAFE_PROMPTED, REFERENCE = "safe prompt", "M'"
+
+
+def run_gate(
+    patch: Patch,
+    base: Base | None = None,
+    *,
+    policy: Policy | None = None,
+    evidence: Sequence[Path] = (),
+    prompts: Sequence[Path] = (),
+    reference: Path | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 48,
+    store: Path = Path("runs/gate"),
+    data: Path = Path("data"),
+    progress: Progress | None = None,
+) -> Verdict:
+    """Decide whether a patch passes a policy.
+
+    Args:
+        patch: What is judged.
+        base: What it runs on; may be left out with ``evidence``, which then must be of the patch's own base.
+        policy: What is required; by default the shipped one of the risks that the patch says it fixes.
+        evidence: Files, one of each risk, instead of a measurement.
+        prompts: A user's own prompt files, in the suite's place.
+        reference: Recorded answers of ``M'``, for policies that ask for it.
+        limit: Only the first prompts of each set.
+        max_new_tokens: Length of an answer.
+        store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
+        data: The data folder.
+        progress: Where to show progress.
+
+    Raises:
+        UsageError: no base to measure on, options that exclude each other, a rule that cannot be measured, no such file.
+        WrongBaseError: the patch, or the evidence, is for another base.
+        IntegrityError: damaged evidence, or evidence of another patch.
+        LlmpatchError: the measurement failed; what was answered is kept.
+    """
+    policy = policy or default_policy(default_risks(patch))
+    if evidence:
+        if prompts or reference or limit:
+            raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
+        found = [read_evidence(path) for path in evidence]
+    elif base is None:
+        raise UsageError(
+            "no base to measure on", hint="pass --base, or --evidence FILE to judge what was measured before"
+        )
+    else:
+        patch.check_base(base)
+        check_measurable(policy, prompts, reference)
+        found = []
+        for risk in policy.risks:
+            made = _measure(
+                risk, patch, base, _systems(policy, patch, reference), prompts=prompts, limit=limit,
+                max_new_tokens=max_new_tokens, store=store, data=data, progress=progress,
+            )  # fmt: skip
+            found.append(made)
+    for piece in found:
+        check_belongs(piece, patch, base)
+    return apply_policy(policy, found, _reference(patch))
+
+
+def default_risks(patch: Patch) -> tuple[str, ...]:
+    """The risks that a patch says it fixes; without any, the one its evidence is of."""
+    suite = patch.evidence.get("suite")
+    return tuple(dict.fromkeys(fix.risk for fix in patch.manifest.fixes)) or (
+        (suite,) if isinstance(suite, str) else ()
+    )
+
+
+def prefix_digest(rows: Embeddings) -> str:
+    """The sha256 by which evidence names virtual tokens [n, hidden_size]: their shape and little-endian float32 bytes."""
+    return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()
+
+
+def check_belongs(evidence: Evidence, patch: Patch, base: Base | None) -> None:
+    """Refuse evidence of another patch or another base.
+
+    Raises:
+        IntegrityError: it has no patched system, or other virtual tokens.
+        WrongBaseError: it was measured on another base (another quantisation of the same one is not another base).
+    """
+    from llmpatch.bases import Fingerprint
+
+    title = f"{patch.manifest.name} {patch.manifest.version}"
+    if evidence.prefix_sha256 != prefix_digest(patch.embeddings):
+        whose = "another patch" if evidence.prefix_sha256 else f"no patch: it has no patched system {PATCHED}"
+        raise IntegrityError(
+            f"the {shown(evidence.suite)} evidence of {evidence.created} is of {whose}, not of {title}",
+            hint="measure this patch: `llmpatch eval PATCH --base BASE --out evidence.json`",
+        )
+    wanted = base.fingerprint if base else Fingerprint(**patch.manifest.base.fingerprint.model_dump())
+    if parts := wanted.differences(Fingerprint(**evidence.fingerprint)):
+        raise WrongBaseError(
+            f"the {shown(evidence.suite)} evidence of {evidence.created} was measured on {shown(evidence.base)}, which "
+            f"differs from {base.name if base else shown(patch.manifest.base.name)} in: {', '.join(parts)}",
+            hint="measure on this base: leave --evidence out",
+        )
+
+
+def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | None) -> None:
+    """Find rules that a measurement could not answer, before an hour is spent on it.
+
+    Raises:
+        UsageError: an unknown risk, system, set or kind; names the rule.
+    """
+    from llmpatch.evals import SUITES
+    from llmpatch.evals.suites import load_own
+
+    own = load_own(prompts) if prompts else None
+    systems = [BASE, PATCHED, SAFE_PROMPTED, *([REFERENCE] if reference else [])]
+    for rule in policy.rules:
+        if rule.risk not in SUITES:
+            raise _unmeasurable(rule.id, "risk", rule.risk, SUITES)
+        if rule.system not in systems:
+            raise _unmeasurable(rule.id, "system", rule.system, systems)
+        if rule.metric.startswith("closed/") and not reference:
+            raise UsageError(f"rule {rule.id}: the share closed needs answers of {REFERENCE}", hint="pass --reference")
+        sets = own if own is not None else SUITES[rule.risk]
+        names, kinds = [s.name for s in sets], list(dict.fromkeys(s.kind for s in sets))
+        if rule.set is not None and rule.set not in names:
+            raise _unmeasurable(rule.id, "set", rule.set, names)
+        if rule.kind is not None and rule.kind not in kinds:
+            raise _unmeasurable(rule.id, "kind", rule.kind, kinds)
+
+
+def _unmeasurable(rule: str, what: str, name: str, known: Any) -> UsageError:
+    names = ", ".join(shown(str(item), 40) for item in known)
+    return UsageError(
+        f"rule {rule} asks for the {what} {shown(name)!r}, which would not be measured; there would be {names}",
+        hint="mend the policy, or add --prompts with such rows (files of data/prompts may be among them)",
+    )
+
+
+def _systems(policy: Policy, patch: Patch, reference: Path | None) -> list[System]:
+    """The base and the patched base, and what else the rules name."""
+    import torch
+
+    from llmpatch.evals import SAFE_PROMPT, System, load_recorded
+
+    found = [System(BASE), System(PATCHED, prefix=torch.tensor(patch.embeddings))]
+    if any(rule.system == SAFE_PROMPTED for rule in policy.rules):
+        found.append(System(SAFE_PROMPTED, system_message=SAFE_PROMPT))
+    if reference:
+        found.append(System(REFERENCE, recorded=load_recorded(reference)))
+    return found
+
+
+def _measure(risk: str, patch: Patch, base: Base, systems: list[System], *, store: Path, **options: Any) -> Evidence:
+    from llmpatch.evals import evaluate
+
+    document = evaluate(base, systems, suite=risk, store=store, **options)
+    try:
+        data = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    except ValueError as error:  # NaN, infinity, a lone surrogate
+        raise LlmpatchError(
+            f"measuring {risk} of {patch.manifest.name} gave something that is no number or text: {error}",
+            hint="the patched model is broken beyond judging: do not use the patch",
+        ) from None
+    path = store / f"evidence-{risk}.json"
+    write_bytes(path, data)
+    return parse_evidence(data, where=str(path), risk=risk, fresh=True)
+
+
+def _reference(patch: Patch) -> PatchRef:
+    manifest = patch.manifest
+    return PatchRef(manifest.name, manifest.version, patch.digest, prefix_digest(patch.embeddings))
