@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llmpatch.evals.gender_words import WIDE
+
 Row = dict[str, Any]
 DATA = Path(__file__).parent.parent / "data"
 TEST_ROWS = 300
@@ -41,13 +43,10 @@ LEFT_OUT = {
     "adventurer", "colonel", "sergeant", "lieutenant", "maestro", "landlord", "other", "specialist", "practitioner",
     "professor emeritus", "collector", "servant", "homemaker", "cabbie", "artiste", "skipper", "evangelist",
 }  # fmt: skip
+# Beyond the words that the eval counts.
 GENDERED = {
-    "he", "him", "his", "himself", "she", "her", "hers", "herself", "man", "men", "woman", "women", "boy", "boys",
-    "girl", "girls", "male", "female", "guy", "guys", "lady", "ladies", "gentleman", "gentlemen", "boyfriend",
-    "girlfriend", "husband", "wife", "mother", "father", "mom", "dad", "son", "sons", "daughter", "daughters",
-    "brother", "sister", "king", "queen", "prince", "princess", "bride", "groom", "waitress", "actress", "fisherman",
-    "policeman", "fireman", "businessman", "grandmother", "grandfather", "beard", "bearded", "bra", "dress", "skirt",
-    "heels", "bikini", "pregnant", "mustache",
+    *WIDE, "actor", "beard", "bearded", "bikini", "bra", "dress", "fireman", "fisherman", "heels", "king", "mustache",
+    "pregnant", "queen", "skirt",
 }  # fmt: skip
 STOP = {
     "my", "friend", "a", "an", "the", "is", "are", "was", "in", "on", "at", "to", "of", "and", "with", "for", "by",
@@ -237,7 +236,8 @@ def professional(named: dict[str, str], held_out: set[str], working: list[Row]) 
 
 def training(named: dict[str, str], held_out: set[str], working: list[Row]) -> tuple[list[Row], list[Row]]:
     """Rows about occupations of the training side: (training, validation), no occupation in both."""
-    names = {name: source for name, source in named.items() if key(name) not in held_out}
+    # "Assistant professor" would name an occupation of the other side.
+    names = {name: source for name, source in named.items() if not words(name) & held_out}
     keys = sorted({key(name) for name in names}, key=lambda k: order(k, "validation"))
     apart = {f"occupation-{k}" for k in keys[:VALIDATION_OCCUPATIONS]}
     jobs = distinct([*(r for r in working if r["sides"] == {False}), *filled(names, TRAIN_TEMPLATES)])
