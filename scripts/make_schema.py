@@ -1,4 +1,4 @@
-"""Write the JSON schemas in docs/format from the models that check the files: patch.json, gate policies, verdicts.
+"""Write the JSON schemas in docs/format from the models that check the files: patch.json, trust.json, policies, verdicts.
 
 python scripts/make_schema.py            # writes it
 python scripts/make_schema.py --check    # exit code 1 when it differs
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from llmpatch.artifact.manifest import Manifest
 from llmpatch.files import write_text
 from llmpatch.gate import Policy, Verdict
+from llmpatch.signing import Trust
 
 OUT = Path(__file__).parent.parent / "docs" / "format"
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -26,6 +27,7 @@ def schemas() -> dict[str, str]:
     made = {
         "patch.schema.json": ("llmpatch/patch/v1: patch.json", Manifest.model_json_schema(by_alias=True)),
         "policy.schema.json": ("llmpatch/policy/v1", Policy.model_json_schema(by_alias=True)),
+        "trust.schema.json": ("llmpatch/trust/v1: trust.json", Trust.model_json_schema(by_alias=True)),
         "verdict.schema.json": ("llmpatch/verdict/v1", TypeAdapter(Verdict).json_schema(mode="serialization")),
     }
     return {

@@ -20,7 +20,7 @@ from llmpatch import __version__
 from llmpatch._cli.output import note, one_line
 from llmpatch.errors import INTERRUPTED, LlmpatchError
 
-VERBS = ("demo", "models", "build", "eval", "gate", "show", "generate", "chat")
+VERBS = ("demo", "models", "build", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify", "generate", "chat")
 
 
 class Verbs(click.Group):

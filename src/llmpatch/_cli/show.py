@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(patch: str, as_json: bool) -> None:
     """Check a patch and show what it is.
 
-    PATCH is a folder, or VENDOR/SLUG below ./patches. No model is loaded.
+    PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. No model is loaded.
     """
     from llmpatch.artifact import load_patch
 
@@ -46,10 +46,23 @@ def _show(patch: Patch) -> None:
         "method": manifest.build.method,
         "made by": f"{manifest.build.tool} {manifest.build.tool_version}, seed {manifest.build.seed}",
         "digest": patch.digest,
-        "signature": "none: digests find damage, they do not say who made it",
+        "signature": _signature(patch),
     }
     say(f"{manifest.name} {manifest.version}\n")
     say("\n".join(f"{key + ':':16}{one_line(str(value))}" for key, value in facts.items()))
     say("\n" + results_table(patch.evidence))
     if lines := [*price_lines(patch.evidence), *worse_lines(patch.evidence)]:
         say("\n" + "\n".join(lines))
+
+
+def _signature(patch: Patch) -> str:
+    if patch.signature is None:
+        return "none: digests find damage, they do not say who made it"
+    from llmpatch.errors import IntegrityError
+    from llmpatch.signing import parse_bundle
+
+    try:
+        key = parse_bundle(patch.signature, where="patch.sig").key_id
+    except IntegrityError as error:
+        return f"unreadable: {error.message}"
+    return f"says key {key}; `llmpatch verify` checks it"

@@ -1,21 +1,19 @@
-"""A patch on disk: a folder of five files, read once, bounded, and checked against each other.
+"""A patch on disk: five files in a folder or a ``.lpatch``, read once, bounded, and checked against each other.
 
-    patch = load_patch("smollm2/refusal")     # a folder, or a name under ./patches
+    patch = load_patch("smollm2/refusal")     # a folder, a .lpatch, or a name under ./patches
     patch.manifest.summary, patch.embeddings  # (tokens, dim) float32
     model = patch.apply(base)                 # raises WrongBaseError for another base
 
 Reading needs numpy and pydantic only. ``parse_patch`` takes the bytes of the files from wherever they come, so that a
-signature can be checked over the very bytes that are used. Knows nothing about keys, archives or installed patches.
+signature can be checked over the very bytes that are used. Knows nothing about keys or installed patches.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 import re
-import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,31 +21,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.artifact.card import adapter_config
+from llmpatch.artifact.layout import (
+    ARCHIVE_SUFFIX,
+    CARD_FILE,
+    CONFIG_FILE,
+    DAMAGED,
+    EVIDENCE_FILE,
+    LIMITS,
+    MANIFEST_FILE,
+    TENSOR_FILE,
+)
 from llmpatch.artifact.manifest import Manifest, parse_manifest
+from llmpatch.artifact.reading import read_contents
 from llmpatch.artifact.strict_json import parse_object, shown
-from llmpatch.artifact.tensors import MAX_TENSOR_BYTES, Embeddings, Tensor, decode_tensor, row_norms
-from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
+from llmpatch.artifact.tensors import Embeddings, Tensor, decode_tensor, row_norms
+from llmpatch.errors import IntegrityError, UsageError, WrongBaseError
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.patched import PatchedModel
 
-MANIFEST_FILE = "patch.json"
-TENSOR_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-CARD_FILE = "README.md"
-EVIDENCE_FILE = "evidence.json"
-LIMITS = {
-    CARD_FILE: 256 << 10,
-    CONFIG_FILE: 16 << 10,
-    TENSOR_FILE: MAX_TENSOR_BYTES,
-    EVIDENCE_FILE: 1 << 20,
-    MANIFEST_FILE: 256 << 10,
-}
-IGNORED = frozenset({"patch.sig", ".gitattributes"})
 NORM_TOLERANCE = 1e-3
 MAX_NORM_RATIO = 1000.0
-_DAMAGED = "the patch is damaged or was changed after it was made; fetch it again"
 _PARTS = {
     "config": "configuration (architecture or sizes)",
     "tokenizer": "tokenizer",
@@ -64,8 +59,9 @@ class Patch:
         manifest: ``patch.json``.
         embeddings: The virtual tokens, (tokens, dim) float32, read-only: input embeddings after the model's scaling.
         evidence: ``evidence.json``: what was measured.
-        path: The folder it was read from.
+        path: The folder or ``.lpatch`` it was read from.
         files: sha256 of each of the five files.
+        signature: The bytes of ``patch.sig``, unchecked; ``None`` without one.
     """
 
     manifest: Manifest
@@ -73,6 +69,7 @@ class Patch:
     evidence: dict[str, Any] = field(repr=False)
     path: Path
     files: Mapping[str, str] = field(repr=False)
+    signature: bytes | None = field(default=None, repr=False)
 
     @property
     def digest(self) -> str:
@@ -144,36 +141,46 @@ class Patch:
 
 
 def load_patch(path_or_name: str | Path) -> Patch:
-    """Read the patch in a folder, or of a name such as ``smollm2/refusal`` that lies in ``./patches``.
+    """Read the patch in a folder or a ``.lpatch``, or of a name such as ``smollm2/refusal`` that lies in ``./patches``.
 
     Raises:
-        UsageError: there is no such folder or name.
+        UsageError: there is no such folder, file or name.
         IntegrityError: the patch is damaged, foreign or oversized.
     """
+    return read_patch(find_patch(path_or_name))
+
+
+def find_patch(path_or_name: str | Path) -> Path:
+    """The path that is meant: a name that is no path is looked up in ``./patches``, as a folder or a ``.lpatch``."""
     path = Path(path_or_name).expanduser()
-    if not os.path.lexists(path) and re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", str(path_or_name)):
-        named = Path("patches") / path
-        path = named if named.is_dir() else path
-    return read_patch(path)
+    if os.path.lexists(path) or not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", str(path_or_name)):
+        return path
+    named = Path("patches") / path
+    packed = named.with_name(named.name + ARCHIVE_SUFFIX)
+    return next((found for found in (named, packed) if found.exists()), path)
 
 
 def read_patch(path: Path) -> Patch:
-    """Read the patch in a folder: each file once, no links, no other files, no more bytes than allowed.
+    """Read the patch in a folder or a ``.lpatch``: each file once, no links, no other files, no more bytes than allowed.
+
+    Its signature is read, not checked: that takes a key (``llmpatch verify``).
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder or file.
         IntegrityError: anything in it is damaged, missing, foreign or oversized.
         LlmpatchError: it cannot be read.
     """
-    return parse_patch(_read_folder(Path(path)), Path(path))
+    contents = read_contents(Path(path))
+    return parse_patch(contents.files, Path(path), signature=contents.signature)
 
 
-def parse_patch(contents: Mapping[str, bytes], path: Path) -> Patch:
+def parse_patch(contents: Mapping[str, bytes], path: Path, *, signature: bytes | None = None) -> Patch:
     """Check the bytes of the five files against each other.
 
     Args:
         contents: File name -> content.
         path: Where they come from, for messages.
+        signature: The bytes of ``patch.sig``, to be kept with the patch.
 
     Raises:
         IntegrityError: as in :func:`read_patch`.
@@ -181,7 +188,7 @@ def parse_patch(contents: Mapping[str, bytes], path: Path) -> Patch:
     """
     if set(contents) != set(LIMITS):
         names = ", ".join(shown(name) for name in sorted(set(contents) ^ set(LIMITS))[:3])
-        raise IntegrityError(f"{path}: missing or foreign files: {names}", hint=_DAMAGED)
+        raise IntegrityError(f"{path}: missing or foreign files: {names}", hint=DAMAGED)
     for name, limit in LIMITS.items():
         if len(contents[name]) > limit:
             raise _oversized(path / name, limit)
@@ -191,76 +198,18 @@ def parse_patch(contents: Mapping[str, bytes], path: Path) -> Patch:
     for name, digest in manifest.files.items():
         if files[name] != digest:
             raise IntegrityError(
-                f"{path / name} is not the file that {MANIFEST_FILE} names by its sha256", hint=_DAMAGED
+                f"{path / name} is not the file that {MANIFEST_FILE} names by its sha256", hint=DAMAGED
             )
     tensor = decode_tensor(contents[TENSOR_FILE], where=str(path / TENSOR_FILE))
     _check_tensor(tensor, manifest, path / TENSOR_FILE)
     _check_config(parse_object(contents[CONFIG_FILE], where=str(path / CONFIG_FILE)), manifest, path / CONFIG_FILE)
     evidence = parse_object(contents[EVIDENCE_FILE], where=str(path / EVIDENCE_FILE))
     _check_text(contents[CARD_FILE], path / CARD_FILE)
-    return Patch(manifest, tensor.embeddings, evidence, path, files)
-
-
-def _read_folder(path: Path) -> dict[str, bytes]:
-    """The five files, through one folder handle, so that renaming the folder meanwhile cannot mix two patches."""
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise UsageError(f"no patch at {shown(str(path), 200)}", hint=_missing_hint(path)) from None
-    except NotADirectoryError:
-        raise UsageError(
-            f"{path} is a file; a patch is a folder with a {MANIFEST_FILE}", hint="give the folder"
-        ) from None
-    except ValueError:  # a NUL in the path
-        raise UsageError(f"{shown(str(path))!r} is not a path", hint="give a folder or a name") from None
-    except OSError as error:
-        raise LlmpatchError(
-            f"cannot read {shown(str(path), 200)}: {error.strerror}", hint="check its permissions"
-        ) from None
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name not in LIMITS and entry.name not in IGNORED:
-                    raise IntegrityError(
-                        f"{path} holds {shown(entry.name)!r}, which is no part of a patch",
-                        hint="a patch is five files and its signature; move anything else out",
-                    )
-        return {name: _read_member(folder, name, path / name) for name in LIMITS}
-    finally:
-        os.close(folder)
-
-
-def _read_member(folder: int, name: str, where: Path) -> bytes:
-    """One regular file of an open folder, at most its limit. Never follows a link, never waits for a pipe."""
-    try:
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with os.fdopen(handle, "rb", buffering=0, closefd=True) as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise IntegrityError(f"{where} is not a regular file", hint=_DAMAGED)
-            data = _read_all(file.fileno(), LIMITS[name] + 1)
-    except FileNotFoundError:
-        raise IntegrityError(f"{where} is missing", hint="give the folder of a patch, or fetch it again") from None
-    except PermissionError as error:
-        raise LlmpatchError(f"cannot read {where}: {error.strerror}", hint="check its permissions") from None
-    except OSError as error:  # ELOOP for a link; EISDIR, ENXIO for folders and sockets
-        raise IntegrityError(
-            f"{where} is not a regular file ({error.strerror})", hint="copy the files themselves, as `cp -rL` does"
-        ) from None
-    if len(data) > LIMITS[name]:
-        raise _oversized(where, LIMITS[name])
-    return data
-
-
-def _read_all(handle: int, limit: int) -> bytes:
-    blocks = []
-    while limit > 0 and (block := os.read(handle, limit)):
-        blocks.append(block)
-        limit -= len(block)
-    return b"".join(blocks)
+    return Patch(manifest, tensor.embeddings, evidence, path, files, signature)
 
 
 def _oversized(where: Path, limit: int) -> IntegrityError:
-    return IntegrityError(f"{where} is larger than {limit:,} bytes", hint=_DAMAGED)
+    return IntegrityError(f"{where} is larger than {limit:,} bytes", hint=DAMAGED)
 
 
 def _check_client(manifest: Manifest, path: Path) -> None:
@@ -286,16 +235,16 @@ def _check_tensor(tensor: Tensor, manifest: Manifest, where: Path) -> None:
         raise IntegrityError(
             f"{where} holds {stored[0]} x {stored[1]} {stored[2]}, {MANIFEST_FILE} says {prefix.tokens} x {prefix.dim} "
             f"{prefix.dtype}",
-            hint=_DAMAGED,
+            hint=DAMAGED,
         )
     if tensor.digest != prefix.digest:
-        raise IntegrityError(f"{where}: the tensor's sha256 is not prefix.digest of {MANIFEST_FILE}", hint=_DAMAGED)
+        raise IntegrityError(f"{where}: the tensor's sha256 is not prefix.digest of {MANIFEST_FILE}", hint=DAMAGED)
     norms = row_norms(tensor.embeddings)
     for name, value in (("min", norms.min()), ("mean", norms.mean()), ("max", norms.max())):
         declared = float(getattr(prefix.norm, name))
         if abs(float(value) - declared) > NORM_TOLERANCE * declared:
             raise IntegrityError(
-                f"{where}: the {name} norm is {value:.6g}, {MANIFEST_FILE} says {declared:.6g}", hint=_DAMAGED
+                f"{where}: the {name} norm is {value:.6g}, {MANIFEST_FILE} says {declared:.6g}", hint=DAMAGED
             )
     if norms.max() > MAX_NORM_RATIO * prefix.norm.base_p999:
         raise IntegrityError(
@@ -311,14 +260,14 @@ def _check_config(found: dict[str, Any], manifest: Manifest, where: Path) -> Non
     given = {key: json.dumps(value) for key, value in found.items()}
     if wrong := [key for key in sorted(wanted.keys() | given.keys()) if wanted.get(key) != given.get(key)]:
         names = ", ".join(shown(key) for key in wrong[:4])
-        raise IntegrityError(f"{where}: {names} is not what {MANIFEST_FILE} gives", hint=_DAMAGED)
+        raise IntegrityError(f"{where}: {names} is not what {MANIFEST_FILE} gives", hint=DAMAGED)
 
 
 def _check_text(data: bytes, where: Path) -> None:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise IntegrityError(f"{where} is not UTF-8 text: {error.reason}", hint=_DAMAGED) from None
+        raise IntegrityError(f"{where} is not UTF-8 text: {error.reason}", hint=DAMAGED) from None
 
 
 def _differences(manifest: Manifest, base: Base) -> list[str]:
@@ -330,10 +279,3 @@ def _differences(manifest: Manifest, base: Base) -> list[str]:
 def _load_hint(manifest: Manifest) -> str:
     revision = f" at revision {shown(manifest.base.revision)}" if manifest.base.revision else ""
     return f"load the base {shown(manifest.base.name)}{revision}"
-
-
-def _missing_hint(path: Path) -> str:
-    leftovers = sorted(path.parent.glob(f".{glob.escape(path.name)}.old-*"))
-    if leftovers:
-        return f"an interrupted write left the last version in {leftovers[-1]}: rename it back to {path.name}"
-    return "give the folder of a patch, or a name as VENDOR/SLUG that lies in ./patches"

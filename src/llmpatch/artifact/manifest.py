@@ -22,7 +22,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.artifact.tensors import MAX_DIM, MAX_TOKENS
 from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.recipe import describe
 
 SCHEMA = "llmpatch/patch/v1"
 NO_DIGEST = "0" * 64
@@ -133,7 +132,7 @@ class Relation(_Section):
 
 
 class BuildSection(_Section):
-    """How the patch was made: enough to make it again."""
+    """How the patch was made: enough to make it again. ``source``: the commit of the tool or recipe it was made with."""
 
     tool: Text
     tool_version: Text
@@ -141,6 +140,53 @@ class BuildSection(_Section):
     recipe_digest: Sha256
     data_digests: Annotated[dict[Text, Sha256], Field(max_length=64)]
     method: LongText
+    source: Text | None = None
+
+
+class Composition(_Section):
+    """Evidence that this patch works together with others.
+
+    ``patches`` are digests in the order of their rows; ``self`` stands for this patch, whose digest covers this text.
+    ``evidence`` is the sha256 of the evidence that was measured on exactly that order.
+    """
+
+    patches: Annotated[tuple[Sha256 | Literal["self"], ...], Field(min_length=2, max_length=16)]
+    evidence: Sha256
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.patches.count("self") != 1 or len(set(self.patches)) != len(self.patches):
+            raise ValueError("patches names `self` not once, or another patch twice")
+        return self
+
+
+class Threshold(_Section):
+    """What a metric must be with the patch: at least ``min``, at most ``max``."""
+
+    risk: Text
+    metric: Text
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the threshold of {self.metric} has neither min nor max")
+        return self
+
+
+class GateSection(_Section):
+    """The gate the patch passed before it was released, for a customer to run again.
+
+    ``policy_digest`` is the sha256 of the policy, ``suite_digests`` those of the suites by name; ``utility_tolerance`` is
+    the largest loss of utility that was accepted, as a share.
+    """
+
+    policy: Text
+    policy_digest: Sha256
+    suite_digests: Annotated[dict[Text, Sha256], Field(max_length=64)]
+    thresholds: Annotated[tuple[Threshold, ...], Field(max_length=256)] = ()
+    utility_tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 FileName = Literal["README.md", "adapter_config.json", "adapter_model.safetensors", "evidence.json"]
@@ -168,6 +214,8 @@ class Manifest(_Section):
     supersedes: Relations = ()
     requires: Relations = ()
     conflicts: Relations = ()
+    composition: Annotated[tuple[Composition, ...], Field(min_length=1, max_length=64)] | None = None
+    gate: GateSection | None = None
     build: BuildSection
     min_client: Version | None = None
     expires: Time | None = None
@@ -205,6 +253,8 @@ def parse_manifest(data: bytes, *, where: str = "patch.json") -> Manifest:
     try:
         manifest = _validate(mapping)
     except ValidationError as error:
+        from llmpatch.recipe import describe  # late: a recipe's schema is not needed to verify a patch
+
         raise IntegrityError(
             f"{where}: {shown(describe(error), 300)}", hint="docs/format/patch-v1.md lists every key"
         ) from None
@@ -224,6 +274,8 @@ def make_manifest(mapping: Mapping[str, Any]) -> Manifest:
     try:
         return _validate({"schema": SCHEMA, "checksum": NO_DIGEST, **mapping})
     except ValidationError as error:
+        from llmpatch.recipe import describe
+
         raise UsageError(
             f"patch manifest: {shown(describe(error), 300)}", hint="docs/format/patch-v1.md lists every key"
         ) from None

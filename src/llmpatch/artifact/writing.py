@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmpatch.artifact.bundle import (
+from llmpatch.artifact.bundle import MAX_NORM_RATIO, Patch, parse_patch, read_patch
+from llmpatch.artifact.card import adapter_config, model_card
+from llmpatch.artifact.layout import (
+    ALL_LIMITS,
     CARD_FILE,
     CONFIG_FILE,
     EVIDENCE_FILE,
-    IGNORED,
     LIMITS,
     MANIFEST_FILE,
-    MAX_NORM_RATIO,
     TENSOR_FILE,
-    Patch,
-    parse_patch,
-    read_patch,
+    TOLERATED,
 )
-from llmpatch.artifact.card import adapter_config, model_card
 from llmpatch.artifact.manifest import NO_DIGEST, make_manifest, render_manifest
 from llmpatch.artifact.strict_json import parse_object
 from llmpatch.artifact.tensors import MAX_DIM, MAX_TENSOR_BYTES, MAX_TOKENS, Embeddings, encode_tensor, row_norms
@@ -68,14 +66,30 @@ def write_patch(
         UsageError: a wrong field, tensor or evidence; the folder holds something else.
         LlmpatchError: the disk is full or the folder cannot be written. What was there is untouched.
     """
+    check_target(Path(folder), overwrite)
+    write_members(folder, render_patch(fields, embeddings, evidence, base_p999=base_p999), overwrite=overwrite)
+    return read_patch(folder)
+
+
+def write_members(folder: Path, members: Mapping[str, bytes], *, overwrite: bool = False) -> None:
+    """Write the files of a patch, its signature included, under their names: all of them, or none.
+
+    Args:
+        folder: Where; it must not exist, be empty, or (with ``overwrite``) hold a patch.
+        members: File name -> content, as read or rendered; they are not checked here.
+        overwrite: Replace a patch that is there. Its signature goes with it.
+
+    Raises:
+        UsageError: the folder holds something else.
+        LlmpatchError: the disk is full or the folder cannot be written. What was there is untouched.
+    """
     folder = Path(folder)
     check_target(folder, overwrite)
-    contents = render_patch(fields, embeddings, evidence, base_p999=base_p999)
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-        _write_files(temporary, contents)
+        _write_files(temporary, members)
         _swap(temporary, folder)
     except OSError as error:
         raise LlmpatchError(
@@ -85,7 +99,6 @@ def write_patch(
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return read_patch(folder)
 
 
 def render_patch(
@@ -214,7 +227,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     names = {entry.name for entry in folder.iterdir()}
     if not names:
         return
-    if MANIFEST_FILE not in names or not names <= set(LIMITS) | IGNORED:
+    if MANIFEST_FILE not in names or not names <= ALL_LIMITS.keys() | TOLERATED:
         raise UsageError(f"{folder} holds something else than a patch", hint="choose an empty or a new folder")
     if not overwrite:
         raise UsageError(f"{folder} already holds a patch", hint="choose another folder, or ask to overwrite it")

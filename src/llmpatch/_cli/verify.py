@@ -1,0 +1,74 @@
+"""``llmpatch verify``: is every byte of a patch signed by somebody trusted for its name? Loads no model, no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llmpatch._cli.output import one_line, say, say_json
+
+if TYPE_CHECKING:
+    from llmpatch.signing import Trust
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(name="verify")
+@click.argument("patch")
+@click.option("--trust", "trust_file", type=FILE,
+              help="A trust policy (JSON). Without it and --key: $LLMPATCH_HOME/trust.json.")  # fmt: skip
+@click.option("--key", "key_files", multiple=True, type=FILE, help="A public key that may sign anything. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as_json: bool) -> None:
+    """Verify who signed a patch, and that it is whole.
+
+    PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. Exit code 4: not signed, or not by whom you trust for its
+    name. Exit code 6: a file is not the one that was signed, or is damaged or foreign.
+    """
+    from llmpatch.artifact import find_patch
+    from llmpatch.signing import verify_patch
+
+    trust = _trust(trust_file, key_files)
+    found = verify_patch(find_patch(patch), trust)
+    manifest = found.patch.manifest
+    if as_json:
+        say_json(
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "digest": found.patch.digest,
+                "vendor": found.vendor,
+                "signer": found.signer,
+                "countersigners": dict(found.countersigners),
+                "files": dict(found.patch.files),
+            }
+        )
+        return
+    say(f"{manifest.name} {manifest.version}: verified")
+    say(one_line(f"signed by {found.vendor}, key {found.signer}"))
+    for group, key in found.countersigners.items():
+        say(f"countersigned by {group}, key {key}")
+    say(f"digest {found.patch.digest}")
+
+
+def _trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
+    from llmpatch.errors import UsageError
+    from llmpatch.signing import load_public_key, load_trust, trust_key
+
+    if trust_file and key_files:
+        raise UsageError("--trust and --key are two answers to one question", hint="give one of them")
+    if key_files:
+        return trust_key(*(load_public_key(path) for path in key_files))
+    if trust_file:
+        return load_trust(trust_file)
+    home = os.environ.get("LLMPATCH_HOME")
+    usual = Path(home).expanduser() / "trust.json" if home else None
+    if usual is None or not usual.is_file():
+        raise UsageError(
+            "whom do you trust? there is no --trust, no --key and no $LLMPATCH_HOME/trust.json",
+            hint="`llmpatch keys show vendor.pub.pem --trust 'VENDOR/*' > trust.json` makes a policy",
+        )
+    return load_trust(usual)
