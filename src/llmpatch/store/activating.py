@@ -1,0 +1,270 @@
+"""Activate and deactivate: what goes before everything a base reads. Each is one generation, or nothing.
+
+    done = activate(store, entry.digest, gate=gate)     # judged outside the lock, committed under it
+    deactivate(store, entry.digest, gate=gate)
+
+A set of patches may be active on a base if a gate passed on that very set there, now or before, or if somebody skipped the
+gate, which the generation records. Knows nothing about how a patch is verified or judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llmpatch.artifact import Manifest, Patch, release_time
+from llmpatch.artifact.manifest import FingerprintSection
+from llmpatch.artifact.strict_json import shown
+from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError
+from llmpatch.store.algebra import Plan, check_requirements, decide, facts_of
+from llmpatch.store.contents import keep_verdict, read_stored, title
+from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, load
+from llmpatch.store.installing import Done, because
+from llmpatch.store.interfaces import Gate, Judged
+from llmpatch.store.state import Action, ActiveSet, GateRecord, State, with_active
+from llmpatch.versions import parse_range, parse_version
+
+
+class _MovedError(LlmpatchError):
+    """The store changed between judging and committing."""
+
+
+def plan_activation(store: Store, state: State, digest: str, *, downgrade: bool = False) -> tuple[Plan, list[Patch]]:
+    """What activating an installed patch would do, and all patches that would be active on its base, in order.
+
+    Raises:
+        TrustError: it is revoked.
+        UsageError: it is not installed, lies outside of its pin or below the high-water mark, or is refused by
+            :func:`~llmpatch.store.algebra.decide`.
+        IntegrityError: it, or a patch that is active with it, is damaged.
+    """
+    _check_allowed(state, digest, downgrade)
+    patch = read_stored(store, digest)
+    group = find_set(state, patch.manifest)
+    known = {
+        found.digest: found for found in [patch, *(read_stored(store, d) for d in (group.patches if group else ()))]
+    }
+    active = [facts_of(known[d].manifest, d) for d in (group.patches if group else ())]
+    new = facts_of(patch.manifest, digest)
+    newer = [old for old in active if downgrade and old.name == new.name and old.version > new.version]
+    plan = decide([old for old in active if old not in newer], new)
+    if newer and plan.kind != "no-op":
+        plan = replace(plan, replaced=(*plan.replaced, *newer), why=f"{plan.why}; back from {newer[0].version}")
+    return plan, [known[d] for d in plan.digests]
+
+
+def activate(
+    store: Store,
+    digest: str,
+    *,
+    gate: Gate | None = None,
+    skip_gate: bool = False,
+    downgrade: bool = False,
+    reason: str = "",
+    action: Action = "activate",
+) -> Done:
+    """Make an installed patch active on its base.
+
+    Args:
+        store: Which.
+        digest: Of an installed patch.
+        gate: Judges the set that would be active. Without it the set must have passed before.
+        skip_gate: Activate unjudged; recorded. Not enough for a set of several that nobody measured together.
+        downgrade: Allow a version below the highest that was ever active.
+        reason: Recorded.
+        action: Recorded.
+
+    Raises:
+        GateError: the gate did not pass; nothing changed.
+        LlmpatchError: as in :func:`plan_activation`, and no gate where one is needed.
+    """
+    for _ in range(5):
+        head = _whole(store)
+        plan, patches = plan_activation(store, head.state, digest, downgrade=downgrade)
+        if plan.kind == "no-op":
+            return Done(False, plan.why, head.generation)
+        wanted = _base(head.state, patches, digest)
+        judged = None if skip_gate else _judge(gate, patches)
+        skipped = skip_gate and (len(patches) == 1 or _vouched(patches))
+        record = _record(store, head, wanted, plan.digests, judged, skipped)
+
+        def change(now: Head, plan: Plan = plan, record: GateRecord = record, judged: Judged | None = judged) -> Draft:
+            again, found = plan_activation(store, now.state, digest, downgrade=downgrade)
+            if again.kind == "no-op" or again.digests != plan.digests:
+                raise _MovedError("the store changed", hint="run it again")
+            made = _set(now.state, found, digest, _kept(store, record, judged))
+            return Draft(action, because(again.why, reason), with_active(now.state, made, {}, "superseded"))
+
+        try:
+            return Done(True, plan.why, commit(store, change)[0])
+        except _MovedError:
+            continue
+    raise LlmpatchError("other processes keep changing what is active", hint="try again")
+
+
+def deactivate(
+    store: Store, digest: str, *, gate: Gate | None = None, skip_gate: bool = False, reason: str = ""
+) -> Done:
+    """Take a patch out of what is active. What stays active with it needs a gate like any set.
+
+    Raises:
+        UsageError: it is not active; another active patch requires it; the rest was never judged.
+        GateError: the rest does not pass; nothing changed.
+    """
+    for _ in range(5):
+        head = _whole(store)
+        groups = [group for group in head.state.active if digest in group.patches]
+        if not groups:
+            raise UsageError(f"{digest[:16]} is not active", hint="llmpatch list")
+        rests = [_without(store, head, group, digest, gate, skip_gate) for group in groups]
+        expected = {group.patches for group in groups}
+
+        def change(now: Head, rests: list[_Rest] = rests, expected: set[tuple[str, ...]] = expected) -> Draft:
+            if {group.patches for group in now.state.active if digest in group.patches} != expected:
+                raise _MovedError("the store changed", hint="run it again")
+            kept = [group for group in now.state.active if digest not in group.patches]
+            made = [rest.keep(store) for rest in rests]
+            active = (*kept, *(group for group in made if group is not None))
+            entry = now.state.entry(digest)
+            why = f"deactivate {title(entry) if entry else digest[:16]}"
+            return Draft("deactivate", because(why, reason), with_active(now.state, active, {}, "inactive"))
+
+        try:
+            generation, _ = commit(store, change)
+            return Done(True, generation.reason, generation)
+        except _MovedError:
+            continue
+    raise LlmpatchError("other processes keep changing what is active", hint="try again")
+
+
+def find_set(state: State, manifest: Manifest) -> ActiveSet | None:
+    """The active set of the base that a patch was made for: the very same one first, else one that does not differ."""
+    from llmpatch.bases import Fingerprint
+
+    wanted = Fingerprint(**manifest.base.fingerprint.model_dump())
+    found = [g for g in state.active if not Fingerprint(**g.fingerprint.model_dump()).differences(wanted)]
+    return next((g for g in found if g.fingerprint == manifest.base.fingerprint), found[0] if found else None)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What is left of a set, and why it may be active."""
+
+    group: ActiveSet | None
+    judged: Judged | None = None
+
+    def keep(self, store: Store) -> ActiveSet | None:
+        """The set, its verdict kept in the store."""
+        if self.group is None:
+            return None
+        return self.group.model_copy(update={"gate": _kept(store, self.group.gate, self.judged)})
+
+
+def _without(store: Store, head: Head, group: ActiveSet, digest: str, gate: Gate | None, skip_gate: bool) -> _Rest:
+    patches = [read_stored(store, d) for d in group.patches if d != digest]
+    if not patches:
+        return _Rest(None)
+    check_requirements([facts_of(patch.manifest, patch.digest) for patch in patches])
+    digests = tuple(patch.digest for patch in patches)
+    judged = None if skip_gate else _judge(gate, patches)
+    record = _record(store, head, group.fingerprint, digests, judged, skip_gate)
+    return _Rest(group.model_copy(update={"patches": digests, "gate": record}), judged)
+
+
+def _judge(gate: Gate | None, patches: Sequence[Patch]) -> Judged | None:
+    if gate is None:
+        return None
+    judged = gate(patches)
+    if not judged.passed:
+        raise GateError(
+            f"the policy {shown(judged.policy)} is not met: {', '.join(judged.failed)}",
+            hint="nothing was changed; `llmpatch gate` shows each rule, or --skip-gate on your own responsibility",
+        )
+    return judged
+
+
+def _record(
+    store: Store, head: Head, base: FingerprintSection, digests: tuple[str, ...], judged: Judged | None, skipped: bool
+) -> GateRecord:
+    """Why a set may be active.
+
+    Raises:
+        UsageError: for no reason.
+    """
+    if judged is not None:
+        return GateRecord(
+            result="PASSED", time=release_time(), policy=judged.policy, policy_sha256=judged.policy_sha256
+        )
+    if skipped:
+        return GateRecord(result="SKIPPED", time=release_time())
+    for generation in ancestors(store, head):
+        for group in generation.state.active:
+            same = group.patches == digests and group.fingerprint == base
+            if same and group.gate.result == "PASSED":
+                return group.gate
+    if len(digests) > 1:
+        raise UsageError(
+            f"these {len(digests)} patches were never measured together, and patches do not simply add up",
+            hint="run the gate on the set: --base BASE; skipping it needs the vendor's evidence for this very set",
+        )
+    raise UsageError("no gate has passed for this patch here", hint="--base BASE runs it; --skip-gate goes without")
+
+
+def _vouched(patches: Sequence[Patch]) -> bool:
+    """Whether one of the patches brings evidence for this very sequence."""
+    digests = tuple(patch.digest for patch in patches)
+    for patch in patches:
+        for piece in patch.manifest.composition or ():
+            if tuple(patch.digest if named == "self" else named for named in piece.patches) == digests:
+                return True
+    return False
+
+
+def _kept(store: Store, record: GateRecord, judged: Judged | None) -> GateRecord:
+    if judged is None:
+        return record
+    return record.model_copy(update={"verdict": keep_verdict(store, judged.verdict)})
+
+
+def _base(state: State, patches: Sequence[Patch], digest: str) -> FingerprintSection:
+    """The base on which a patch would be active, as its active set names it."""
+    manifest = next(patch.manifest for patch in patches if patch.digest == digest)
+    old = find_set(state, manifest)
+    return old.fingerprint if old else manifest.base.fingerprint
+
+
+def _set(state: State, patches: Sequence[Patch], digest: str, record: GateRecord) -> tuple[ActiveSet, ...]:
+    """All active sets, with ``patches`` in the place of what was active on the base of ``digest``."""
+    manifest = next(patch.manifest for patch in patches if patch.digest == digest)
+    old = find_set(state, manifest)
+    made = ActiveSet(
+        base=old.base if old else manifest.base.name, fingerprint=_base(state, patches, digest),
+        patches=tuple(patch.digest for patch in patches), gate=record,
+    )  # fmt: skip
+    if old is None:
+        return (*state.active, made)
+    return tuple(made if found is old else found for found in state.active)
+
+
+def _whole(store: Store) -> Head:
+    head = load(store)
+    if head.damage:
+        raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
+    return head
+
+
+def _check_allowed(state: State, digest: str, downgrade: bool) -> None:
+    entry = state.entry(digest)
+    if digest in state.revoked:
+        name = title(entry) if entry else digest[:16]
+        raise TrustError(f"{name} is revoked: {state.revoked[digest]}", hint="activate another version")
+    if entry is None:
+        raise UsageError(f"{digest[:16]} is not installed", hint="llmpatch list")
+    mark, version = state.high_water.get(entry.name), parse_version(entry.version)
+    if mark is not None and version < parse_version(mark) and not downgrade and digest not in state.active_digests:
+        raise UsageError(
+            f"{title(entry)} is older than {mark}, which was active here", hint="llmpatch rollback, or --downgrade"
+        )
+    wanted = state.pins.get(entry.name)
+    if wanted is not None and not parse_range(wanted).holds(version, prereleases=True):
+        raise UsageError(f"{title(entry)} is outside of the pin {wanted}", hint=f"llmpatch pin {entry.name} --remove")

@@ -1,0 +1,140 @@
+"""The patches in a store: folders named by digest, read-only, hashed again each time they are read.
+
+put(store, verified)                 # under the store's lock
+patch = read_stored(store, digest)   # every byte checked, or IntegrityError
+entry = pick(state, "acme/refusal@>=1,<2")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llmpatch.artifact import Patch, read_patch
+from llmpatch.errors import IntegrityError, TrustError, UsageError
+from llmpatch.store.disk import add_file, add_folder, remove_folder, replace_file
+from llmpatch.store.generations import Store
+from llmpatch.store.interfaces import Verified
+from llmpatch.store.state import Installed, State
+from llmpatch.versions import is_request, parse_request, parse_version
+
+_SIGNATURE = "patch.sig"
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
+
+
+def put(store: Store, verified: Verified) -> None:
+    """Put a patch where its digest says. One that is there and whole stays; a damaged one is replaced.
+
+    Raises:
+        OSError: the disk refuses; nothing half is left under the digest.
+    """
+    digest = verified.patch.digest
+    folder = store.folder(digest)
+    try:
+        read_stored(store, digest)
+    except IntegrityError:
+        remove_folder(folder)
+        add_folder(store.patches, folder.name, verified.contents)
+        return
+    signature = verified.contents.get(_SIGNATURE)
+    if signature is not None and not (folder / _SIGNATURE).exists():
+        add_file(folder, _SIGNATURE, signature)
+
+
+def read_stored(store: Store, digest: str) -> Patch:
+    """The patch of a digest.
+
+    Raises:
+        IntegrityError: it is missing, damaged, or another patch lies there.
+        LlmpatchError: it cannot be read.
+    """
+    folder = store.folder(digest)
+    hint = "install it again, or `llmpatch rollback`; `llmpatch doctor` explains"
+    try:
+        patch = read_patch(folder)
+    except (UsageError, IntegrityError) as error:
+        raise IntegrityError(error.message, hint=hint) from None
+    if patch.digest != digest:
+        raise IntegrityError(f"{folder} holds another patch, {patch.digest[:16]}", hint=hint)
+    return patch
+
+
+def keep_verdict(store: Store, verdict: Mapping[str, Any]) -> str:
+    """Keep a gate's verdict under its sha256, and return that."""
+    data = (json.dumps(verdict, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+    digest = hashlib.sha256(data).hexdigest()
+    path = store.verdicts / f"{digest}.json"
+    if not path.exists():
+        replace_file(path, data, 0o444)
+    return digest
+
+
+def pick(state: State, text: str, *, active_only: bool = False) -> Installed:
+    """The installed patch that ``NAME``, ``NAME@RANGE`` or the start of a digest means.
+
+    A name alone is its active version; without one, the highest that is neither revoked nor rolled back, released ones
+    before pre-releases.
+
+    Raises:
+        UsageError: none is installed, none fits, or several versions are active on different bases.
+        TrustError: only revoked ones fit.
+    """
+    if not is_request(text):
+        return _pick_digest(state, text, active_only)
+    request = parse_request(text)
+    named = [entry for entry in state.installed if entry.name == request.name]
+    if not named:
+        raise UsageError(f"{request.name} is not installed", hint="llmpatch list; llmpatch install PATH")
+    fitting = [e for e in named if request.range is None or request.range.holds(parse_version(e.version))]
+    if request.range is None or active_only:
+        active = [entry for entry in fitting if entry.digest in state.active_digests]
+        if len(active) > 1:
+            raise UsageError(
+                f"several versions of {request.name} are active, on different bases: {_versions(active)}",
+                hint=f"name one, as {request.name}@{active[0].version}",
+            )
+        if active:
+            return active[0]
+    if active_only:
+        raise UsageError(f"{text} is not active", hint="llmpatch list")
+    if not fitting:
+        raise UsageError(f"no installed version of {text}; there is {_versions(named)}", hint="llmpatch list")
+    return _highest(text, fitting, state)
+
+
+def _highest(text: str, fitting: list[Installed], state: State) -> Installed:
+    usable = [entry for entry in fitting if entry.digest not in state.revoked]
+    if not usable:
+        raise TrustError(
+            f"{text} is revoked: {state.revoked[fitting[0].digest]}", hint="install a version that is not revoked"
+        )
+    standing = [entry for entry in usable if entry.status != "rolled back"] or usable
+    released = [entry for entry in standing if not parse_version(entry.version).prerelease] or standing
+    return max(released, key=lambda entry: parse_version(entry.version))
+
+
+def _pick_digest(state: State, text: str, active_only: bool) -> Installed:
+    if not _DIGEST.fullmatch(text):
+        raise UsageError(
+            f"{text[:128]!r} is neither a name nor a digest",
+            hint="write VENDOR/SLUG, VENDOR/SLUG@RANGE, or 8 hex digits",
+        )
+    found = [entry for entry in state.installed if entry.digest.startswith(text)]
+    if active_only:
+        found = [entry for entry in found if entry.digest in state.active_digests]
+    if len(found) != 1:
+        what = "several patches" if found else f"no {'active' if active_only else 'installed'} patch"
+        raise UsageError(f"{what} with a digest that begins {text}", hint="llmpatch list --json shows digests")
+    return found[0]
+
+
+def _versions(entries: Iterable[Installed]) -> str:
+    return ", ".join(sorted({entry.version for entry in entries}, key=parse_version))
+
+
+def title(entry: Installed) -> str:
+    """Name and version."""
+    return f"{entry.name} {entry.version}"

@@ -1,0 +1,98 @@
+"""Upgrade: for every active patch, the highest installed version that its pin allows.
+
+    steps = plan_upgrade(store, load(store).state)      # what would happen, and what would not and why
+    upgrade(store, gate=gate)
+
+What was rolled back or revoked is no candidate: going there again takes an explicit activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmpatch.errors import LlmpatchError
+from llmpatch.store.activating import activate, plan_activation
+from llmpatch.store.generations import Store, load
+from llmpatch.store.interfaces import Gate
+from llmpatch.store.state import Installed, State
+from llmpatch.versions import parse_range, parse_version
+
+
+@dataclass(frozen=True)
+class Step:
+    """One upgrade.
+
+    Attributes:
+        old: What is active.
+        new: What would be.
+        why: What would happen in words, or why it is refused.
+        refused: Whether the algebra refuses it.
+        done: Whether it was carried out.
+    """
+
+    old: Installed
+    new: Installed
+    why: str
+    refused: bool = False
+    done: bool = False
+
+
+def plan_upgrade(store: Store, state: State, names: Sequence[str] = ()) -> list[Step]:
+    """What an upgrade would do.
+
+    Args:
+        store: Which.
+        state: What it holds.
+        names: Only these patches; all active ones by default.
+
+    Raises:
+        IntegrityError: a patch is damaged.
+    """
+    steps = []
+    for old in state.installed:
+        if old.digest not in state.active_digests or (names and old.name not in names):
+            continue
+        new = _newest(state, old)
+        if new is None:
+            continue
+        try:
+            plan, _ = plan_activation(store, state, new.digest)
+        except LlmpatchError as error:
+            steps.append(Step(old, new, f"{error.message} ({error.hint})", refused=True))
+            continue
+        steps.append(Step(old, new, plan.why, refused=plan.kind == "no-op"))
+    return steps
+
+
+def upgrade(
+    store: Store, *, names: Sequence[str] = (), gate: Gate | None = None, skip_gate: bool = False, reason: str = ""
+) -> list[Step]:
+    """Carry out :func:`plan_upgrade`, one generation a step. What is refused is left as it is.
+
+    Raises:
+        GateError: a step does not pass; the steps before it hold.
+        LlmpatchError: as in :func:`~llmpatch.store.activating.activate`.
+    """
+    steps = []
+    for step in plan_upgrade(store, load(store).state, names):
+        if step.refused:
+            steps.append(step)
+            continue
+        done = activate(store, step.new.digest, gate=gate, skip_gate=skip_gate, reason=reason, action="upgrade")
+        steps.append(Step(step.old, step.new, done.why, done=done.changed))
+    return steps
+
+
+def _newest(state: State, old: Installed) -> Installed | None:
+    """The highest candidate. Whoever uses a pre-release is offered the later ones of the same numbers, too."""
+    before, wanted = parse_version(old.version), parse_range(state.pins.get(old.name, "*"))
+
+    def offered(entry: Installed) -> bool:
+        version = parse_version(entry.version)
+        testing = before.prerelease and version.release == before.release
+        return version > before and wanted.holds(version, prereleases=testing)
+
+    usable = [e for e in state.installed if (e.name, e.base) == (old.name, old.base)]
+    usable = [e for e in usable if e.status not in ("rolled back", "revoked") and offered(e)]
+    return max(usable, key=lambda entry: parse_version(entry.version), default=None)

@@ -1,0 +1,322 @@
+"""Installing, activating and going back, step by step on a real disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from llmpatch.errors import GateError, IntegrityError, TrustError, UsageError
+from llmpatch.store import (
+    Store,
+    activate,
+    ancestors,
+    collect,
+    deactivate,
+    install,
+    load,
+    pick,
+    pin,
+    plan_upgrade,
+    read_stored,
+    revoke,
+    rollback,
+    unsigned,
+    upgrade,
+)
+from llmpatch.versions import parse_version
+from storekit import ADVISORIES, Gate, active, add, base, folder, statuses
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def state(store):
+    return load(store).state
+
+
+def test_an_installed_patch_is_read_only_whole_and_not_active(store, tmp_path):
+    entry = install(store, folder(tmp_path), unsigned)
+    assert (entry.name, entry.version, entry.status, entry.signer) == ("acme/refusal", "1.0.0", "stored", None)
+    assert active(state(store)) == []
+    assert read_stored(store, entry.digest).digest == entry.digest
+    for path in (store.folder(entry.digest), *store.folder(entry.digest).iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o222 == 0
+    before = load(store)
+    assert install(store, folder(tmp_path), unsigned) == entry
+    assert load(store) == before
+
+
+def test_installing_again_replaces_damaged_bytes(store, tmp_path):
+    digest = add(store, tmp_path)
+    card = store.folder(digest) / "README.md"
+    card.chmod(0o644)
+    card.write_text("changed")
+    with pytest.raises(IntegrityError, match="README"):
+        read_stored(store, digest)
+    assert add(store, tmp_path) == digest
+    assert read_stored(store, digest).digest == digest
+
+
+def test_a_version_is_published_once(store, tmp_path):
+    add(store, tmp_path)
+    other = folder(tmp_path / "other", summary="Another patch under the same name and version.")
+    with pytest.raises(UsageError, match="another patch is installed as acme/refusal 1.0.0"):
+        install(store, other, unsigned)
+    assert len(state(store).installed) == 1
+
+
+def test_activation_needs_a_gate_and_keeps_its_verdict(store, tmp_path):
+    digest = add(store, tmp_path)
+    before = load(store)
+    with pytest.raises(UsageError, match="no gate has passed"):
+        activate(store, digest)
+    with pytest.raises(GateError, match="everyday-declined"):
+        activate(store, digest, gate=Gate(passed=False))
+    assert load(store) == before
+    gate = Gate()
+    done = activate(store, digest, gate=gate, reason="ticket 12")
+    assert (done.changed, gate.asked) == (True, [("acme/refusal 1.0.0",)])
+    record = state(store).active[0].gate
+    assert (record.result, record.policy, record.policy_sha256) == ("PASSED", "test policy", "7" * 64)
+    assert (store.verdicts / f"{record.verdict}.json").is_file()
+    assert load(store).generation.reason.endswith("ticket 12")
+    again = activate(store, digest, gate=gate)
+    assert (again.changed, len(gate.asked)) == (False, 1)
+
+
+def test_skipping_the_gate_is_recorded(store, tmp_path):
+    activate(store, add(store, tmp_path), skip_gate=True)
+    assert state(store).active[0].gate.result == "SKIPPED"
+    assert state(store).active[0].gate.verdict is None
+
+
+def test_a_set_that_passed_here_may_come_back_without_another_run_but_a_skipped_one_may_not(store, tmp_path):
+    digest = add(store, tmp_path)
+    activate(store, digest, gate=Gate())
+    deactivate(store, digest)
+    assert (active(state(store)), statuses(state(store))) == ([], {"acme/refusal 1.0.0": "inactive"})
+    activate(store, digest)
+    assert state(store).active[0].gate.result == "PASSED"
+    other = add(store, tmp_path, "acme/tone", fixed=(2,), base=base(embeddings="9"))
+    activate(store, other, skip_gate=True)
+    deactivate(store, other)
+    with pytest.raises(UsageError, match="no gate has passed"):
+        activate(store, other)
+
+
+def test_a_newer_version_takes_the_place_of_the_old_one_and_raises_the_mark(store, tmp_path):
+    old, new = add(store, tmp_path), add(store, tmp_path, version="1.1.0", fixed=(1, 2))
+    activate(store, old, gate=Gate())
+    activate(store, new, gate=Gate())
+    assert active(state(store)) == [["acme/refusal 1.1.0"]]
+    assert statuses(state(store)) == {"acme/refusal 1.0.0": "superseded", "acme/refusal 1.1.0": "active"}
+    assert state(store).high_water == {"acme/refusal": "1.1.0"}
+    deactivate(store, new)
+    with pytest.raises(UsageError, match="older than 1.1.0"):
+        activate(store, old)
+    activate(store, old, downgrade=True)
+    assert (active(state(store)), state(store).high_water) == ([["acme/refusal 1.0.0"]], {"acme/refusal": "1.1.0"})
+
+
+def test_a_downgrade_of_what_is_active_is_asked_for_by_name(store, tmp_path):
+    old, new = add(store, tmp_path), add(store, tmp_path, version="1.1.0")
+    activate(store, new, gate=Gate())
+    with pytest.raises(UsageError, match="older"):
+        activate(store, old, gate=Gate())
+    activate(store, old, gate=Gate(), downgrade=True)
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+
+
+def test_two_patches_go_together_only_if_that_set_was_judged(store, tmp_path):
+    one, two = add(store, tmp_path), add(store, tmp_path, "acme/tone", fixed=(2,))
+    activate(store, one, gate=Gate())
+    for attempt in ({}, {"skip_gate": True}):
+        with pytest.raises(UsageError, match="never measured together"):
+            activate(store, two, **attempt)
+    gate = Gate()
+    activate(store, two, gate=gate)
+    assert gate.asked == [("acme/refusal 1.0.0", "acme/tone 1.0.0")]
+    assert active(state(store)) == [["acme/refusal 1.0.0", "acme/tone 1.0.0"]]
+    deactivate(store, two)
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+
+
+def test_the_vendors_evidence_for_the_very_set_lets_the_gate_be_skipped(store, tmp_path):
+    one = add(store, tmp_path)
+    piece = {"patches": [one, "self"], "evidence": "8" * 64}
+    two = add(store, tmp_path, "acme/tone", fixed=(2,), composition=[piece])
+    wrong = add(
+        store, tmp_path, "acme/bias", fixed=(3,), composition=[{"patches": ["self", one], "evidence": "8" * 64}]
+    )
+    activate(store, one, skip_gate=True)
+    with pytest.raises(UsageError, match="never measured together"):
+        activate(store, wrong, skip_gate=True)
+    activate(store, two, skip_gate=True)
+    assert active(state(store)) == [["acme/refusal 1.0.0", "acme/tone 1.0.0"]]
+
+
+def test_each_base_has_its_own_set(store, tmp_path):
+    one = add(store, tmp_path)
+    other = add(store, tmp_path, "acme/other", fixed=(1,), base=base(embeddings="9"))
+    activate(store, one, gate=Gate())
+    activate(store, other, gate=Gate())
+    assert active(state(store)) == [["acme/refusal 1.0.0"], ["acme/other 1.0.0"]]
+    same = add(store, tmp_path, "acme/quantised", fixed=(2,), base=base("gguf:Q8_0", "9"))
+    with pytest.raises(UsageError, match="never measured together"):
+        activate(store, same, skip_gate=True)
+
+
+def test_rolling_back_undoes_one_change_after_another(store, tmp_path):
+    versions = ["1.0.0", "1.1.0", "1.2.0"]
+    digests = [add(store, tmp_path, version=v) for v in versions]
+    for digest in digests:
+        activate(store, digest, gate=Gate())
+    pin(store, "acme/refusal", ">=1")
+    for expected in ("1.1.0", "1.0.0"):
+        assert rollback(store, reason="worse").changed
+        assert active(state(store)) == [[f"acme/refusal {expected}"]]
+    assert state(store).high_water == {"acme/refusal": "1.2.0"}
+    assert state(store).pins == {"acme/refusal": ">=1"}
+    assert statuses(state(store))["acme/refusal 1.2.0"] == "rolled back"
+    rollback(store)
+    assert active(state(store)) == []
+    with pytest.raises(UsageError, match="nothing was active before"):
+        rollback(store)
+    numbers = {active(g.state)[0][0]: g.number for g in ancestors(store, load(store)) if g.action == "activate"}
+    rollback(store, to=numbers["acme/refusal 1.2.0"])
+    assert active(state(store)) == [["acme/refusal 1.2.0"]]
+    rollback(store)
+    assert active(state(store)) == [["acme/refusal 1.1.0"]]
+    assert not rollback(store, to=load(store).generation.number).changed
+    with pytest.raises(UsageError, match="no generation 99"):
+        rollback(store, to=99)
+
+
+def test_a_revoked_patch_goes_at_once_and_never_comes_back(store, tmp_path):
+    good, bad = add(store, tmp_path), add(store, tmp_path, version="1.1.0")
+    activate(store, good, gate=Gate())
+    activate(store, bad, gate=Gate())
+    was = load(store).generation.number
+    revoke(store, bad, "x_ACME-2026-0002: over-refusal")
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+    assert statuses(state(store))["acme/refusal 1.1.0"] == "revoked"
+    with pytest.raises(TrustError, match="over-refusal"):
+        activate(store, bad, gate=Gate())
+    with pytest.raises(TrustError, match="over-refusal"):
+        rollback(store, to=was)
+    with pytest.raises(TrustError, match="over-refusal"):
+        install(store, folder(tmp_path, version="1.1.0"), unsigned)
+    rollback(store)
+    assert active(state(store)) == []
+    assert not revoke(store, bad, "again").changed
+
+
+def test_revoking_the_only_patch_leaves_none(store, tmp_path):
+    digest = add(store, tmp_path)
+    activate(store, digest, gate=Gate())
+    revoke(store, digest, "bad")
+    assert active(state(store)) == []
+    with pytest.raises(TrustError, match="revoked: bad"):
+        pick(state(store), "acme/refusal")
+
+
+def test_an_upgrade_stays_within_its_pin_and_does_not_return_to_what_was_rolled_back(store, tmp_path):
+    old = add(store, tmp_path)
+    activate(store, old, gate=Gate())
+    assert plan_upgrade(store, state(store)) == []
+    add(store, tmp_path, version="1.1.0", fixed=(1, 2))
+    add(store, tmp_path, version="1.2.0-rc.1", fixed=(1, 2))
+    two = add(store, tmp_path, version="2.0.0", fixed=(1, 2, 3))
+    (step,) = plan_upgrade(store, state(store))
+    assert (step.new.version, step.refused, step.done) == ("2.0.0", False, False)
+    pin(store, "acme/refusal", ">=1,<2")
+    with pytest.raises(UsageError, match="outside of the pin"):
+        activate(store, two, gate=Gate())
+    (step,) = upgrade(store, gate=Gate())
+    assert (step.old.version, step.new.version, step.done) == ("1.0.0", "1.1.0", True)
+    assert load(store).generation.action == "upgrade"
+    pin(store, "acme/refusal", None)
+    upgrade(store, gate=Gate())
+    assert active(state(store)) == [["acme/refusal 2.0.0"]]
+    rollback(store)
+    assert upgrade(store, gate=Gate()) == []
+    assert active(state(store)) == [["acme/refusal 1.1.0"]]
+
+
+def test_an_upgrade_that_is_refused_says_why(store, tmp_path):
+    activate(store, add(store, tmp_path, fixed=(1, 2)), gate=Gate())
+    add(store, tmp_path, version="1.1.0", fixed=(1,))
+    (step,) = upgrade(store, gate=Gate())
+    assert step.refused
+    assert ADVISORIES[2] in step.why
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+
+
+def test_a_pin_never_contradicts_what_is_active(store, tmp_path):
+    activate(store, add(store, tmp_path), gate=Gate())
+    with pytest.raises(UsageError, match="active, outside of >=2"):
+        pin(store, "acme/refusal", ">=2")
+    assert pin(store, "acme/refusal", "~=1.0").changed
+    assert not pin(store, "acme/refusal", "~=1.0").changed
+
+
+def test_collecting_keeps_what_is_needed(store, tmp_path):
+    digests = {}
+    for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"):
+        digests[version] = add(store, tmp_path, version=version)
+        activate(store, digests[version], gate=Gate())
+    add(store, tmp_path, version="0.9.0")
+    add(store, tmp_path, version="1.5.0")
+    pin(store, "acme/refusal", ">=1.4")
+    (store.patches / ".new-1-dead").mkdir()
+    plan = collect(store, keep=2, dry_run=True)
+    assert {e.version for e in plan.patches} == {"0.9.0", "1.0.0", "1.1.0", "1.2.0"}
+    assert len(list(store.patches.iterdir())) == 8
+    done = collect(store, keep=2)
+    assert (set(done.patches), len(done.leftovers)) == (set(plan.patches), 1)
+    assert {e.version for e in state(store).installed} == {"1.3.0", "1.4.0", "1.5.0"}
+    assert {p.name for p in store.patches.iterdir()} == {store.folder(e.digest).name for e in state(store).installed}
+    rollback(store)
+    assert active(state(store)) == [["acme/refusal 1.3.0"]]
+    with pytest.raises(UsageError, match="no longer in the store"):
+        rollback(store)
+    assert collect(store).patches == ()
+    with pytest.raises(UsageError, match="cannot keep 0"):
+        collect(store, keep=0)
+
+
+def test_names_ranges_and_digests_mean_one_patch(store, tmp_path):
+    digests = {v: add(store, tmp_path, version=v) for v in ("1.0.0", "1.1.0", "1.2.0-rc.1")}
+    assert pick(state(store), "acme/refusal").version == "1.1.0"
+    assert pick(state(store), "acme/refusal@<1.1").version == "1.0.0"
+    assert pick(state(store), "acme/refusal@1.2.0-rc.1").version == "1.2.0-rc.1"
+    activate(store, digests["1.0.0"], gate=Gate())
+    assert pick(state(store), "acme/refusal").version == "1.0.0"
+    assert pick(state(store), "acme/refusal@*").version == "1.1.0"
+    assert pick(state(store), digests["1.1.0"][:12]).version == "1.1.0"
+    for text in ("acme/refusal@>2", "acme/nothing", "f" * 64, "Not A Name", "acme/refusal@1.0.0.0"):
+        with pytest.raises(UsageError):
+            pick(state(store), text)
+    assert max(parse_version(v) for v in digests) == parse_version("1.2.0-rc.1")
+
+
+def test_a_full_disk_is_one_clear_error(store, tmp_path, monkeypatch):
+    from llmpatch.errors import LlmpatchError
+
+    digest = add(store, tmp_path)
+    before = load(store)
+
+    def full(handle, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(LlmpatchError, match="No space left"):
+        activate(store, digest, skip_gate=True)
+    monkeypatch.undo()
+    assert load(store) == before
+    activate(store, digest, skip_gate=True)
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
