@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     "--prompts", "files", multiple=True, type=click.Path(path_type=Path),
     help="Your own JSON Lines in the suite's place: `prompt`, and `kind` harmful, borderline or everyday. Repeatable.",
 )  # fmt: skip
+@click.option(
+    "--attacks", help="Of the suite `attacks`: which, as none,base64,gcg@24x24 (docs/attacks.md). Default: all."
+)
+@click.option(
+    "--attacker", help="Of the suite `attacks`: a model that rewrites requests, a base or endpoint:MODEL@URL."
+)
 @click.option("--reference", type=click.Path(path_type=Path), help="Recorded answers of the safer model (JSON Lines).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
 @click.option(
@@ -39,6 +45,8 @@ def command(
     revision: str | None,
     suite: str,
     files: tuple[Path, ...],
+    attacks: str | None,
+    attacker: str | None,
     reference: Path | None,
     limit: int | None,
     max_new_tokens: int,
@@ -69,6 +77,8 @@ def command(
         _systems(opened, reference),
         suite=suite,
         prompts=files,
+        attacks=attacks.split(",") if attacks else (),
+        attacker=attacker,
         limit=limit,
         max_new_tokens=max_new_tokens,
         store=run,

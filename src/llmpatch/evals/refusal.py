@@ -79,12 +79,32 @@ def evaluate_refusal(
     progress = progress or Silent()
     decoding = DecodingSection(max_new_tokens=max_new_tokens)
     table = _score_all(base, systems, sets, judges, decoding, store, progress)
+    found = head(base, systems, judges, decoding, suite=suite, limit=limit)
+    return assemble(found, sets, table, judges, prices(base, systems, _short_prompts(sets), corpus, progress))
+
+
+def assemble(
+    top: dict[str, Any],
+    sets: Sequence[PromptSet],
+    table: dict[str, dict[str, Scores]],
+    judges: Sequence[Judge],
+    price: dict[str, Any],
+) -> dict[str, Any]:
+    """Evidence out of scores, laid out as in the module docstring.
+
+    Args:
+        top: The head, see :func:`llmpatch.evals.common.head`.
+        sets: What was asked.
+        table: Scores by set and system, those of ``M`` in each.
+        judges: Those that scored, a refusal judge among them.
+        price: By system.
+    """
     lead = next(j.name for j in judges if j.measures == "refusal")
     evidence: dict[str, Any] = {
-        **head(base, systems, judges, decoding, suite=suite, limit=limit),
+        **top,
         "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
         "kinds": _by_kind(sets, table),
-        "price": prices(base, systems, _short_prompts(sets), corpus, progress),
+        "price": price,
         "closed": _closed(table, sets, lead),
         "examples": examples(sets, table, lead),
     }

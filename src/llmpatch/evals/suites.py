@@ -61,6 +61,10 @@ class SetFile:
 
 
 SUITES: dict[str, tuple[SetFile, ...]] = {
+    "attacks": (
+        SetFile("harmbench_standard", "HarmBench standard", "harmful", "prompts/harmbench_standard_test.jsonl"),
+        SetFile("jailbreakbench", "JailbreakBench harmful", "harmful", "prompts/jailbreakbench_test.jsonl"),
+    ),
     "refusal": (
         SetFile("harmbench_standard", "HarmBench standard", "harmful", "prompts/harmbench_standard_test.jsonl"),
         SetFile("harmbench_extra", "HarmBench, further", "harmful", "prompts/harmbench_extra_test.jsonl"),
@@ -124,6 +128,8 @@ def evaluate(
     *,
     suite: str = "refusal",
     prompts: Sequence[Path] = (),
+    attacks: Sequence[str] = (),
+    attacker: str | None = None,
     judges: Sequence[Judge] | None = None,
     limit: int | None = None,
     max_new_tokens: int = 48,
@@ -138,6 +144,8 @@ def evaluate(
         systems: ``M`` and those to compare with it (see :class:`llmpatch.evals.System`).
         suite: A key of ``SUITES``.
         prompts: Files that take the suite's place.
+        attacks: For the suite ``attacks``: which, by name; none means all.
+        attacker: For the suite ``attacks``: a model that rewrites requests, by name.
         judges: Refusal and harm judges, the leading one of each measure first; by default the built-in four.
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer.
@@ -155,6 +163,16 @@ def evaluate(
     from llmpatch.evals.refusal import evaluate_refusal
     from llmpatch.judges import open_judge
 
+    if suite == "attacks":
+        from llmpatch.evals.attacks import attack_suite
+
+        return attack_suite(
+            base, systems, attacks=attacks, attacker=attacker, prompts=prompts, limit=limit, store=store, data=data,
+            judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
+            max_new_tokens=max_new_tokens or 48, progress=progress,
+        )  # fmt: skip
+    if attacks or attacker:
+        raise UsageError(f"suite {suite!r} attacks nothing", hint='use suite "attacks", or leave attacks out')
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
     corpus = data / CORPUS
     text = read_bytes(corpus, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if corpus.is_file() else ""

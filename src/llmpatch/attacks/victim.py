@@ -1,0 +1,59 @@
+"""The model under attack, as an attacker sees it: it answers, and with its weights at hand it gives gradients.
+
+    victim = Victim(base, prefix=rows)
+    victim.answers(["Hello!"])[0].text
+
+The prefix is part of it: an adaptive attack is made against the patched model, not against the base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.answers import Answer
+from llmpatch.bases import Base
+from llmpatch.recipe import DecodingSection
+from llmpatch.references.local import TransformersReference
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """A system that an adaptive attack may use.
+
+    Attributes:
+        base: The model.
+        prefix: The patch's rows [n, hidden_size], or ``None``.
+        system: A system message instead of the template's own.
+        decoding: How it is sampled when it is asked.
+    """
+
+    base: Base
+    prefix: torch.Tensor | None = None
+    system: str | None = None
+    decoding: DecodingSection = field(default_factory=DecodingSection)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything its answers and gradients depend on."""
+        digest = None
+        if self.prefix is not None:
+            rows = self.prefix.detach().float().contiguous().cpu().numpy().astype("<f4")
+            digest = hashlib.sha256(f"{rows.shape}".encode() + rows.tobytes()).hexdigest()
+        return TransformersReference(self.base, self.decoding, self.system).identity() | {"prefix": digest}
+
+    def answers(self, prompts: Sequence[str]) -> list[Answer]:
+        """One answer per prompt, in order.
+
+        Raises:
+            UsageError: a prompt that does not fit the context.
+        """
+        from llmpatch.generation import generate
+
+        options: dict[str, Any] = {"decoding": self.decoding, "prefix": self.prefix, "system": self.system}
+        found = dict(generate(self.base, prompts, **options)) if prompts else {}
+        return [found[index][0] for index in range(len(prompts))]
