@@ -12,6 +12,7 @@ import pytest
 
 from llmpatch.artifact import Patch, adapter_config, parse_patch
 from llmpatch.errors import LlmpatchError
+from mutantkit import mutate
 from patchkit import contents, forge, seal
 
 GOOD = contents()
@@ -23,35 +24,6 @@ KEYS = {
     "README.md": "card",
     "evidence.json": "evidence",
 }
-SPLICES = [b"0", b"9", b"-", b"{", b"]", b'"', b",", b"\\", b"\x00", b"\xff", b" ", b"e99"]
-
-
-def mutate(data: bytes, chance: random.Random) -> bytes:
-    """One or a few random changes: bits, bytes, digits, brackets, cuts, copies, zeros."""
-    made = bytearray(data)
-    for _ in range(chance.choice([1, 1, 1, 2, 5])):
-        at = chance.randrange(len(made) + 1) if made else 0
-        if chance.random() < 0.3:
-            at = min(at, chance.randrange(200))  # headers are at the front
-        span = chance.choice([1, 2, 8, 64])
-        kind = chance.randrange(8)
-        if kind == 0 and at < len(made):
-            made[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            del made[at : at + span]
-        elif kind == 2:
-            made[at:at] = chance.randbytes(span)
-        elif kind == 3:
-            del made[at:]
-        elif kind == 4:
-            made[at:at] = made[at : at + span]
-        elif kind == 5:
-            made[at : at + span] = bytes(len(made[at : at + span]))
-        elif kind == 6:
-            made[at : at + 1] = chance.choice(SPLICES)
-        elif at < len(made) and chr(made[at]).isdigit():
-            made[at] = chance.choice(b"0123456789")
-    return bytes(made)
 
 
 def attempt(files: dict[str, bytes]) -> Patch | None:

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 
 from llmpatch.artifact.archive import pack_members
 from llmpatch.artifact.bundle import Patch, parse_patch
-from llmpatch.artifact.layout import ARCHIVE_SUFFIX, DAMAGED, MAX_SIGNATURE_BYTES, SIGNATURE_FILE, Contents
+from llmpatch.artifact.layout import (
+    ARCHIVE_SUFFIX,
+    DAMAGED,
+    LIMITS,
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE_FILE,
+    Contents,
+)
 from llmpatch.artifact.reading import read_contents
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, TrustError, UsageError
@@ -82,6 +89,9 @@ def verify_contents(contents: Contents, path: Path, trust: Trust, *, beside: Pat
         raise IntegrityError(
             f"{path} holds {contents.strangers[0]}, which no signature covers", hint="move it out of the folder"
         )
+    if set(contents.files) != set(LIMITS):
+        names = ", ".join(shown(name) for name in sorted(set(contents.files) ^ set(LIMITS))[:3])
+        raise IntegrityError(f"{path}: missing or foreign files: {names}", hint=DAMAGED)
     if contents.signature is None:
         raise TrustError(
             f"{path} is not signed", hint="ask its vendor for a signed one; `llmpatch sign` signs your own"
