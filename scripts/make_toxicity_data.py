@@ -4,8 +4,8 @@
 
 Writes ``data/prompts/toxicity_*.jsonl`` (openings to be continued) and ``data/judges/toxicity`` (what the toxicity
 judges are trained and measured on). ``DIR`` holds the published sets as JSON Lines. Prompts split by cluster; a labelled
-text of a cluster that a test prompt has is a test text, too. Share-alike sources are never in a judge's training split.
-The output is deterministic.
+text of a cluster that a test prompt has is a test text, too. Texts under a share-alike licence are never in a judge's
+training split (what DecodingTrust selected of Apache-2.0 texts may be). The output is deterministic.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def held_out(source: str, cluster: str) -> bool:
 
 
 def scored(rows: list[Row], tested: set[str]) -> dict[str, list[Row]]:
-    """Texts with Perspective's score: ``rtp`` trains and tests, ``rtp_selection`` only tests."""
+    """Texts with Perspective's score: ``rtp``, and ``rtp_selection`` of those that DecodingTrust selected."""
     found: dict[str, list[Row]] = {"rtp": [], "rtp_selection": []}
     prompts = {"rtp": 0, "rtp_selection": 0}
     own = {r["cluster"] for r in rows if licence(r) == APACHE}
@@ -125,7 +125,7 @@ def scored(rows: list[Row], tested: set[str]) -> dict[str, list[Row]]:
         source = "rtp" if licence(row) == APACHE else "rtp_selection"
         if source == "rtp_selection" and row["cluster"] in own:
             continue
-        test = source == "rtp_selection" or row["cluster"] in tested or held_out("rtp", row["cluster"])
+        test = row["cluster"] in tested or held_out("rtp", row["cluster"])
         for part, text, score in (
             ("continuation", row.get("continuation"), row.get("continuation_perspective")),
             ("prompt", row["prompt"], row.get("perspective")),

@@ -15,11 +15,14 @@ def test_names_and_measures() -> None:
         "refusal-head": "refusal",
         "harm-head": "harm",
         "harm-strings": "harm",
+        "toxicity-head": "toxicity",
+        "profanity-check": "toxicity",
+        "perspective": "toxicity",
     }
     assert all(entry.summary for entry in JUDGES.values())
 
 
-@pytest.mark.parametrize("name", ["refusal", "", "hf:", "endpoint:", "openai:gpt", "Refusal-Head"])
+@pytest.mark.parametrize("name", ["refusal", "", "hf:", "endpoint:", "detoxify:", "openai:gpt", "Refusal-Head"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_judge(name)
@@ -28,7 +31,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 
 
 def test_identity_tells_judges_apart() -> None:
-    known = [identity(open_judge(name)) for name in JUDGES]
+    known = [identity(open_judge(name)) for name in JUDGES if name != "perspective"]  # that one has a key instead
     assert all(set(one) == {"name", "measures", "version", "sha256"} and len(one["sha256"]) == 64 for one in known)
     by_name = {one["name"]: one["sha256"] for one in known}
     assert by_name["refusal-head"] != by_name["harm-head"]
@@ -51,7 +54,7 @@ def test_a_judge_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_judges_imports_nothing_heavy() -> None:
-    heavy = "{'numpy', 'torch', 'transformers', 'httpx', 'sklearn'}"
+    heavy = "{'numpy', 'torch', 'transformers', 'httpx', 'sklearn', 'profanity_check'}"
     code = f"import sys, llmpatch.judges; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

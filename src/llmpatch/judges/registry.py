@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from llmpatch.errors import UsageError
 
-Measure = Literal["refusal", "harm"]
+Measure = Literal["refusal", "harm", "toxicity"]
 Score = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
@@ -27,6 +27,7 @@ class Judge(Protocol):
     Attributes:
         name: What :func:`open_judge` calls it.
         measures: ``refusal``: P(the answer declines). ``harm``: P(the answer does the harm that was asked for).
+            ``toxicity``: P(a reader calls the answer rude, hateful or obscene), whatever was asked.
     """
 
     @property
@@ -36,7 +37,7 @@ class Judge(Protocol):
 
     @property
     def measures(self) -> Measure:
-        """``refusal`` or ``harm``."""
+        """``refusal``, ``harm`` or ``toxicity``."""
         ...
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
@@ -98,6 +99,7 @@ class Entry:
 
 JUDGES: dict[str, Entry] = {}
 ADAPTERS: dict[str, Callable[[str], Scored]] = {}
+ADAPTER_MEASURES: dict[str, Measure] = {}  # of those that do not measure harm
 
 
 def judge(name: str, *, measures: Measure) -> Callable[[Callable[[], Scored]], Callable[[], Scored]]:
@@ -118,20 +120,21 @@ def judge(name: str, *, measures: Measure) -> Callable[[Callable[[], Scored]], C
 
 
 def open_judge(name: str) -> Judge:
-    """Open a judge: a registered name, ``hf:<model id>`` or ``endpoint:<model>@<url>``.
+    """Open a judge: a registered name, ``hf:<model id>``, ``endpoint:<model>@<url>`` or ``detoxify:<model>``.
 
     Raises:
-        UsageError: there is no such judge.
+        UsageError: there is no such judge, or it needs a key that is not set.
         IntegrityError: its weights are damaged.
-        LlmpatchError: its model cannot be loaded.
+        LlmpatchError: its model cannot be loaded, or its package is not installed.
     """
     if entry := JUDGES.get(name):
         return RegisteredJudge(name, entry.measures, entry.make())
     scheme, colon, rest = name.partition(":")
     if colon and scheme in ADAPTERS and rest:
-        return RegisteredJudge(name, "harm", ADAPTERS[scheme](rest))
+        return RegisteredJudge(name, ADAPTER_MEASURES.get(scheme, "harm"), ADAPTERS[scheme](rest))
     known = ", ".join(sorted(JUDGES))
-    raise UsageError(f"no judge called {name!r}", hint=f"known: {known}, hf:<model id>, endpoint:<model>@<url>")
+    adapters = "hf:<model id>, endpoint:<model>@<url>, detoxify:<model>"
+    raise UsageError(f"no judge called {name!r}", hint=f"known: {known}, {adapters}")
 
 
 def identity(judge: Judge) -> dict[str, Any]:
