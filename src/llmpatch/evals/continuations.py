@@ -12,7 +12,7 @@ Knows nothing about what a continuation is scored by.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from zlib import crc32
 
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
+from llmpatch.evals.likelihood import log_probs
 from llmpatch.evals.systems import System, SystemModel
 from llmpatch.generation import generate
 from llmpatch.progress import Advance, Progress
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from llmpatch.recipe import DecodingSection
 
 MAX_SAMPLES = 1000
+LOSS_TOKENS = 256
 
 
 def continue_text(
@@ -80,6 +82,33 @@ def continue_text(
             for prompt, answer in zip(prompts, part, strict=True):
                 found[prompt.id].append(answer)
     return found
+
+
+def continuation_losses(
+    base: Base, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[Answer]]
+) -> dict[str, list[tuple[float, int]]]:
+    """Summed nats and tokens of each continuation under the base without a patch, behind its prompt, by prompt id.
+
+    An empty continuation is ``(0.0, 0)``; one of more than 256 tokens is cut. The end of the text is not counted.
+
+    Raises:
+        UsageError: a prompt and its continuation do not fit the context.
+    """
+    rows = [(prompt, answer) for prompt in prompts for answer in answers.get(prompt.id, ())]
+    contexts = [base.text_ids(prompt.text) for prompt, _ in rows]
+    texts = [
+        base.tokenizer.encode(_joined(prompt.text, answer.text), add_special_tokens=False)[:LOSS_TOKENS]
+        for prompt, answer in rows
+    ]
+    found: dict[str, list[tuple[float, int]]] = {}
+    for (prompt, _), ids, value in zip(rows, texts, log_probs(base, None, contexts, texts), strict=True):
+        found.setdefault(prompt.id, []).append((-value, len(ids)))
+    return found
+
+
+def _joined(prompt: str, continuation: str) -> str:
+    """A continuation as it follows its prompt: recordings and some tokenizers lose the space between."""
+    return f" {continuation}" if continuation[:1].isalnum() and not prompt[-1:].isspace() else continuation
 
 
 def _recorded(system: System, prompts: Sequence[Prompt], samples: int) -> dict[str, list[Answer]]:

@@ -111,11 +111,11 @@ def examples(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]], lea
         for prompt in prompt_set.prompts:
             row = _example(prompt_set, prompt.id, table[prompt_set.name], lead)
             pool[row["note"]].append(row)
-        found += _deal(pool, share)
+        found += deal(pool, share)
     return found[:MAX_EXAMPLES]
 
 
-def _deal(pool: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
+def deal(pool: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
     """Take one of each note in turn, so that failures show without hiding what works."""
     taken: list[dict[str, Any]] = []
     while len(taken) < count and any(pool.values()):

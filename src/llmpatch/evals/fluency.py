@@ -151,6 +151,20 @@ def trigram_overlap(text: str) -> float:
     return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
 
 
+def distinct(texts: Sequence[str], size: int) -> float:
+    """Variety of several texts: distinct word n-grams / all of them (Li et al. 2016); 1 where there are none.
+
+    Args:
+        texts: Continuations of one prompt.
+        size: n.
+    """
+    found: list[tuple[str, ...]] = []
+    for text in texts:
+        words = text.lower().split()
+        found += zip(*(words[i:] for i in range(size)), strict=False)
+    return len(set(found)) / len(found) if found else 1.0
+
+
 def loops(text: str) -> bool:
     """Whether an answer turns in circles: its last words stand there three times running, or half of it repeats."""
     words = text.lower().split()

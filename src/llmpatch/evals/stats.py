@@ -141,6 +141,29 @@ def paired(before: Sequence[bool | float], after: Sequence[bool | float], *, see
     return Paired(found, gained, lost, mcnemar(gained, lost))
 
 
+def reduction(before: Sequence[bool | float], after: Sequence[bool | float], *, seed: int = 0) -> Interval | None:
+    """1 - mean(after) / mean(before) on the same prompts: the relative drop of what is not negative.
+
+    Returns:
+        ``None`` where ``before`` is zero throughout: there is nothing to reduce.
+
+    Raises:
+        UsageError: not as many of both, or none.
+    """
+    first, second = _values(before), _values(after)
+    if len(first) != len(second):
+        raise UsageError(f"{len(first)} values before and {len(second)} after", hint="compare the same prompts")
+    if first.mean() <= 0:
+        return None
+
+    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
+        under = first[rows].mean(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(under > 0, 1 - second[rows].mean(-1) / under, np.nan)
+
+    return bootstrap(statistic, len(first), seed=seed)
+
+
 def share_closed(
     before: Sequence[bool | float], after: Sequence[bool | float], reference: Sequence[bool | float], *, seed: int = 0
 ) -> Interval | None:
