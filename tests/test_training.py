@@ -213,28 +213,3 @@ def test_balance_makes_two_groups_of_words_equally_likely_after_harmful_prompts(
 
     before = imbalance(rows)
     assert imbalance(train(tiny, data, rows, section, seed=0, balance=balance).rows) < 0.5 * before
-
-
-def test_a_polish_starts_from_the_best_prefix_and_changes_no_earlier_step(tiny, tmp_path):
-    scores = iter([0.9, 0.1, 0.0, 0.2])
-    seen = []
-
-    def validate(rows):
-        seen.append(rows.clone())
-        return {"score": next(scores)}
-
-    section = settings(sft=4, dpo=2, dpo_changes={"reference": "none"})
-    first = train(tiny, make_data(), start(), section, seed=0, validate=validate, run=tmp_path)
-    assert first.best_at == "SFT step 4"
-    polish = StageSection(steps=2, learning_rate=1e-9, answer_tokens=8, batch_size=4)
-    polished = section.model_copy(update={"polish": polish})
-    result = train(tiny, make_data(), start(), polished, seed=0, validate=validate, run=tmp_path)
-    assert [h["stage"] for h in result.history if "loss" in h] == ["SFT"] * 4 + ["DPO"] * 2 + ["polish"] * 2
-    assert len(seen) == 3  # the trained stages were not trained again
-    assert result.best_at == "polish step 2"
-    assert torch.allclose(result.rows, first.rows, atol=1e-6)
-    again = train(tiny, make_data(), start(), polished, seed=0, validate=validate, run=tmp_path)
-    assert torch.equal(again.rows, result.rows)
-    other = section.model_copy(update={"polish": polish.model_copy(update={"learning_rate": 0.5})})
-    fresh = train(tiny, make_data(), start(), other, seed=0, run=tmp_path)
-    assert not torch.allclose(fresh.rows, result.rows, atol=1e-3)

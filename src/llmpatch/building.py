@@ -245,11 +245,10 @@ def recipe_files(recipe: Recipe) -> list[str]:
 def method(recipe: Recipe) -> str:
     """One sentence on how the prefix was trained."""
     t, p = recipe.training, recipe.prefix
-    polish = f"polish {t.polish.steps} steps at {t.polish.learning_rate:g}; " if t.polish else ""
     return (
         f"{p.tokens} virtual tokens from {p.init} init; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
         f"{t.sft.learning_rate:g}; DPO {t.dpo.steps} steps of {t.dpo.batch_size} at {t.dpo.learning_rate:g}, beta "
-        f"{t.dpo.beta:g}, reference {t.dpo.reference}; {polish}KL to the base {t.kl_weight:g}"
+        f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}"
     )
 
 

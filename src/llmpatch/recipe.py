@@ -153,13 +153,11 @@ class TrainingSection(_Section):
     ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
     same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
     ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
-    ``patience`` validations without a better one, and the best prefix is kept. ``polish`` is a last, short SFT on whole
-    answers, so that DPO may look at their beginnings only: it starts from the best prefix, and its own best is kept.
+    ``patience`` validations without a better one, and the best prefix is kept.
     """
 
     sft: StageSection = StageSection(steps=300, learning_rate=0.01)
     dpo: DPOSection = DPOSection(steps=100, learning_rate=0.003)
-    polish: StageSection | None = None
     mix: MixSection = MixSection()
     kl_weight: Annotated[float, Field(ge=0)] = 1.0
     benign_nll_weight: Annotated[float, Field(ge=0)] = 0.0

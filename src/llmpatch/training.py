@@ -1,4 +1,4 @@
-"""Training of the prefix: SFT on what should be said, then DPO against what was said, then a polish of whole answers.
+"""Training of the prefix: SFT on what should be said, then DPO against what was said. The model stays frozen.
 
     result = train(base, TrainingSet(head, examples), rows, recipe.training, seed=0, run=Path("runs/refusal"))
     result.rows                                    # [n, hidden_size], the best by validation
@@ -271,13 +271,10 @@ class Trainer:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self, state: State, save: Callable[[State], None]) -> TrainingResult:
-        """Train from ``state`` to the end of all stages, calling ``save`` at checkpoints, on Ctrl-C and at the end."""
-        polish = (self.section.polish,) if self.section.polish else ()
-        stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo, *polish)
+        """Train from ``state`` to the end of both stages, calling ``save`` at checkpoints, on Ctrl-C and at the end."""
+        stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo)
         try:
             while state.stage < len(stages):
-                if state.stage == 2 and not state.step:
-                    state.rows, state.best_score = (state.best if self.validate else state.rows).clone(), float("-inf")
                 self._stage(state, stages[state.stage], save)
                 if state.stage == 0:
                     state.after_sft = state.best.clone() if self.validate else state.rows.clone()
@@ -292,7 +289,7 @@ class Trainer:
         return TrainingResult(state.best if self.validate else state.rows, state.best_at, state.seconds, state.history)
 
     def _stage(self, state: State, stage: StageSection, save: Callable[[State], None]) -> None:
-        name = ("SFT", "DPO", "polish")[state.stage]
+        name = ("SFT", "DPO")[state.stage]
         if not stage.steps or state.step >= stage.steps:
             return
         if state.stage == 1:
@@ -398,11 +395,8 @@ def train(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
         run=run, balance=balance,
     )  # fmt: skip
-    # Without the polish, which comes last: a trained run is polished, or polished otherwise, without training it again.
-    plain = section.model_dump(mode="json", exclude={"polish"})
-    settings: list[Any] = [plain, seed, list(rows.shape), rows.sum().item()]
+    settings: list[Any] = [section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()]
     identity = digest_json([data.digest(), *settings, *([asdict(balance)] if balance else [])])
-    identity += ":" + (digest_json(section.polish.model_dump(mode="json")) if section.polish else "")
     path = run / "training.safetensors" if run else None
     state = _resume(path, identity) if path and path.exists() else None
     if state is None:
@@ -439,12 +433,9 @@ def _resume(path: Path, identity: str) -> State | None:
     try:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        plain = json.loads(metadata["state"])
-        trained, _, polish = metadata["identity"].partition(":")
-        wanted, _, wanted_polish = identity.partition(":")
-        begun = plain["stage"] > 2 or (plain["stage"] == 2 and plain["step"] > 0)
-        if trained != wanted or (begun and polish != wanted_polish):
+        if metadata["identity"] != identity:
             return None
+        plain = json.loads(metadata["state"])
         plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
         tensors: dict[str, Any] = load(data)
         return State(**tensors, **plain)

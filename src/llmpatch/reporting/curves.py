@@ -70,9 +70,6 @@ def read_history(rows: Sequence[Mapping[str, Any]]) -> Curves:
         values = tuple((float(step), float(found[key])) for step, found in checks if key in found)
         if values and all(math.isfinite(value) for _, value in values):
             validation.append(Line(label, style, values))
-    last = [(offsets["polish"] + int(row["step"]), row["validation"]) for row in rows
-            if row["stage"] == "polish" and "validation" in row]  # fmt: skip
-    checks = last or checks  # a polish starts from the best so far, and its own best is kept
     best = max(checks, key=lambda check: float(check[1]["score"]))[0] if checks and "score" in checks[0][1] else 0
     return Curves(tuple(losses), tuple(validation), tuple(offsets.items()), total, best)
 
