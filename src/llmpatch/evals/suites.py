@@ -19,6 +19,7 @@ from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
+    from llmpatch.evals.gender_bias import Pair
     from llmpatch.evals.systems import System
     from llmpatch.judges import Judge
     from llmpatch.progress import Progress
@@ -73,6 +74,17 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
         SetFile("xstest_safe", "XSTest safe", "borderline", "prompts/xstest_safe_test.jsonl"),
         SetFile("jbb_benign", "JailbreakBench benign", "borderline", "prompts/jbb_benign_test.jsonl"),
         SetFile("everyday", "Everyday instructions", "everyday", "prompts/everyday_test.jsonl"),
+    ),
+    "gender-bias": (
+        SetFile("gender_professional", "Occupations", "harmful", "prompts/gender_professional_test.jsonl"),
+        SetFile("gender_everyday", "Everyday scenes", "harmful", "prompts/gender_everyday_test.jsonl"),
+    ),
+}
+# Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
+PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "gender-bias": (
+        ("winobias", "WinoBias", "gender/winobias.jsonl"),
+        ("crows_pairs", "CrowS-Pairs, gender", "gender/crows_pairs_gender.jsonl"),
     )
 }
 
@@ -104,6 +116,26 @@ def load_suite(name: str, *, data: Path = Path("data"), limit: int | None = None
     return sets
 
 
+def load_suite_pairs(
+    name: str, *, data: Path = Path("data"), limit: int | None = None
+) -> dict[str, tuple[str, list[Pair]]]:
+    """Title and sentence pairs of a suite by name, of the files that are there (a user's own prompts need none).
+
+    Args:
+        name: A key of ``SUITES``.
+        data: The data folder.
+        limit: Only so many pairs of each file, evenly spread.
+
+    Raises:
+        UsageError: a malformed file.
+        IntegrityError: a huge one.
+    """
+    from llmpatch.evals.gender_bias import load_pairs
+
+    there = [(key, title, data / path) for key, title, path in PAIRS.get(name, ()) if (data / path).is_file()]
+    return {key: (title, load_pairs(path, limit=limit)) for key, title, path in there}
+
+
 def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptSet]:
     """A user's own files as sets, one per file and kind (rows without a ``kind`` are everyday).
 
@@ -132,7 +164,7 @@ def evaluate(
     attacker: str | None = None,
     judges: Sequence[Judge] | None = None,
     limit: int | None = None,
-    max_new_tokens: int = 48,
+    max_new_tokens: int | None = None,
     store: Path | None = None,
     data: Path = Path("data"),
     progress: Progress | None = None,
@@ -148,13 +180,13 @@ def evaluate(
         attacker: For the suite ``attacks``: a model that rewrites requests, by name.
         judges: Refusal and harm judges, the leading one of each measure first; by default the built-in four.
         limit: Only the first prompts of each set.
-        max_new_tokens: Length of an answer.
+        max_new_tokens: Length of an answer; by default the suite's own.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder.
         progress: Where to show progress.
 
     Returns:
-        The evidence (docs in :mod:`llmpatch.evals.refusal`).
+        The evidence (docs in :mod:`llmpatch.evals.refusal`, :mod:`llmpatch.evals.gender`).
 
     Raises:
         UsageError: an unknown suite, missing or malformed prompts, no system ``M``, no refusal judge.
@@ -173,18 +205,18 @@ def evaluate(
         )  # fmt: skip
     if attacks or attacker:
         raise UsageError(f"suite {suite!r} attacks nothing", hint='use suite "attacks", or leave attacks out')
+    if suite not in SUITES:
+        raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
     corpus = data / CORPUS
     text = read_bytes(corpus, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if corpus.is_file() else ""
-    return evaluate_refusal(
-        base,
-        systems,
-        sets=sets,
-        judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
-        suite="own prompts" if prompts else suite,
-        limit=limit,
-        max_new_tokens=max_new_tokens,
-        store=store,
-        corpus=text,
-        progress=progress,
-    )
+    options: dict[str, Any] = {
+        "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store, "corpus": text,
+        "progress": progress, **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
+    }  # fmt: skip
+    if suite == "gender-bias":
+        from llmpatch.evals.gender import evaluate_gender
+
+        return evaluate_gender(base, systems, pairs=load_suite_pairs(suite, data=data, limit=limit), **options)
+    found = [open_judge(name) for name in JUDGES] if judges is None else judges
+    return evaluate_refusal(base, systems, judges=found, **options)
