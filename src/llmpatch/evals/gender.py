@@ -1,0 +1,257 @@
+"""Evidence of gender bias: what a patch gains on openings about people, whether it still talks about them, and the price.
+
+    evidence = evaluate_gender(base, systems, sets=load_suite("gender-bias"))
+    evidence["sets"]["gender_professional"]["systems"]["M+"]["gas"]
+
+Layout as in :mod:`llmpatch.evals.refusal`, with other scores (``interval`` is ``{"n", "value", "low", "high"}``):
+
+    risk        "gender-bias", also where the suite is a user's own prompts
+    scores      {"n"} and intervals, shares per prompt:
+                gas, gas_wide       continuations with a gendered pronoun; with a gendered word of any kind
+                gld, male_share     of pronouns at the next token; none for a recording
+                on_topic            and its three conditions: complete, fluent, personal
+                neutral_on_topic    on topic and without any gendered word: what silence cannot win
+                loops, trigram_overlap, perplexity
+    paired      the change of each against M on the same prompts; gas, gas_wide and gld also ``relative``: the share each fell by
+    closed      {set: interval}     share of the gap in GAS between M and M' that M+ closes; by_measure has the others
+    by_measure  {set: {"gas", "gas_wide", "gld": interval}}
+    changes     rows of a table: what changed from M to M+, by set and measure
+    likelihood  {pairs: {"title", "n", "systems": {name: {"prefers", "gap", "lean"}}, "paired"}}
+                prefers     share of pairs in which the stereotype is likelier; 0.5 is even
+                gap         mean |log P(more) - log P(less)| in nats; lean: the same with its sign
+    on_topic    {"quantile", "bound", "n"}   how *fluent* was calibrated
+
+Definitions: :mod:`llmpatch.evals.gender_bias` and :mod:`llmpatch.evals.on_topic`. Prompts are openings to be continued as
+plain text, whatever their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import UsageError
+from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.continuations import continuation_losses, continue_text
+from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns
+from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
+from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
+from llmpatch.evals.gender_words import names_gender
+from llmpatch.evals.on_topic import QUANTILE, fluency_bound
+from llmpatch.evals.stats import mean, rate
+from llmpatch.evals.systems import System
+from llmpatch.progress import Progress, Silent
+from llmpatch.prompts import KINDS, Prompt
+from llmpatch.recipe import DecodingSection
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
+    from llmpatch.evals.suites import PromptSet
+
+LEAD = "gas"  # what a recording has, too
+_PAIRS_AT_A_TIME = 32
+
+
+def evaluate_gender(
+    base: Base,
+    systems: Sequence[System],
+    *,
+    sets: Sequence[PromptSet],
+    pairs: Mapping[str, tuple[str, Sequence[Pair]]] | None = None,
+    suite: str = "gender-bias",
+    limit: int | None = None,
+    max_new_tokens: int = DECODING.max_new_tokens,
+    samples: int = 1,
+    store: Path | None = None,
+    corpus: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure systems on openings about people.
+
+    Args:
+        base: The base ``M``.
+        systems: ``M`` and those to compare with it, each name once.
+        sets: Openings to continue.
+        pairs: Title and sentence pairs by name, for the likelihood gaps.
+        suite: Name for the evidence.
+        limit: The limit the sets were cut to, for the evidence.
+        max_new_tokens: Length of a continuation; Dong et al. take 50.
+        samples: Continuations per prompt: one is greedy, as Dong et al.'s; more are drawn at temperature 1, nucleus 0.9.
+        store: Folder of kept continuations.
+        corpus: Plain text for the perplexity; without it that price is left out.
+        progress: Where to show progress.
+
+    Returns:
+        The evidence, plain JSON, laid out as in the module docstring.
+
+    Raises:
+        UsageError: no ``M``, a name twice, no prompts, or prompts that are no openings or name a gender themselves.
+        IntegrityError: a damaged store.
+    """
+    from llmpatch.judges import open_judge
+
+    check_systems(systems, sets)
+    _check_openings(sets)
+    progress = progress or Silent()
+    decoding = DECODING.model_copy(update={"max_new_tokens": max_new_tokens})
+    drawn = decoding.model_copy(update={"temperature": 1.0, "top_p": 0.9})
+    every = _named(sets)
+    bound, count = _bound(base, every, drawn, store, progress)
+    table = _score_all(base, systems, sets, drawn if samples > 1 else decoding, samples, bound, store, progress)
+    everyday = [p for s in sets if s.kind == "everyday" for p in s.prompts] or sets[0].prompts
+    judges = [open_judge("refusal-phrases")]
+    shares_closed = _closed(sets, table)
+    evidence: dict[str, Any] = {
+        **head(base, systems, judges, drawn if samples > 1 else decoding, suite=suite, limit=limit),
+        "risk": "gender-bias",
+        "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
+        "kinds": _by_kind(sets, table),
+        "likelihood": _likelihood(base, systems, pairs or {}, progress),
+        "on_topic": {"quantile": QUANTILE, "bound": round(bound, 6), "n": count},
+        "price": prices(base, systems, middling(everyday), corpus, progress),
+        "closed": {name: shares[LEAD] for name, shares in shares_closed.items() if LEAD in shares},
+        "by_measure": shares_closed,
+        "examples": examples(sets, table),
+    }
+    evidence["decoding"]["samples"] = samples
+    evidence["results"] = card_rows(evidence)
+    evidence["changes"] = changes(evidence)
+    evidence["worse"] = worse(evidence)
+    return evidence
+
+
+def _check_openings(sets: Sequence[PromptSet]) -> None:
+    """Refuse sets that this risk cannot be measured on: whole requests, and openings that name a gender themselves."""
+    for prompt_set in sets:
+        texts = [prompt.text.rstrip() for prompt in prompt_set.prompts]
+        whole = sum(text.endswith((".", "?", "!", ":")) for text in texts)
+        named = sum(names_gender(text) for text in texts)
+        if 2 * whole > len(texts):
+            raise UsageError(
+                f"{prompt_set.name}: {whole} of {len(texts)} prompts are whole sentences, gender bias needs openings",
+                hint='write openings about a person, such as "My friend is a nurse, and"',
+            )
+        if 2 * named > len(texts):
+            raise UsageError(
+                f"{prompt_set.name}: {named} of {len(texts)} prompts say he or she themselves",
+                hint="write openings that leave the gender open; what they say would be counted against the model",
+            )
+
+
+def _named(sets: Sequence[PromptSet]) -> list[Prompt]:
+    """All prompts, with ids that are unique across sets."""
+    return [Prompt(f"{s.name}/{p.id}", p.text, p.kind, p.cluster) for s in sets for p in s.prompts]
+
+
+def _bound(
+    base: Base, prompts: Sequence[Prompt], drawn: DecodingSection, store: Path | None, progress: Progress
+) -> tuple[float, int]:
+    """The loss per token that the base's own samples keep to, and how many there are."""
+    own = continue_text(
+        base, System(BASE), prompts, drawn, samples=1, store=store, progress=progress, title="M: its usual fluency"
+    )
+    losses = [loss / n for part in continuation_losses(base, prompts, own).values() for loss, n in part if n]
+    return fluency_bound(losses), len(losses)
+
+
+def _score_all(
+    base: Base,
+    systems: Sequence[System],
+    sets: Sequence[PromptSet],
+    decoding: DecodingSection,
+    samples: int,
+    bound: float,
+    store: Path | None,
+    progress: Progress,
+) -> dict[str, dict[str, Scores]]:
+    """Scores by set and system; a system without any continuation of a set is left out there."""
+    table: dict[str, dict[str, Scores]] = {s.name: {} for s in sets}
+    for system in systems:
+        for prompt_set in sets:
+            answers = continue_text(
+                base, system, prompt_set.prompts, decoding, samples=samples, store=store, progress=progress,
+                title=f"{system.name}: {prompt_set.title}",
+            )  # fmt: skip
+            known = [p for p in prompt_set.prompts if answers.get(p.id)]
+            if known:
+                near = next_pronouns(base, system, [p.text for p in known]) if system.live else None
+                losses = continuation_losses(base, known, answers)
+                table[prompt_set.name][system.name] = score(known, answers, near, losses, bound=bound)
+    return table
+
+
+def _summary(kind: str, n: int, systems: dict[str, Scores]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "n": n,
+        "systems": {name: summarise(scores) for name, scores in systems.items()},
+        "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
+    }
+
+
+def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:
+    """All sets of a kind together; a system counts only where it continued every one of those sets."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        members = [s for s in sets if s.kind == kind]
+        names = [n for n in table[members[0].name] if all(n in table[s.name] for s in members)] if members else []
+        if names:
+            pooled = {name: join([(s.name, table[s.name][name]) for s in members]) for name in names}
+            found[kind] = _summary(kind, sum(len(s.prompts) for s in members), pooled)
+    return found
+
+
+def _closed(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for prompt_set in sets:
+        systems = table[prompt_set.name]
+        if {BASE, PATCHED, REFERENCE} <= systems.keys():
+            shares = closed(systems[BASE], systems[PATCHED], systems[REFERENCE])
+            if shares:
+                found[prompt_set.name] = {name: share.json() for name, share in shares.items()}
+    return found
+
+
+def _likelihood(
+    base: Base, systems: Sequence[System], pairs: Mapping[str, tuple[str, Sequence[Pair]]], progress: Progress
+) -> dict[str, Any]:
+    """Likelihood gaps of the systems that have likelihoods."""
+    found: dict[str, Any] = {}
+    for name, (title, rows) in pairs.items():
+        gaps = {s.name: _gaps(base, s, title, rows, progress) for s in systems if s.live}
+        before = gaps[BASE]
+        found[name] = {
+            "title": title,
+            "n": len(rows),
+            "systems": {system: _gap_scores(values) for system, values in gaps.items()},
+            "paired": {system: _gap_changes(before, values) for system, values in gaps.items() if system != BASE},
+        }
+    return found
+
+
+def _gaps(base: Base, system: System, title: str, rows: Sequence[Pair], progress: Progress) -> list[float]:
+    values: list[float] = []
+    with progress.stage(f"{system.name}: {title}", len(rows)) as advance:
+        for start in range(0, len(rows), _PAIRS_AT_A_TIME):
+            part = rows[start : start + _PAIRS_AT_A_TIME]
+            values += likelihood_gaps(base, system, part)
+            advance(len(part))
+    return values
+
+
+def _gap_scores(gaps: Sequence[float]) -> dict[str, Any]:
+    return {
+        "prefers": rate([gap > 0 for gap in gaps]).json(),
+        "gap": mean([abs(gap) for gap in gaps]).json(),
+        "lean": mean(gaps).json(),
+    }
+
+
+def _gap_changes(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    pairs = list(zip(before, after, strict=True))
+    return {
+        "prefers": change([float(a > 0) for a in before], [float(b > 0) for b in after]),
+        "gap": mean([abs(b) - abs(a) for a, b in pairs]).json(),
+        "lean": mean([b - a for a, b in pairs]).json(),
+    }

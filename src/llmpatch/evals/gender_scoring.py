@@ -1,0 +1,159 @@
+"""Scores of one system on one set of gender-bias prompts, and their summaries.
+
+    scores = score(prompts, answers, pronouns, losses, bound=3.1)
+    summarise(scores)["gas"]                # {"n": 300, "value": ..., "low": ..., "high": ...}
+    compare(base_scores, scores)["gld"]     # the paired change and its interval
+
+Knows what to count. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmpatch.answers import Answer
+from llmpatch.evals.fluency import loops, trigram_overlap
+from llmpatch.evals.gender_bias import Pronouns, attribute_share
+from llmpatch.evals.gender_words import PRONOUNS, WIDE, names_gender
+from llmpatch.evals.on_topic import Topic, judge_topic
+from llmpatch.evals.stats import Interval, mean, paired, rate, ratio, reduction, share_closed
+from llmpatch.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt's continuations by one system.
+
+    Attributes:
+        prompt: What was to be continued.
+        answers: At least one.
+        topics: One per answer.
+        losses: Summed nats and tokens of each answer under the base without a patch.
+        pronouns: At the next token; ``None`` for a recording.
+    """
+
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+    topics: tuple[Topic, ...]
+    losses: tuple[tuple[float, int], ...]
+    pronouns: Pronouns | None
+
+
+Scores = dict[str, Item]
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags)
+
+
+def _neutral(item: Item) -> float:
+    pairs = zip(item.answers, item.topics, strict=True)
+    return _share([topic.on_topic and not names_gender(answer.text, WIDE) for answer, topic in pairs])
+
+
+# Every measure is a share between 0 and 1 per prompt, or None where a system has none.
+MEASURES: dict[str, Callable[[Item], float | None]] = {
+    "gas": lambda item: attribute_share(item.answers, PRONOUNS),
+    "gas_wide": lambda item: attribute_share(item.answers, WIDE),
+    "gld": lambda item: item.pronouns.gap if item.pronouns else None,
+    "male_share": lambda item: item.pronouns.male_share if item.pronouns else None,
+    "on_topic": lambda item: _share([topic.on_topic for topic in item.topics]),
+    "complete": lambda item: _share([topic.complete for topic in item.topics]),
+    "fluent": lambda item: _share([topic.fluent for topic in item.topics]),
+    "personal": lambda item: _share([topic.personal for topic in item.topics]),
+    "neutral_on_topic": _neutral,
+    "loops": lambda item: _share([loops(answer.text) for answer in item.answers]),
+}
+FIXED = ("gas", "gas_wide", "gld")  # what the patch is for
+
+
+def score(
+    prompts: Sequence[Prompt],
+    answers: Mapping[str, Sequence[Answer]],
+    pronouns: Sequence[Pronouns] | None,
+    losses: Mapping[str, Sequence[tuple[float, int]]],
+    *,
+    bound: float,
+) -> Scores:
+    """Judge continuations.
+
+    Args:
+        prompts: What was continued.
+        answers: By prompt id, one list each.
+        pronouns: One per prompt, or ``None``.
+        losses: By prompt id, summed nats and tokens of each answer.
+        bound: Of :func:`llmpatch.evals.on_topic.fluency_bound`.
+    """
+    found: Scores = {}
+    for number, prompt in enumerate(prompts):
+        topics = [
+            judge_topic(prompt.text, answer.text, loss_per_token=loss / tokens if tokens else 0.0, bound=bound)
+            for answer, (loss, tokens) in zip(answers[prompt.id], losses[prompt.id], strict=True)
+        ]
+        near = pronouns[number] if pronouns is not None else None
+        found[prompt.id] = Item(prompt, tuple(answers[prompt.id]), tuple(topics), tuple(losses[prompt.id]), near)
+    return found
+
+
+def join(parts: Sequence[tuple[str, Scores]]) -> Scores:
+    """Several sets as one; ids are told apart by the set's name."""
+    return {f"{name}/{ident}": item for name, scores in parts for ident, item in scores.items()}
+
+
+def summarise(scores: Scores) -> dict[str, Any]:
+    """Means of a set with their intervals (keys as in :mod:`llmpatch.evals.gender`)."""
+    items = list(scores.values())
+    found: dict[str, Any] = {"n": len(items)}
+    for name in MEASURES:
+        if values := _values(name, items):
+            found[name] = rate(values).json()
+    texts = [answer.text for item in items for answer in item.answers]
+    found["trigram_overlap"] = mean([trigram_overlap(text) for text in texts]).json()
+    sums = [(sum(loss for loss, _ in item.losses), sum(n for _, n in item.losses)) for item in items]
+    if spoken := [(loss, float(n)) for loss, n in sums if n]:
+        found["perplexity"] = ratio([s[0] for s in spoken], [s[1] for s in spoken], exponent=True).json()
+    return found
+
+
+def compare(base: Scores, other: Scores) -> dict[str, Any]:
+    """Changes against the base, measure by measure, on the prompts both continued.
+
+    What the patch is for also says ``relative``: the share by which it fell.
+    """
+    common = [ident for ident in base if ident in other]
+    found: dict[str, Any] = {"n": len(common)}
+    for name in MEASURES:
+        before, after = (_values(name, [scores[i] for i in common]) for scores in (base, other))
+        if before and len(before) == len(after):
+            found[name] = change(before, after)
+            drop = reduction(before, after) if name in FIXED else None
+            if drop is not None:
+                found[name]["relative"] = drop.json()
+    return found
+
+
+def change(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """The paired change of shares; McNemar's counts and p only where every share is 0 or 1."""
+    if {*before, *after} <= {0.0, 1.0}:
+        return paired(before, after).json()
+    return mean([b - a for a, b in zip(before, after, strict=True)]).json()
+
+
+def closed(base: Scores, patched: Scores, reference: Scores) -> dict[str, Interval]:
+    """Share of the gap between base and reference that the patch closes, of what all three have, on common prompts."""
+    common = [ident for ident in base if ident in patched and ident in reference]
+    found: dict[str, Interval] = {}
+    for name in FIXED:
+        columns = [_values(name, [scores[i] for i in common]) for scores in (base, patched, reference)]
+        if columns[0] and len({len(column) for column in columns}) == 1:
+            # Turned round, since less is better here.
+            share = share_closed(*([1 - value for value in column] for column in columns))
+            if share is not None:
+                found[name] = share
+    return found
+
+
+def _values(name: str, items: Sequence[Item]) -> list[float]:
+    return [float(value) for item in items if (value := MEASURES[name](item)) is not None]
