@@ -56,7 +56,6 @@ def main() -> None:
         judges=[open_judge(JUDGE)],
         limit=options.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-        price=False,
         store=options.run / "evals",
         progress=console(),
     )

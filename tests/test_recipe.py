@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,11 @@ def with_key(dotted, value):
 def test_shipped_recipes_are_valid_and_split_by_cluster(path):
     recipe = load_recipe(path)
     prompts = read_prompts(recipe)
-    test = {p["cluster"] for f in Path("data/prompts").glob("*_test.jsonl") for p in map(yaml.safe_load, f.open())}
+    test = {
+        p["cluster"]
+        for f in Path("data/prompts").glob("*_test.jsonl")
+        for p in map(json.loads, f.open(encoding="utf-8"))
+    }
     assert not test & {p.cluster for p in [*prompts.train, *prompts.validation]}
     assert plan(recipe)["train"]["harmful"] > 100
 

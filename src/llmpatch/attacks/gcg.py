@@ -207,7 +207,7 @@ class SuffixSearch:
             loss = torch.stack([self._forward(slot, embeds)[0] for slot in slots]).mean()
         slope = torch.autograd.grad(loss, embeds)[0][0]
         # One-hot times embedding table is the embedding, so its gradient is the slope times the table, in blocks.
-        scores = torch.cat([-(slope @ base.embed(part).T) for part in self._allowed.split(_CHUNK)], 1)
+        scores = torch.cat([-(slope @ base.embed(part).T) for part in self._allowed.split(_CHUNK)], 1)  # type: ignore[no-untyped-call]
         chosen = scores.topk(min(TOP_TOKENS, scores.shape[1])).indices.cpu()
         return self._allowed[chosen]
 
