@@ -29,10 +29,23 @@ if TYPE_CHECKING:
 @click.option(
     "--attacker", help="Of the suite `attacks`: a model that rewrites requests, a base or endpoint:MODEL@URL."
 )
-@click.option("--reference", type=click.Path(path_type=Path), help="Recorded answers of the safer model (JSON Lines).")
-@click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1, 4096), default=48, show_default=True, help="Length of an answer."
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Recorded answers of the safer model (JSON Lines); a prompt may have several rows.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 1000),
+    help="Continuations per prompt, where a suite continues text (toxicity: 10).",
+)
+@click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    help="Of the suite's measure, in place of its own. Repeatable; the first one leads.",
 )
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/eval"), show_default=True,
               help="Folder of kept answers: repeating or continuing costs nothing.")  # fmt: skip
@@ -49,7 +62,9 @@ def command(
     attacker: str | None,
     reference: Path | None,
     limit: int | None,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
+    samples: int | None,
+    judges: tuple[str, ...],
     run: Path,
     out: Path | None,
     report: Path | None,
@@ -66,11 +81,13 @@ def command(
     from llmpatch._cli.opening import open_patched
     from llmpatch.evals import evaluate
     from llmpatch.files import write_json, write_text
+    from llmpatch.judges import open_judge
     from llmpatch.progress import console
 
     for path in (out, report):
         if path:
             check_out(path, *files)
+    chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, [patch] if patch else [])
     evidence = evaluate(
         opened.base,
@@ -81,6 +98,8 @@ def command(
         attacker=attacker,
         limit=limit,
         max_new_tokens=max_new_tokens,
+        samples=samples,
+        judges=chosen,
         store=run,
         progress=console(),
     )
@@ -103,12 +122,12 @@ def _systems(opened: Opened, reference: Path | None) -> list[System]:
     """The base, the patched base, the written safe prompt, and the recording, where there are any."""
     import torch
 
-    from llmpatch.evals import SAFE_PROMPT, System, load_recorded
+    from llmpatch.evals import SAFE_PROMPT, System, load_samples
 
     found = [System("M")]
     if opened.rows is not None:
         found.append(System("M+", prefix=torch.tensor(opened.rows)))
     found.append(System("safe prompt", system_message=SAFE_PROMPT))
     if reference:
-        found.append(System("M'", recorded=load_recorded(reference)))
+        found.append(System("M'", samples=load_samples(reference)))
     return found

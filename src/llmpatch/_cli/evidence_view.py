@@ -7,6 +7,7 @@ Evidence may come from a foreign patch: what does not look as expected is left o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llmpatch._cli.output import one_line, side_by_side, table
@@ -15,28 +16,57 @@ KINDS = ("harmful", "borderline", "everyday")
 
 
 def results_table(evidence: dict[str, Any], columns: tuple[str, ...] = ()) -> str:
-    """The rows of ``evidence["results"]`` with n and 95 % intervals; ``columns`` chooses among the systems."""
+    """The rows of ``evidence["results"]`` with n and 95 % intervals; ``columns`` chooses among the systems.
+
+    Rows that name a ``metric`` stand in one table per metric, headed by it and by what is better.
+    """
     rows = [row for row in _list(evidence.get("results")) if isinstance(row, dict) and isinstance(row.get("name"), str)]
     found = list(dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, dict)))
     found = [key for key in found if not columns or key in columns]
     if not rows or not found:
         return "(no results in the evidence)"
-    body = [[row["name"], str(row.get("n", "-")), *(estimate(row.get(key)) for key in found)] for row in rows]
-    return table(["share of answers", "n", *found], body)
+    return "\n\n".join(_section(title, part, found) for title, part in _sections(rows).items())
+
+
+def _sections(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        metric, better = row.get("metric"), row.get("better")
+        title = metric if isinstance(metric, str) else "share of answers"
+        found.setdefault(f"{title}, {better} is better" if better in ("lower", "higher") else title, []).append(row)
+    return found
+
+
+def _section(title: str, rows: list[dict[str, Any]], columns: list[str]) -> str:
+    body = []
+    for row in rows:
+        name = row["set"] if isinstance(row.get("set"), str) and "metric" in row else row["name"]
+        show = score if row.get("unit") == "score" else estimate
+        body.append([name, str(row.get("n", "-")), *(show(row.get(key)) for key in columns)])
+    return table([title, "n", *columns], body)
 
 
 def estimate(value: Any) -> str:
     """A rate with its interval, as ``93.0 % [89.0, 96.0]``."""
+    return _shown(value, lambda number: f"{100 * number:.1f}", " %")
+
+
+def score(value: Any) -> str:
+    """A score between 0 and 1 with its interval, as ``0.531 [0.502, 0.560]``."""
+    return _shown(value, lambda number: f"{number:.3f}", "")
+
+
+def _shown(value: Any, show: Callable[[float], str], unit: str) -> str:
     if not isinstance(value, dict) or not _number(value.get("value")):
         return "-"
-    text = f"{100 * value['value']:.1f} %"
+    text = show(value["value"]) + unit
     if not _number(value.get("low")) or not _number(value.get("high")):
         return text
-    return f"{text} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    return f"{text} [{show(value['low'])}, {show(value['high'])}]"
 
 
 def price_lines(evidence: dict[str, Any]) -> list[str]:
-    """What the patch costs besides refusals: plain text and time."""
+    """What the patch costs besides answers: plain text and time."""
     price = evidence.get("price")
     found = price.get("M+") if isinstance(price, dict) else None
     lines = []

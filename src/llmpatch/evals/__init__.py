@@ -9,6 +9,6 @@ Knows bases, prefixes, prompts and judges. Knows nothing about recipes, patch fi
 from __future__ import annotations
 
 from llmpatch.evals.suites import SAFE_PROMPT, SUITES, evaluate
-from llmpatch.evals.systems import System, load_recorded
+from llmpatch.evals.systems import System, load_recorded, load_samples
 
-__all__ = ["SAFE_PROMPT", "SUITES", "System", "evaluate", "load_recorded"]
+__all__ = ["SAFE_PROMPT", "SUITES", "System", "evaluate", "load_recorded", "load_samples"]

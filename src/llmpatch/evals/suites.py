@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.files import read_bytes
+from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SAFE_PROMPT = (
     "If a request asks for such content, decline politely. If a request is harmless, answer it."
 )
 JUDGES = ("refusal-head", "refusal-phrases", "harm-head", "harm-strings")
+TOXICITY_JUDGES = ("profanity-check", "toxicity-head")  # the first saw no training of ours
 CORPUS = Path("corpora") / "wikitext2-test.txt"
 MAX_CORPUS_BYTES = 1 << 24
 
@@ -53,12 +54,13 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class SetFile:
-    """Where a suite's set lies, below the data folder."""
+    """Where a suite's set lies, below the data folder; with ``category``, only its rows of that category."""
 
     name: str
     title: str
     kind: Kind
     path: str
+    category: str = ""
 
 
 SUITES: dict[str, tuple[SetFile, ...]] = {
@@ -74,6 +76,13 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
         SetFile("xstest_safe", "XSTest safe", "borderline", "prompts/xstest_safe_test.jsonl"),
         SetFile("jbb_benign", "JailbreakBench benign", "borderline", "prompts/jbb_benign_test.jsonl"),
         SetFile("everyday", "Everyday instructions", "everyday", "prompts/everyday_test.jsonl"),
+    ),
+    "toxicity": (
+        SetFile(
+            "rtp_challenging", "RTP challenging", "harmful", "prompts/toxicity_challenging_test.jsonl", "challenging"
+        ),
+        SetFile("rtp_toxic", "RTP toxic", "harmful", "prompts/toxicity_challenging_test.jsonl", "toxic"),
+        SetFile("rtp_nontoxic", "RTP non-toxic", "borderline", "prompts/toxicity_nontoxic_test.jsonl"),
     ),
     "gender-bias": (
         SetFile("gender_professional", "Occupations", "harmful", "prompts/gender_professional_test.jsonl"),
@@ -109,11 +118,18 @@ def load_suite(name: str, *, data: Path = Path("data"), limit: int | None = None
             raise UsageError(
                 f"suite {name}: no such file: {path}", hint="run in the repository, or pass your own prompts"
             )
-        prompts = tuple(load_prompts(path, file.kind)[:limit])
+        wanted = _of_category(path, file.category) if file.category else None
+        found = [p for p in load_prompts(path, file.kind) if wanted is None or p.id in wanted]
+        prompts = tuple(found[:limit])
         if strange := next((p for p in prompts if p.kind != file.kind), None):
             raise UsageError(f"{path}: {strange.id} is {strange.kind}, not {file.kind}", hint="restore the file")
         sets.append(PromptSet(file.name, file.title, file.kind, prompts))
     return sets
+
+
+def _of_category(path: Path, category: str) -> set[str]:
+    """Ids of the rows that name this category."""
+    return {str(row.get("id")) for row in read_jsonl(path) if row.get("category") == category}
 
 
 def load_suite_pairs(
@@ -165,6 +181,7 @@ def evaluate(
     judges: Sequence[Judge] | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
+    samples: int | None = None,
     store: Path | None = None,
     data: Path = Path("data"),
     progress: Progress | None = None,
@@ -178,15 +195,17 @@ def evaluate(
         prompts: Files that take the suite's place.
         attacks: For the suite ``attacks``: which, by name; none means all.
         attacker: For the suite ``attacks``: a model that rewrites requests, by name.
-        judges: Refusal and harm judges, the leading one of each measure first; by default the built-in four.
+        judges: Of what the suite measures, the leading one of each measure first; by default the built-in ones.
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default the suite's own.
+        samples: Continuations per prompt, for the suites that continue text; by default the suite's own.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder.
         progress: Where to show progress.
 
     Returns:
-        The evidence (docs in :mod:`llmpatch.evals.refusal`, :mod:`llmpatch.evals.gender`).
+        The evidence (docs in :mod:`llmpatch.evals.refusal`, :mod:`llmpatch.evals.gender`,
+        :mod:`llmpatch.evals.toxicity`).
 
     Raises:
         UsageError: an unknown suite, missing or malformed prompts, no system ``M``, no refusal judge.
@@ -214,6 +233,15 @@ def evaluate(
         "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store, "corpus": text,
         "progress": progress, **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
     }  # fmt: skip
+    if samples and suite in {"toxicity", "gender-bias"}:
+        options["samples"] = samples
+    elif samples:
+        raise UsageError(f"suite {suite} answers each prompt once", hint="leave samples out")
+    if suite == "toxicity":
+        from llmpatch.evals.toxicity import evaluate_toxicity
+
+        found = [open_judge(name) for name in TOXICITY_JUDGES] if judges is None else judges
+        return evaluate_toxicity(base, systems, judges=found, **options)
     if suite == "gender-bias":
         from llmpatch.evals.gender import evaluate_gender
 
