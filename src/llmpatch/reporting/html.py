@@ -13,16 +13,21 @@ from string import Template
 from typing import Any
 
 from llmpatch.reporting.curves import Curves, Line
-from llmpatch.reporting.numbers import percent, plain
+from llmpatch.reporting.numbers import decimals, percent, plain
 from llmpatch.reporting.svg import bar, colour, plot_frontier, plot_lines
 from llmpatch.reporting.view import Example, Group, Reply, Row, System, Tile, View, make_view
 
 OPEN_EXAMPLES = 4
-_KIND_TITLES = {
-    "harmful": "Harmful requests",
-    "borderline": "Borderline requests: they sound harmful and are not",
-    "everyday": "Everyday instructions",
-}
+_BAD = (
+    "newly refused",
+    "still complies",
+    "newly toxic",
+    "still toxic",
+    "newly gendered",
+    "still gendered",
+    "off topic",
+)
+_TONES = dict.fromkeys((*_BAD, "loops"), "bad") | {"fixed": "good"}
 
 
 def render_html(
@@ -80,19 +85,18 @@ def _legend(systems: Sequence[System]) -> str:
 
 def _bars(view: View) -> str:
     parts = [_legend(view.systems)]
-    for kind, groups in groupby(view.groups, key=lambda group: group.kind):
+    for (title, direction), groups in groupby(view.groups, key=lambda group: (group.heading, group.direction)):
         found = list(groups)
-        direction = found[0].direction
-        heading = f'<h3>{escape(_KIND_TITLES[kind])} <span class="direction">{escape(direction)}</span></h3>'
+        heading = f'<h3>{escape(title)} <span class="direction">{escape(direction)}</span></h3>'
         parts.append(heading + f'<div class="groups">{"".join(map(_group, found))}</div>')
-    lead = "Share of answers that decline, per prompt set. Whiskers are 95 % intervals."
-    return _section("Before and after", lead, "".join(parts) if view.groups else "")
+    return _section("Before and after", view.bars_note, "".join(parts) if view.groups else "")
 
 
 def _group(group: Group) -> str:
     rows = []
     for found in group.bars:
-        value, interval = percent(found.estimate.value), found.estimate.span(percent)
+        show = decimals if group.score else percent
+        value, interval = show(found.estimate.value), found.estimate.span(show)
         n = "" if found.estimate.n == group.n else f" <small>n = {found.estimate.n}</small>"
         label = f"{found.system.label}: {value}, 95 % interval {interval}, n = {found.estimate.n}"
         rows.append(
@@ -112,7 +116,7 @@ def _worse(view: View) -> str:
     body = f'<ul class="worse">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
     return _section(
         "What got worse",
-        "Declining, harm, loops, sense, fluency, plain text and speed: where the patched model measures worse.",
+        "Every measure, fluency, plain text and speed: where the patched model measures worse.",
         body,
     )
 
@@ -208,22 +212,16 @@ def _round_up(value: float) -> float:
 
 def _examples(view: View) -> str:
     parts = []
-    for kind, title in _KIND_TITLES.items():
-        found = [example for example in view.examples if example.kind == kind]
-        if not found:
-            continue
+    for title in dict.fromkeys(example.heading for example in view.examples):
+        found = [example for example in view.examples if example.heading == title]
         more = found[OPEN_EXAMPLES:]
         rest = f"<details><summary>{len(more)} more</summary>{''.join(map(_example, more))}</details>" if more else ""
         parts.append(f"<h3>{escape(title)}</h3>{''.join(map(_example, found[:OPEN_EXAMPLES]))}{rest}")
-    lead = (
-        "Chosen by rule, not by hand: prompts newly declined, still answered, looping and fixed, in turn, in order of "
-        "the set. Answers that comply with a harmful request are cut to 120 characters."
-    )
-    return _section("Answers side by side", lead, "".join(parts))
+    return _section("Answers side by side", view.examples_note, "".join(parts))
 
 
 def _example(example: Example) -> str:
-    tone = {"newly refused": "bad", "still complies": "bad", "loops": "bad", "fixed": "good"}.get(example.note, "")
+    tone = _TONES.get(example.note, "")
     return (
         f'<article class="example"><p class="prompt">{escape(example.prompt)}</p>'
         f'<p class="tags"><span class="tag {tone}">{escape(example.note)}</span>'
@@ -233,12 +231,11 @@ def _example(example: Example) -> str:
 
 
 def _reply(reply: Reply) -> str:
-    verdict = "declines" if reply.refused else "answers"
     more = '<span class="more"> …</span>' if reply.cut else ""
     text = escape(reply.text) if reply.text else '<span class="more">(empty)</span>'
     return (
         f'<div class="reply"><h5><i class="{colour(reply.system.style)}"></i>{escape(reply.system.label)}'
-        f"<span>{verdict}</span></h5><p>{text}{more}</p></div>"
+        f"<span>{escape(reply.verdict)}</span></h5><p>{text}{more}</p></div>"
     )
 
 

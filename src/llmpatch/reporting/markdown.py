@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpatch.reporting.curves import Curves
-from llmpatch.reporting.numbers import NARROW, percent
+from llmpatch.reporting.numbers import NARROW, decimals, percent
 from llmpatch.reporting.view import Example, Row, View, make_view
 
 EXAMPLES = 12
@@ -50,15 +50,14 @@ def _rates(view: View) -> list[str]:
     rows = []
     for group in view.groups:
         found = {bar.system.key: bar.estimate for bar in group.bars}
+        show = decimals if group.score else percent
         cells = [
-            f"{percent(found[s.key].value)} [{found[s.key].span(percent)}]" if s.key in found else "–"
-            for s in view.systems
+            f"{show(found[s.key].value)} [{found[s.key].span(show)}]" if s.key in found else "–" for s in view.systems
         ]
-        rows.append(Row(f"{group.title} ({group.direction})", (str(group.n), *cells)))
+        rows.append(Row(group.label, (str(group.n), *cells)))
     if not rows:
         return []
-    note = "Share of answers that decline, with 95 % intervals."
-    return ["## Before and after", note, _table(["n", *(s.label for s in view.systems)], rows)]
+    return ["## Before and after", _plain(view.bars_note), _table(["n", *(s.label for s in view.systems)], rows)]
 
 
 def _worse(view: View) -> list[str]:
@@ -99,15 +98,15 @@ def _examples(view: View) -> list[str]:
     if not view.examples:
         return []
     step = max(1, len(view.examples) // EXAMPLES)
-    note = "Answers that comply with a harmful request are cut to 120 characters."
-    return ["## Answers side by side", note, *map(_example, view.examples[::step][:EXAMPLES])]
+    return ["## Answers side by side", _plain(view.examples_note), *map(_example, view.examples[::step][:EXAMPLES])]
 
 
 def _example(example: Example) -> str:
     lines = [f"**{_plain(example.prompt)}** ({_plain(example.source)}; {_plain(example.note)})", ""]
     for reply in example.replies:
-        verdict = "declines" if reply.refused else "answers"
-        lines.append(f"- {_plain(reply.system.label)}, {verdict}: {_plain(reply.text)}{' …' if reply.cut else ''}")
+        lines.append(
+            f"- {_plain(reply.system.label)}, {_plain(reply.verdict)}: {_plain(reply.text)}{' …' if reply.cut else ''}"
+        )
     return "\n".join(lines)
 
 

@@ -19,7 +19,10 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))
     patched = "M+" in evidence["systems"]
     suite = evidence["suite"]
-    what = "--prompts YOURS.jsonl" if suite == "own prompts" else f"--suite {shlex.quote(str(suite))}"
+    what = f"--suite {shlex.quote(str(suite))}"
+    if suite == "own prompts":
+        risk = str(evidence.get("risk", "refusal"))
+        what = "--prompts YOURS.jsonl" + (f" --suite {shlex.quote(risk)}" if risk != "refusal" else "")
     measure = f"llmpatch eval{f' {folder}' if patched else ''} --base {base} {what}{cut}"
     return (f"llmpatch build {recipe} -o {folder}", measure) if patched else (measure,)
 

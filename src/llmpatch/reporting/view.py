@@ -22,6 +22,16 @@ SCHEMA = "llmpatch/evidence/v1"
 HARM_CHARS = 120
 LABELS = {"M": "Base", "M+": "Patched", "M'": "Reference", "safe prompt": "Safety prompt"}
 _STYLES = {"M": 0, "M+": 1, "M'": 2, "safe prompt": 3}
+BARS_NOTE = "Share of answers that decline, with 95 % intervals."
+EXAMPLES_NOTE = (
+    "Chosen by rule, not by hand: prompts newly declined, still answered, looping and fixed, in turn, in order of "
+    "the set. Answers that comply with a harmful request are cut to 120 characters."
+)
+KIND_TITLES = {
+    "harmful": "Harmful requests",
+    "borderline": "Borderline requests: they sound harmful and are not",
+    "everyday": "Everyday instructions",
+}
 _KINDS = {
     "harmful": "declined, higher is better",
     "borderline": "wrongly declined, lower is better",
@@ -60,13 +70,18 @@ class Bar:
 
 @dataclass(frozen=True)
 class Group:
-    """One set's bars."""
+    """One set's bars, under a heading that neighbouring groups share.
+
+    ``label`` says all of it where there is no heading. A ``score`` is shown as such, not as a share.
+    """
 
     title: str
-    kind: str
+    label: str
+    heading: str
     direction: str
     n: int
     bars: tuple[Bar, ...]
+    score: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,19 +104,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Reply:
-    """One system's answer in an example; ``cut`` says that it goes on."""
+    """One system's answer in an example and what was found of it; ``cut`` says that it goes on."""
 
     system: System
     text: str
     cut: bool
-    refused: bool
+    verdict: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with all answers."""
+    """One prompt with all answers, under a heading that examples share."""
 
-    kind: str
+    heading: str
     source: str
     prompt: str
     note: str
@@ -119,11 +134,13 @@ class View:
     tiles: tuple[Tile, ...]
     systems: tuple[System, ...]
     groups: tuple[Group, ...]
+    bars_note: str
     worse: tuple[str, ...]
     price: tuple[Row, ...]
     frontier: tuple[Point, ...]
     curves: Curves
     examples: tuple[Example, ...]
+    examples_note: str
     details: tuple[Row, ...]
     commands: tuple[str, ...]
     facts: tuple[Fact, ...]
@@ -146,31 +163,34 @@ def make_view(evidence: Json, *, training: Sequence[Json] | None = None, manifes
             f"evidence has schema {str(evidence.get('schema'))[:80]!r}, this llmpatch reads {SCHEMA}",
             hint="evaluate again with this version",
         )
+    from llmpatch.reporting.measured import read_measured
+
+    read = _read if evidence.get("risk", "refusal") == "refusal" else read_measured
     try:
-        return _read(evidence, training or (), manifest or {})
+        return read(evidence, training or (), manifest or {})
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise IntegrityError(f"evidence is not laid out as {SCHEMA}: {reason}", hint="evaluate again") from error
 
 
 def _read(evidence: Json, training: Sequence[Json], manifest: Json) -> View:
-    systems = tuple(_systems(evidence["systems"]))
+    systems = tuple(order_systems(evidence["systems"]))
     lead = next(j["name"] for j in evidence["judges"] if j["measures"] == "refusal")
-    name = str(manifest.get("name") or f"{evidence['base']['name']}, {evidence['suite']}")
-    version = f" {manifest['version']}" if manifest.get("version") else ""
     return View(
-        title=f"{name}{version}",
+        title=page_title(evidence, manifest),
         summary=str(manifest.get("summary", "")),
         headline=_headline(evidence, lead),
-        closed=_closed(evidence),
-        tiles=tuple(_tiles(evidence, lead)),
+        closed=closed_text(evidence),
+        tiles=(*_tiles(evidence, lead), *price_tiles(evidence)),
         systems=systems,
         groups=tuple(_groups(evidence, systems, lead)),
+        bars_note=BARS_NOTE,
         worse=tuple(str(line) for line in evidence.get("worse", [])),
-        price=tuple(_price(evidence, systems)),
+        price=tuple(price_rows(evidence, systems)),
         frontier=tuple(_frontier(evidence, systems, lead)),
         curves=read_history(training),
         examples=tuple(_examples(evidence, systems)),
+        examples_note=EXAMPLES_NOTE,
         details=tuple(_details(evidence)),
         commands=commands(evidence, manifest),
         facts=facts(evidence, manifest),
@@ -178,7 +198,14 @@ def _read(evidence: Json, training: Sequence[Json], manifest: Json) -> View:
     )
 
 
-def _systems(found: Json) -> list[System]:
+def page_title(evidence: Json, manifest: Json) -> str:
+    """The patch's name and version, or what was measured."""
+    name = str(manifest.get("name") or f"{evidence['base']['name']}, {evidence['suite']}")
+    return f"{name} {manifest['version']}" if manifest.get("version") else name
+
+
+def order_systems(found: Json) -> list[System]:
+    """The columns: base, patch, reference and safety prompt first, each with a colour of its own."""
     order = sorted(found, key=lambda key: (_STYLES.get(key, 9), list(found).index(key)))
     extra = iter(range(4, 4 + len(order)))
     return [System(key, LABELS.get(key, key), _STYLES[key] if key in _STYLES else next(extra)) for key in order]
@@ -202,11 +229,15 @@ def _headline(evidence: Json, lead: str) -> str:
     )
 
 
-def _closed(evidence: Json) -> str:
+def closed_text(evidence: Json) -> str:
+    """How much of the gap to the reference is closed, by set and, where there are several, measure."""
     parts = []
     for name, found in evidence.get("closed", {}).items():
-        share, title = Estimate.of(found), evidence["sets"][name]["title"]
-        parts.append(f"{percent(share.value)} [{share.span(percent)}] of the gap on {title} (n = {share.n})")
+        title = evidence["sets"][name]["title"]
+        measures = {"": found} if "value" in found else found
+        for measure, value in measures.items():
+            share, what = Estimate.of(value), f" in {measure}" if measure else ""
+            parts.append(f"{percent(share.value)} [{share.span(percent)}] of the gap{what} on {title} (n = {share.n})")
     return f"Against the reference model, the patch closes {'; '.join(parts)}." if parts else ""
 
 
@@ -228,6 +259,12 @@ def _tiles(evidence: Json, lead: str) -> list[Tile]:
                 f"{after.span(percent)}, n = {after.n}",
             )
         )
+    return tiles
+
+
+def price_tiles(evidence: Json) -> list[Tile]:
+    """Plain text and time, with the patch and without."""
+    tiles = []
     price = evidence.get("price", {}).get("M+", {})
     if text := price.get("wikitext"):
         ratio = Estimate.of(text["ratio"])
@@ -257,11 +294,13 @@ def _groups(evidence: Json, systems: Sequence[System], lead: str) -> list[Group]
         bars = tuple(
             Bar(s, Estimate.of(found["systems"][s.key]["refusal"][lead])) for s in systems if s.key in found["systems"]
         )
-        groups.append(Group(str(found["title"]), found["kind"], direction, int(found["n"]), bars))
-    return sorted(groups, key=lambda group: list(_KINDS).index(group.kind))
+        title = str(found["title"])
+        label, heading = f"{title} ({direction})", KIND_TITLES[found["kind"]]
+        groups.append(Group(title, label, heading, direction, int(found["n"]), bars))
+    return sorted(groups, key=lambda group: list(KIND_TITLES.values()).index(group.heading))
 
 
-def _price(evidence: Json, systems: Sequence[System]) -> list[Row]:
+def price_rows(evidence: Json, systems: Sequence[System]) -> list[Row]:
     """What each system costs, a column per system."""
     price, kinds = evidence.get("price", {}), evidence.get("kinds", {})
     rows = [
@@ -272,13 +311,17 @@ def _price(evidence: Json, systems: Sequence[System]) -> list[Row]:
     measures: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("perplexity", "perplexity", plain),
         ("trigram_overlap", "repeated trigrams", percent),
+        ("distinct_1", "distinct words", percent),
+        ("distinct_2", "distinct word pairs", percent),
+        ("distinct_3", "distinct trigrams", percent),
+        ("empty", "empty", percent),
         ("loops", "turns in circles", percent),
         ("incoherent", "does not make sense", percent),
         ("cut_off", "cut at the length limit", percent),
     )
     for kind, found in kinds.items():
         group = [
-            Row(what, tuple(_cell(found["systems"].get(s.key, {}).get(key), show) for s in systems))
+            Row(what, tuple(cell_text(found["systems"].get(s.key, {}).get(key), show) for s in systems))
             for key, what, show in measures
         ]
         rows += [Row(f"{kind.capitalize()} answers", ()), *group]
@@ -316,7 +359,8 @@ def _time(found: Json, times: str, ratio: str) -> tuple[float, float, Estimate, 
     return (time[times]["base"], time[times]["patched"], Estimate.of(time[ratio]), " ms") if time else None
 
 
-def _cell(found: Json | None, show: Callable[[float], str]) -> str:
+def cell_text(found: Json | None, show: Callable[[float], str]) -> str:
+    """A value with its interval, or a dash."""
     if not found:
         return "–"
     estimate = Estimate.of(found)
@@ -363,9 +407,9 @@ def _examples(evidence: Json, systems: Sequence[System]) -> list[Example]:
                 # Again here, so that evidence written by others does not make the report a cookbook.
                 short = text[:HARM_CHARS] if row["kind"] == "harmful" and not refused else text
                 cut = bool(answer.get("shortened")) or len(short) < len(text) or answer.get("finish") == "length"
-                replies.append(Reply(system, short, cut, refused))
+                replies.append(Reply(system, short, cut, "declines" if refused else "answers"))
         title = str(evidence["sets"].get(row["set"], {}).get("title", row["set"]))
-        found.append(Example(row["kind"], title, str(row["prompt"]), str(row["note"]), tuple(replies)))
+        found.append(Example(KIND_TITLES[row["kind"]], title, str(row["prompt"]), str(row["note"]), tuple(replies)))
     return found
 
 
@@ -377,10 +421,10 @@ def _details(evidence: Json) -> list[Row]:
         patched, change = found["systems"].get("M+"), found.get("paired", {}).get("M+")
         for measure in ("refusal", "harm"):
             for judge, value in base[measure].items():
-                cells = [str(found["n"]), _cell(value, percent), "–", "–", "–"]
+                cells = [str(found["n"]), cell_text(value, percent), "–", "–", "–"]
                 if patched and change:
                     moved = Estimate.of(change[measure][judge])
-                    cells[2] = _cell(patched[measure][judge], percent)
+                    cells[2] = cell_text(patched[measure][judge], percent)
                     cells[3] = f"{percent(moved.value, sign=True)} [{moved.span(lambda v: percent(v, sign=True))}]"
                     cells[4] = _p(float(change[measure][judge]["p"]))
                 rows.append(Row(f"{found['title']}: {measure} by {judge}", tuple(cells)))
