@@ -71,6 +71,26 @@ def test_strict_json_reads_what_json_writes(value):
     assert parse_object(json.dumps({"v": value}).encode(), where="x") == {"v": value}
 
 
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("9223372036854775807", True), ("9223372036854775808", False), ("-9223372036854775808", True),
+        ("-9223372036854775809", False), ("1e99", True), ("1e308", True), ("1E309", False), ("-1e+400", False),
+        ("1e0308", True), ("1e-999", True), ("0." + "1" * 400, True), ("1" * 400 + ".5", False), ("1" * 400 + "e9", False),
+        (r'"\ud83d\ude00"', True), (r'"\ud83d"', False), (r'"\uDE00x"', False), (r'"\\ud83d"', True), ('"😀"', True),
+        ("[" * 15 + "]" * 15, True), ("[" * 16 + "]" * 16, False), ('{"a":' * 15 + "1" + "}" * 15, True),
+        ('{"a":' * 16 + "1" + "}" * 16, False), ("NaN", False), ("-Infinity", False), ("true", True), ("null", True),
+    ],
+)  # fmt: skip
+def test_strict_json_draws_its_lines_exactly(text, good):
+    for data in (f'{{"v": {text}}}', f'{{"a": [0, "x", {{}}], "v": {text}, "z": 1.5}}'):
+        if good:
+            assert parse_object(data.encode(), where="x")["v"] == json.loads(text)
+        else:
+            with pytest.raises(IntegrityError):
+                parse_object(data.encode(), where="x")
+
+
 def outcome(data: bytes) -> str:
     try:
         return repr(sorted(parse_object(data, where="x")))

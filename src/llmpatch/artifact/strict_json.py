@@ -60,20 +60,20 @@ def _constant(name: str) -> NoReturn:
 
 
 def _check(value: Any) -> None:
-    """Bound depth, numbers and text, without recursion (the depth is not known yet)."""
-    stack = [(value, 1)]
-    while stack:
-        item, depth = stack.pop()
-        if depth > MAX_DEPTH and isinstance(item, (dict, list)):
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(item, dict):
-            stack.extend((key, depth) for key in item)
-            stack.extend((child, depth + 1) for child in item.values())
-        elif isinstance(item, list):
-            stack.extend((child, depth + 1) for child in item)
-        elif isinstance(item, str):
-            item.encode("utf-8")  # a lone surrogate raises UnicodeEncodeError, a ValueError
-        elif isinstance(item, float) and not math.isfinite(item):
+    """Bound depth, numbers and text, level by level: the depth is not known yet, and evidence has many leaves."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        children = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        texts = [child for child in children if isinstance(child, str)]
+        texts += [key for item in level if isinstance(item, dict) for key in item]
+        "".join(texts).encode("utf-8")  # a lone surrogate raises UnicodeEncodeError, a ValueError
+        floats = [child for child in children if isinstance(child, float)]
+        if floats and not -math.inf < min(floats) <= max(floats) < math.inf:
             raise ValueError("a number is too large")
-        elif isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
+        integers = [child for child in children if isinstance(child, int)]
+        if integers and not -(1 << 63) <= min(integers) <= max(integers) < 1 << 63:
             raise ValueError("an integer does not fit in 64 bits")
+        level = [child for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
