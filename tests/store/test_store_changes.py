@@ -64,7 +64,7 @@ def test_installing_again_replaces_damaged_bytes(store, tmp_path):
 def test_a_version_is_published_once(store, tmp_path):
     add(store, tmp_path)
     other = folder(tmp_path / "other", summary="Another patch under the same name and version.")
-    with pytest.raises(UsageError, match="another patch is installed as acme/refusal 1.0.0"):
+    with pytest.raises(UsageError, match="another patch is installed as"):
         install(store, other, unsigned)
     assert len(state(store).installed) == 1
 
@@ -116,7 +116,7 @@ def test_a_newer_version_takes_the_place_of_the_old_one_and_raises_the_mark(stor
     assert statuses(state(store)) == {"acme/refusal 1.0.0": "superseded", "acme/refusal 1.1.0": "active"}
     assert state(store).high_water == {"acme/refusal": "1.1.0"}
     deactivate(store, new)
-    with pytest.raises(UsageError, match="older than 1.1.0"):
+    with pytest.raises(UsageError, match="older than"):
         activate(store, old)
     activate(store, old, downgrade=True)
     assert (active(state(store)), state(store).high_water) == ([["acme/refusal 1.0.0"]], {"acme/refusal": "1.1.0"})
