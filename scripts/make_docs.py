@@ -166,7 +166,8 @@ def frontier_table() -> str:
     lines = ["| | harmful declined | borderline wrongly declined | everyday wrongly declined |", "|---|---|---|---|"]
     for point in found["points"]:
         rates = (estimate(point[key]) for key in ("refusal", "over_refusal", "everyday"))
-        lines.append(f"| {point['name']} | {' | '.join(rates)} |")
+        steps = f" ({' + '.join(map(str, point['steps']))} steps)" if "steps" in point else ""
+        lines.append(f"| {point['name']}{steps} | {' | '.join(rates)} |")
     return "\n".join(lines)
 
 
