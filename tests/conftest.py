@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["LLMPATCH_STORE"] = os.path.join(tempfile.gettempdir(), f"llmpatch-no-store-{os.getpid()}")  # noqa: PTH118
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from llmpatch.artifact import Manifest, Patch, load_patch, read_patch, write_patch
+    from llmpatch.artifact import Manifest, Patch, read_patch, write_patch
     from llmpatch.bases import Base, Fingerprint, load_base
     from llmpatch.building import build
     from llmpatch.errors import LlmpatchError
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from llmpatch.progress import console
     from llmpatch.prompts import Prompt, load_prompts
     from llmpatch.recipe import Recipe, load_recipe
+    from llmpatch.store import load_patch
 
 # Imported on first use, so that `import llmpatch` and `llmpatch --help` do not load torch.
 _HOMES = {
     "Base": "bases", "Fingerprint": "bases", "LlmpatchError": "errors", "Manifest": "artifact", "Patch": "artifact",
     "PatchedModel": "patched", "Prompt": "prompts", "Recipe": "recipe", "System": "evals", "build": "building",
-    "console": "progress", "evaluate": "evals", "generate": "generation", "load_base": "bases", "load_patch": "artifact",
+    "console": "progress", "evaluate": "evals", "generate": "generation", "load_base": "bases", "load_patch": "store",
     "load_prompts": "prompts", "load_recipe": "recipe", "open_judge": "judges", "read_patch": "artifact",
     "write_patch": "artifact",
 }  # fmt: skip

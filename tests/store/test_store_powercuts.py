@@ -150,7 +150,7 @@ def test_what_was_flushed_is_enough(template, tmp_path, monkeypatch, name):  # n
     steps = len(record(operation, store, Disk(store.root.parent), monkeypatch))
     new = content(store)
     assert old != new
-    assert steps >= 9
+    assert steps > 4
     seen = []
     shutil.rmtree(store.root.parent)
     for stop in range(steps + 1):

@@ -61,11 +61,11 @@ def command(
     docs/gate.md explains policies and the shipped one.
     """
     from llmpatch._cli.answer_file import check_out
-    from llmpatch.artifact import load_patch
     from llmpatch.errors import GateError, UsageError
     from llmpatch.files import write_json
     from llmpatch.gate import load_policy, run_gate, verdict_json
     from llmpatch.progress import console
+    from llmpatch.store import load_patch
 
     if out:
         check_out(out, *files, *evidence_files, *(path for path in (policy_file, reference) if path))

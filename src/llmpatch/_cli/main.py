@@ -20,7 +20,10 @@ from llmpatch import __version__
 from llmpatch._cli.output import note, one_line
 from llmpatch.errors import INTERRUPTED, LlmpatchError
 
-VERBS = ("demo", "models", "build", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify", "generate", "chat")
+VERBS = (
+    "demo", "models", "build", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify", "install", "list",
+    "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke", "gc", "doctor", "generate", "chat",
+)  # fmt: skip
 
 
 class Verbs(click.Group):

@@ -48,8 +48,8 @@ def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str
     """
     import numpy as np
 
-    from llmpatch.artifact import load_patch
     from llmpatch.bases import load_base
+    from llmpatch.store import load_patch
 
     patches = [load_patch(name) for name in patch_names]
     base = load_base(base_name, revision)

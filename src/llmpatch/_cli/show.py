@@ -20,7 +20,7 @@ def command(patch: str, as_json: bool) -> None:
 
     PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. No model is loaded.
     """
-    from llmpatch.artifact import load_patch
+    from llmpatch.store import load_patch
 
     found = load_patch(patch)
     if as_json:

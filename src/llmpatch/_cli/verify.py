@@ -31,7 +31,7 @@ def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as
     from llmpatch.artifact import find_patch
     from llmpatch.signing import verify_patch
 
-    trust = _trust(trust_file, key_files)
+    trust = open_trust(trust_file, key_files)
     found = verify_patch(find_patch(patch), trust)
     manifest = found.patch.manifest
     if as_json:
@@ -54,7 +54,12 @@ def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as
     say(f"digest {found.patch.digest}")
 
 
-def _trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
+def open_trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
+    """The trust policy that the options name, else the usual one.
+
+    Raises:
+        UsageError: both options, or neither and no usual policy; a wrong policy or key.
+    """
     from llmpatch.errors import UsageError
     from llmpatch.signing import load_public_key, load_trust, trust_key
 

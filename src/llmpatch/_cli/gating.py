@@ -1,0 +1,101 @@
+"""The gate before an activation: its options, and the store's view of it.
+
+    @gate_options
+    def command(skip_gate, **options): activate(store, digest, gate=open_gate(**options), skip_gate=skip_gate)
+
+A set of several patches is judged as what it is: all rows in their order in front of the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from llmpatch._cli.output import note, one_line, warn
+
+if TYPE_CHECKING:
+    from llmpatch.artifact import Patch
+    from llmpatch.store import Gate, Judged
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def gate_options(function: F) -> F:
+    """The options of a gate run, and ``--skip-gate``."""
+    options = [
+        click.option("--base", help="Run the gate on this base: a catalogue name, a hub id, a folder or a .gguf file."),
+        click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub."),
+        click.option("--policy", "policy_file", type=FILE, help="What is required; by default the shipped policy."),
+        click.option("--prompts", "files", multiple=True, type=FILE,
+                     help="Your own prompts in the suite's place, as for `llmpatch gate`. Repeatable."),
+        click.option("--evidence", "evidence_files", multiple=True, type=FILE,
+                     help="Judge evidence measured before and run no model. Repeatable."),
+        click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set."),
+        click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
+                     help="Folder of kept answers and of the fresh evidence."),
+        click.option("--skip-gate", is_flag=True, help="Activate unjudged. Recorded, and shown by `llmpatch list`."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def open_gate(
+    *,
+    base: str | None,
+    revision: str | None,
+    policy_file: Path | None,
+    files: tuple[Path, ...],
+    evidence_files: tuple[Path, ...],
+    limit: int | None,
+    run: Path,
+) -> Gate | None:
+    """A gate for the store; ``None`` if neither a base nor evidence is given.
+
+    Raises:
+        UsageError: a wrong policy.
+    """
+    from llmpatch.gate import load_policy
+
+    policy = load_policy(policy_file) if policy_file else None
+    if base is None and not evidence_files:
+        return None
+    loaded: list[Any] = []
+
+    def gate(patches: Sequence[Patch]) -> Judged:
+        from llmpatch.bases import load_base
+        from llmpatch.gate import run_gate, verdict_json
+        from llmpatch.progress import console
+        from llmpatch.store import Judged
+
+        if base is not None and not loaded:
+            loaded.append(load_base(base, revision))
+        for patch in patches if loaded else ():
+            for text in patch.check_base(loaded[0]):
+                warn(text)
+        verdict = run_gate(
+            joined(patches), loaded[0] if loaded else None, policy=policy, evidence=evidence_files, prompts=files,
+            limit=limit, store=run, progress=console(),
+        )  # fmt: skip
+        for rule in verdict.rules:
+            note(one_line(f"{'pass' if rule.passed else 'FAIL'}  {rule.id}: {rule.reason or rule.required}"))
+        kept = {"patches": [patch.digest for patch in patches], "verdict": verdict_json(verdict)}
+        return Judged(verdict.ok, verdict.failed, verdict.policy.name, verdict.policy.sha256, kept)
+
+    return gate
+
+
+def joined(patches: Sequence[Patch]) -> Patch:
+    """One patch with the rows and the fixes of all, in their order, to be measured; it is never written."""
+    import numpy as np
+
+    if len(patches) == 1:
+        return patches[0]
+    rows = np.concatenate([patch.embeddings for patch in patches])
+    fixes = tuple(fix for patch in patches for fix in patch.manifest.fixes)
+    return replace(patches[0], embeddings=rows, manifest=patches[0].manifest.model_copy(update={"fixes": fixes}))

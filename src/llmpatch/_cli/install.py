@@ -1,0 +1,71 @@
+"""``llmpatch install``: verify a patch, keep it in the store, gate it on your base, make it active."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmpatch._cli.gating import gate_options
+from llmpatch._cli.output import note, one_line, say, say_json
+from llmpatch._cli.stored import json_option, reason_option
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(name="install")
+@click.argument("source")
+@click.option("--trust", "trust_file", type=FILE,
+              help="Whose signatures count (JSON). Without it and --key: $LLMPATCH_HOME/trust.json.")  # fmt: skip
+@click.option("--key", "key_files", multiple=True, type=FILE, help="A public key that may sign anything. Repeatable.")
+@click.option("--allow-unsigned", is_flag=True, help="Take a patch that nobody signed, such as your own. Recorded.")
+@click.option("--no-activate", is_flag=True, help="Only keep it: `llmpatch activate` later.")
+@gate_options
+@reason_option
+@json_option
+def command(
+    source: str,
+    trust_file: Path | None,
+    key_files: tuple[Path, ...],
+    allow_unsigned: bool,
+    no_activate: bool,
+    skip_gate: bool,
+    reason: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Verify a patch and keep it, run the gate on your base, and make it active there.
+
+    SOURCE is a folder, a .lpatch, or VENDOR/SLUG below ./patches. If the gate does not pass (exit code 3), the patch is kept
+    and what was active stays active. docs/store.md explains the store.
+    """
+    from llmpatch._cli.gating import open_gate
+    from llmpatch._cli.stored import active_sets, say_active
+    from llmpatch._cli.verify import open_trust
+    from llmpatch.artifact import find_patch
+    from llmpatch.errors import UsageError
+    from llmpatch.store import activate, default_store, install, load, signed_by, unsigned
+
+    gate = open_gate(**options)
+    if gate is None and not (skip_gate or no_activate):
+        raise UsageError(
+            "the gate needs a base to run on", hint="--base BASE; or --no-activate; or --skip-gate, which is recorded"
+        )
+    if allow_unsigned and (trust_file or key_files):
+        raise UsageError("--allow-unsigned looks at no signature", hint="leave --trust and --key out, or it")
+    verify = unsigned if allow_unsigned else signed_by(open_trust(trust_file, key_files))
+    store = default_store()
+    entry = install(store, find_patch(source), verify, reason=reason)
+    if not as_json:
+        signed = f"signed by key {entry.signer[:16]}" if entry.signer else "nobody's signature was checked"
+        note(one_line(f"installed {entry.name} {entry.version}, {signed}, in {store.folder(entry.digest)}"))
+    done = None if no_activate else activate(store, entry.digest, gate=gate, skip_gate=skip_gate, reason=reason)
+    state = done.generation.state if done else load(store).state
+    why = done.why if done else f"{entry.name} {entry.version} is kept, not active"
+    if as_json:
+        found = state.entry(entry.digest) or entry
+        say_json({"installed": found.model_dump(), "why": why, "active": active_sets(state)})
+        return
+    say(one_line(why))
+    say_active(state)
