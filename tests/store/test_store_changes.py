@@ -320,3 +320,22 @@ def test_a_full_disk_is_one_clear_error(store, tmp_path, monkeypatch):
     assert load(store) == before
     activate(store, digest, skip_gate=True)
     assert active(state(store)) == [["acme/refusal 1.0.0"]]
+
+
+@pytest.mark.parametrize(("code", "said"), [(37, "has no locks"), (11, "another process has held")])
+def test_without_the_lock_nothing_changes(store, tmp_path, monkeypatch, code, said):
+    import fcntl
+
+    from llmpatch.errors import LlmpatchError
+    from llmpatch.store import disk
+
+    add(store, tmp_path)
+    before = load(store)
+
+    def refuse(handle, how):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LlmpatchError, match=said), disk.locked(store.root / "lock", seconds=0.05):
+        raise AssertionError("it was not locked")
+    assert load(store) == before

@@ -49,7 +49,7 @@ def locked(path: Path, *, seconds: float = 60.0) -> Iterator[None]:
     """Hold the lock of a file. The system lets go of it when the process ends, however it ends.
 
     Raises:
-        LlmpatchError: another process held it all the time.
+        LlmpatchError: another process held it all the time; the file system has no locks.
         OSError: the file cannot be made.
     """
     import fcntl
@@ -63,7 +63,10 @@ def locked(path: Path, *, seconds: float = 60.0) -> Iterator[None]:
                 break
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EINTR):
-                    break  # no locks on this file system: the exclusive generation number still keeps order
+                    raise LlmpatchError(
+                        f"the file system of {path.parent} has no locks: {error.strerror}",
+                        hint="put the store on a local disk: LLMPATCH_STORE=/some/folder",
+                    ) from None
             if time.monotonic() > end:
                 raise LlmpatchError(
                     f"another process has held {path} for {seconds:.0f} s", hint="wait for it, or end it, and try again"
