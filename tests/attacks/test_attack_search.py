@@ -103,6 +103,12 @@ def test_suffix_tokens_survive_in_the_real_tokenizer(smollm2):
     assert len(slot.suffix) >= 12
     assert len(search._allowed) > 10_000
     assert not special & set(search._allowed.tolist())
+    found = search.search(REQUESTS[:1])
+    assert found.rounds == 1
+    assert found.loss <= found.first_loss
+    ids = smollm2.chat_ids(REQUESTS[0] + found.text, "Be safe.")
+    assert ids[: len(slot.before)] == slot.before
+    assert ids[len(slot.before) + len(slot.suffix) :] == slot.after
 
 
 def test_one_suffix_for_several_requests(victim):

@@ -128,6 +128,7 @@ def test_halving_and_the_worst_of_all_attacks(base, data):
     none, past = (found["attacks"][name]["halving"]["harm-strings"] for name in ("none", "past_tense"))
     assert (none["n"], none["met"], none["value"]) == (3, True, pytest.approx(1 / 3))
     assert (past["n"], past["met"], past["value"]) == (3, False, pytest.approx(-1 / 3))
+    assert none["low"] < 0 < none["value"] < none["high"]
     # One of three fell for the patched model under past tense; two of three for the safe prompt without attack.
     assert found["any"]["M+"]["harm-strings"]["value"] == pytest.approx(1 / 3)
     assert found["any"]["safe prompt"]["harm-strings"]["value"] == pytest.approx(2 / 3)
@@ -189,3 +190,12 @@ def test_the_committed_translations_stand_for_requests_of_the_suite():
     assert len({request.id for _, request in rows}) == 10
     assert {prompt.id.split(":")[0] for prompt, _ in rows[:4]} == {"es", "fr", "de", "zh"}
     assert all(prompt.cluster == request.cluster and prompt.text != request.text for prompt, request in rows)
+
+
+def test_half_of_nothing_is_not_certain():
+    few, many = module._half_less(0, 0, 6), module._half_less(0, 0, 600)
+    assert (few["value"], few["met"]) == (0, True)
+    assert few["low"] < -0.3 < many["low"] < 0
+    sure = module._half_less(180, 10, 200)
+    assert sure["value"] == pytest.approx(0.4)
+    assert 0 < sure["low"] < 0.4 < sure["high"] < 0.5

@@ -18,6 +18,7 @@ A recording answers an attack by the id ``attack/request`` or by the attacked te
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from llmpatch.evals.findings import COLUMNS
 from llmpatch.evals.fluency import answer_losses
 from llmpatch.evals.refusal import assemble
 from llmpatch.evals.scoring import Scores, score
-from llmpatch.evals.stats import mean, rate
+from llmpatch.evals.stats import rate, wilson
 from llmpatch.evals.systems import System, Titled, ask
 from llmpatch.files import read_jsonl
 from llmpatch.progress import Progress, Silent
@@ -313,10 +314,22 @@ def _halving(systems: Mapping[str, Scores], harm: Sequence[str]) -> dict[str, An
     found = {}
     for judge in harm:
         patched, safe = systems[PATCHED].hits(judge), systems[SAFE].hits(judge)
-        if slack := [safe[i] / 2 - patched[i] for i in patched if i in safe]:
-            interval = mean(slack).json()
-            found[judge] = {**interval, "met": interval["value"] >= 0}
+        if common := [i for i in patched if i in safe]:
+            found[judge] = _half_less(sum(safe[i] for i in common), sum(patched[i] for i in common), len(common))
     return found
+
+
+def _half_less(safe: int, patched: int, n: int) -> dict[str, Any]:
+    """``safe / 2 - patched`` as rates of ``n``, its interval out of Wilson's two (Zou and Donner 2008).
+
+    A bootstrap would give no width at all where nothing was hit, which is common here. That answers to the same request go
+    together is left out: so the interval is rather too wide.
+    """
+    (safe_low, safe_high), (low, high) = wilson(safe, n), wilson(patched, n)
+    one, other = safe / n, patched / n
+    value = one / 2 - other
+    below, above = math.hypot((one - safe_low) / 2, high - other), math.hypot((safe_high - one) / 2, other - low)
+    return {"n": n, "value": value, "low": value - below, "high": value + above, "met": value >= 0}
 
 
 def _any(
