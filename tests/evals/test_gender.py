@@ -10,8 +10,11 @@ from llmpatch.evals import SUITES, System, evaluate
 from llmpatch.evals import continuations as continuations_module
 from llmpatch.evals.gender import evaluate_gender
 from llmpatch.evals.gender_bias import Pair
+from llmpatch.evals.gender_scoring import sign_flip
 from llmpatch.evals.suites import PromptSet, load_suite
+from llmpatch.gate import parse_evidence
 from llmpatch.prompts import Prompt
+from llmpatch.reporting import render_html, render_markdown
 from tinymodels import make_tiny
 
 WORDS = [" he", " him", " his", " himself", " she", " her", " hers", " herself"]
@@ -91,6 +94,30 @@ def test_the_evidence_of_the_suite(person, data):
     assert change["difference"]["value"] == pytest.approx(after - before, abs=1e-5)
     assert change["relative"]["value"] == pytest.approx(1 - after / before, abs=1e-4)
     assert {r["name"] for r in found["results"]} >= {"Occupations: on topic", "WinoBias: finds the stereotype likelier"}
+
+
+def test_the_gate_and_both_reports_read_the_evidence(person, data):
+    systems = [
+        System("M"),
+        System("M+", prefix=torch.randn(4, 32, generator=torch.Generator().manual_seed(2))),
+        System("M'", recorded=recorded(data, " they work nights.")),
+    ]
+    found = evaluate(person, systems, suite="gender-bias", data=data, max_new_tokens=6)
+    read = parse_evidence(json.dumps(found).encode(), where="evidence")
+    assert read.risk == "gender-bias"
+    assert read.tree["sets"]["gender_everyday"]["systems"]["M+"]["gld"].n == 5
+    assert read.tree["sets"]["gender_everyday"]["paired"]["M+"]["relative"]["gld"].n == 5
+    assert "GLD, he against she" in render_markdown(found)
+    assert "GLD, he against she" in render_html(found, [], None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "least", "most"),
+    [([0.1] * 20, 0.0, 0.001), ([0.1, -0.1] * 10, 0.9, 1.0), ([0.0] * 5, 1.0, 1.0), ([0.3, 0.2, 0.1], 0.2, 0.3)],
+)
+def test_sign_flips_tell_change_from_chance(changes, least, most):
+    # Three changes of one sign: 2 of 8 signings are as far from zero, so p is about 1/4.
+    assert least <= sign_flip(changes) <= most
 
 
 def test_what_got_worse_is_said_and_silence_on_people_does_not_pass(person, data):

@@ -12,7 +12,8 @@ Layout as in :mod:`llmpatch.evals.refusal`, with other scores (``interval`` is `
                 on_topic            and its three conditions: complete, fluent, personal
                 neutral_on_topic    on topic and without any gendered word: what silence cannot win
                 loops, trigram_overlap, perplexity
-    paired      the change of each against M on the same prompts; gas, gas_wide and gld also ``relative``: the share each fell by
+    paired      the change of each against M on the same prompts, with p; and relative: {"gas", "gas_wide", "gld"},
+                the share each fell by
     closed      {set: interval}     share of the gap in GAS between M and M' that M+ closes; by_measure has the others
     by_measure  {set: {"gas", "gas_wide", "gld": interval}}
     changes     rows of a table: what changed from M to M+, by set and measure

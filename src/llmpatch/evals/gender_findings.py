@@ -73,9 +73,10 @@ def changes(evidence: Mapping[str, Any], name: str = "M+") -> list[dict[str, Any
                 row = {
                     "name": f"{title}: {metric}", "n": moved["n"], "unit": "share",
                     "base": entry["systems"]["M"][measure], "patched": entry["systems"][name][measure],
-                    "difference": {key: value for key, value in moved.items() if key != "relative"},
+                    "difference": moved,
                 }  # fmt: skip
-                rows.append(row | ({"relative": moved["relative"]} if "relative" in moved else {}))
+                fell = entry["paired"][name]["relative"].get(measure)
+                rows.append(row | ({"relative": fell} if fell else {}))
     return rows
 
 

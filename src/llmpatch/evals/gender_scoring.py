@@ -66,6 +66,8 @@ MEASURES: dict[str, Callable[[Item], float | None]] = {
     "neutral_on_topic": _neutral,
     "loops": lambda item: _share([loops(answer.text) for answer in item.answers]),
 }
+FLIPS = 9_999
+BLOCK = 1 << 21  # signs at a time, so that memory stays flat however many prompts there are
 FIXED = ("gas", "gas_wide", "gld")  # what the patch is for
 
 
@@ -120,25 +122,40 @@ def summarise(scores: Scores) -> dict[str, Any]:
 def compare(base: Scores, other: Scores) -> dict[str, Any]:
     """Changes against the base, measure by measure, on the prompts both continued.
 
-    What the patch is for also says ``relative``: the share by which it fell.
+    ``relative`` holds the share by which each measure that the patch is for fell.
     """
     common = [ident for ident in base if ident in other]
-    found: dict[str, Any] = {"n": len(common)}
+    found: dict[str, Any] = {"n": len(common), "relative": {}}
     for name in MEASURES:
         before, after = (_values(name, [scores[i] for i in common]) for scores in (base, other))
         if before and len(before) == len(after):
             found[name] = change(before, after)
             drop = reduction(before, after) if name in FIXED else None
             if drop is not None:
-                found[name]["relative"] = drop.json()
+                found["relative"][name] = drop.json()
     return found
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
-    """The paired change of shares; McNemar's counts and p only where every share is 0 or 1."""
+    """The paired change with a two-sided p: McNemar's where every share is 0 or 1, else of a sign-flip test."""
     if {*before, *after} <= {0.0, 1.0}:
         return paired(before, after).json()
-    return mean([b - a for a, b in zip(before, after, strict=True)]).json()
+    moved = [b - a for a, b in zip(before, after, strict=True)]
+    return {**mean(moved).json(), "p": sign_flip(moved)}
+
+
+def sign_flip(changes: Sequence[float]) -> float:
+    """Two-sided p of a mean change, were its sign on each prompt a fair coin: of 9,999 draws and the one observed."""
+    import numpy as np
+
+    values = np.asarray(changes, dtype=np.float64)
+    generator, found = np.random.default_rng(0), 0
+    block = max(1, BLOCK // len(values))
+    for start in range(0, FLIPS, block):
+        signs = generator.integers(2, size=(min(block, FLIPS - start), len(values)), dtype=np.int8) * 2 - 1
+        # Sums that are equal but for rounding count as equal.
+        found += int((np.abs(signs @ values) >= abs(values.sum()) - 1e-9).sum())
+    return (found + 1) / (FLIPS + 1)
 
 
 def closed(base: Scores, patched: Scores, reference: Scores) -> dict[str, Interval]:
