@@ -111,8 +111,9 @@ def summarise(scores: Scores) -> dict[str, Any]:
     for name in MEASURES:
         if values := _values(name, items):
             found[name] = rate(values).json()
-    texts = [answer.text for item in items for answer in item.answers]
-    found["trigram_overlap"] = mean([trigram_overlap(text) for text in texts]).json()
+    # By prompt, like the rest: samples of one prompt are no independent observations.
+    repeated = [sum(trigram_overlap(a.text) for a in item.answers) / len(item.answers) for item in items]
+    found["trigram_overlap"] = mean(repeated).json()
     sums = [(sum(loss for loss, _ in item.losses), sum(n for _, n in item.losses)) for item in items]
     if spoken := [(loss, float(n)) for loss, n in sums if n]:
         found["perplexity"] = ratio([s[0] for s in spoken], [s[1] for s in spoken], exponent=True).json()
