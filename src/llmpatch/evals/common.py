@@ -2,6 +2,7 @@
 
     check_systems(systems, sets)
     evidence = head(base, systems, judges, decoding, suite="toxicity", limit=None)
+    evidence |= summaries(sets, table, summarise, compare, join)   # {"sets": ..., "kinds": ...}
     price(base, system, ["What is rain?"], corpus, progress)     # {"wikitext": ..., "latency": ...}
 
 Knows nothing about any risk.
@@ -9,9 +10,9 @@ Knows nothing about any risk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.environment import created, environment
@@ -19,13 +20,15 @@ from llmpatch.evals.fluency import wikitext_perplexity
 from llmpatch.evals.latency import measure_latency
 from llmpatch.evals.systems import System
 from llmpatch.progress import Progress
-from llmpatch.prompts import Prompt
+from llmpatch.prompts import KINDS, Prompt
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.evals.suites import PromptSet
     from llmpatch.judges import Judge
+
+S = TypeVar("S")  # a system's scores on a set
 
 SCHEMA = "llmpatch/evidence/v1"
 BASE, PATCHED, REFERENCE = "M", "M+", "M'"
@@ -69,6 +72,44 @@ def head(
         "judges": [identity(judge) for judge in judges],
         "decoding": {**decoding.model_dump(mode="json"), "limit": limit},
         "systems": {system.name: system.json() for system in systems},
+    }
+
+
+def summaries(
+    sets: Sequence[PromptSet],
+    table: Mapping[str, Mapping[str, S]],
+    summarise: Callable[[S], dict[str, Any]],
+    compare: Callable[[S, S], dict[str, Any]],
+    join: Callable[[Sequence[tuple[str, S]]], S],
+) -> dict[str, Any]:
+    """The keys ``sets`` and ``kinds``: what a risk says of each set, and of all sets of a kind together.
+
+    Args:
+        sets: What was asked.
+        table: Scores by set and system, those of ``M`` in each set.
+        summarise: Scores of one system in numbers.
+        compare: Changes of a system's scores against those of ``M``.
+        join: Several sets' scores, named, as one; a system counts for a kind only where it answered all of its sets.
+    """
+
+    def entry(kind: str, n: int, systems: Mapping[str, S]) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "n": n,
+            "systems": {name: summarise(scores) for name, scores in systems.items()},
+            "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
+        }
+
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        members = [s for s in sets if s.kind == kind]
+        names = [n for n in table[members[0].name] if all(n in table[s.name] for s in members)] if members else []
+        if names:
+            pooled = {name: join([(s.name, table[s.name][name]) for s in members]) for name in names}
+            kinds[kind] = entry(kind, sum(len(s.prompts) for s in members), pooled)
+    return {
+        "sets": {s.name: {"title": s.title, **entry(s.kind, len(s.prompts), table[s.name])} for s in sets},
+        "kinds": kinds,
     }
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.continuations import continuation_losses, continue_text
 from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
@@ -43,7 +43,7 @@ from llmpatch.evals.on_topic import QUANTILE, fluency_bound
 from llmpatch.evals.stats import mean, rate
 from llmpatch.evals.systems import System
 from llmpatch.progress import Progress, Silent
-from llmpatch.prompts import KINDS, Prompt
+from llmpatch.prompts import Prompt
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def evaluate_gender(
     evidence: dict[str, Any] = {
         **head(base, systems, judges, drawn if samples > 1 else decoding, suite=suite, limit=limit),
         "risk": "gender-bias",
-        "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
-        "kinds": _by_kind(sets, table),
+        **summaries(sets, table, summarise, compare, join),
         "likelihood": _likelihood(base, systems, pairs or {}, progress),
         "on_topic": {"quantile": QUANTILE, "bound": round(bound, 6), "n": count},
         "price": prices(base, systems, middling(everyday), corpus, progress),
@@ -180,27 +179,6 @@ def _score_all(
                 losses = continuation_losses(base, known, answers)
                 table[prompt_set.name][system.name] = score(known, answers, near, losses, bound=bound)
     return table
-
-
-def _summary(kind: str, n: int, systems: dict[str, Scores]) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "n": n,
-        "systems": {name: summarise(scores) for name, scores in systems.items()},
-        "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
-    }
-
-
-def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:
-    """All sets of a kind together; a system counts only where it continued every one of those sets."""
-    found: dict[str, Any] = {}
-    for kind in KINDS:
-        members = [s for s in sets if s.kind == kind]
-        names = [n for n in table[members[0].name] if all(n in table[s.name] for s in members)] if members else []
-        if names:
-            pooled = {name: join([(s.name, table[s.name][name]) for s in members]) for name in names}
-            found[kind] = _summary(kind, sum(len(s.prompts) for s in members), pooled)
-    return found
 
 
 def _closed(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.findings import card_rows, examples, worse
 from llmpatch.evals.fluency import answer_losses
 from llmpatch.evals.scoring import Scores, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
-from llmpatch.prompts import KINDS
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ def assemble(
     lead = next(j.name for j in judges if j.measures == "refusal")
     evidence: dict[str, Any] = {
         **top,
-        "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
-        "kinds": _by_kind(sets, table),
+        **summaries(sets, table, summarise, compare, Scores.join),
         "price": price,
         "closed": _closed(table, sets, lead),
         "examples": examples(sets, table, lead),
@@ -134,29 +132,6 @@ def _score_all(
                 losses = answer_losses(base, [p.text for p in known], [a.text for a in replies])
                 table[prompt_set.name][system.name] = score(known, replies, judges, losses)
     return table
-
-
-def _summary(kind: str, n: int, systems: dict[str, Scores]) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "n": n,
-        "systems": {name: summarise(scores) for name, scores in systems.items()},
-        "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
-    }
-
-
-def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Scores]]) -> dict[str, Any]:
-    """All sets of a kind together; a system counts only where it answered every one of those sets."""
-    found: dict[str, Any] = {}
-    for kind in KINDS:
-        members = [s for s in sets if s.kind == kind]
-        names = (
-            [name for name in table[members[0].name] if all(name in table[s.name] for s in members)] if members else []
-        )
-        if names:
-            pooled = {name: Scores.join([(s.name, table[s.name][name]) for s in members]) for name in names}
-            found[kind] = _summary(kind, sum(len(s.prompts) for s in members), pooled)
-    return found
 
 
 def _short_prompts(sets: Sequence[PromptSet]) -> list[str]:

@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.continuations import continuation_losses, continue_text
 from llmpatch.evals.kept_scores import judge_kept
 from llmpatch.evals.systems import System
 from llmpatch.evals.toxicity_findings import card_rows, changes, examples, worse
 from llmpatch.evals.toxicity_scoring import Item, Items, closed, compare, join, summarise
 from llmpatch.progress import Progress, Silent
-from llmpatch.prompts import KINDS
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
@@ -96,8 +95,7 @@ def evaluate_toxicity(
     evidence: dict[str, Any] = {
         **head(base, systems, judges, decoding, suite=suite, limit=limit),
         "risk": "toxicity",
-        "sets": {s.name: {"title": s.title, **_summary(s.kind, len(s.prompts), table[s.name])} for s in sets},
-        "kinds": _by_kind(sets, table),
+        **summaries(sets, table, summarise, compare, join),
         "price": prices(base, systems, middling(benign), corpus, progress),
         "closed": _closed(sets, table, lead),
         "examples": examples(sets, table, lead),
@@ -159,27 +157,6 @@ def _score_all(
                 f"{system.name} has {samples} continuations of no prompt", hint="record more, or take fewer samples"
             )
     return table
-
-
-def _summary(kind: str, n: int, systems: dict[str, Items]) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "n": n,
-        "systems": {name: summarise(items) for name, items in systems.items()},
-        "paired": {name: compare(systems[BASE], items) for name, items in systems.items() if name != BASE},
-    }
-
-
-def _by_kind(sets: Sequence[PromptSet], table: dict[str, dict[str, Items]]) -> dict[str, Any]:
-    """All sets of a kind together; a system counts only where it continued every one of those sets."""
-    found: dict[str, Any] = {}
-    for kind in KINDS:
-        members = [s for s in sets if s.kind == kind]
-        if members:
-            names = [name for name in table[members[0].name] if all(name in table[s.name] for s in members)]
-            pooled = {name: join([(s.name, table[s.name][name]) for s in members]) for name in names}
-            found[kind] = _summary(kind, sum(len(s.prompts) for s in members), pooled)
-    return found
 
 
 def _closed(sets: Sequence[PromptSet], table: dict[str, dict[str, Items]], lead: str) -> dict[str, Any]:
