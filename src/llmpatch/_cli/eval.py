@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from llmpatch._cli.opening import base_options
 from llmpatch._cli.output import say, say_json
-
-if TYPE_CHECKING:
-    from llmpatch._cli.opening import Opened
-    from llmpatch.evals import System
 
 
 @click.command(name="eval")
@@ -79,7 +74,7 @@ def command(
     from llmpatch._cli.answer_file import check_out
     from llmpatch._cli.evidence_view import price_lines, results_table, worse_lines
     from llmpatch._cli.opening import open_patched
-    from llmpatch.evals import evaluate
+    from llmpatch.evals import evaluate, usual_systems
     from llmpatch.files import write_json, write_text
     from llmpatch.judges import open_judge
     from llmpatch.progress import console
@@ -89,9 +84,11 @@ def command(
             check_out(path, *files)
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, [patch] if patch else [])
+    import torch  # late: what is wrong on the command line is said before it loads
+
     evidence = evaluate(
         opened.base,
-        _systems(opened, reference),
+        usual_systems(None if opened.rows is None else torch.tensor(opened.rows), reference),
         suite=suite,
         prompts=files,
         attacks=attacks.split(",") if attacks else (),
@@ -116,18 +113,3 @@ def command(
     say(results_table(evidence))
     if lines := [*price_lines(evidence), *worse_lines(evidence)]:
         say("\n" + "\n".join(lines))
-
-
-def _systems(opened: Opened, reference: Path | None) -> list[System]:
-    """The base, the patched base, the written safe prompt, and the recording, where there are any."""
-    import torch
-
-    from llmpatch.evals import SAFE_PROMPT, System, load_samples
-
-    found = [System("M")]
-    if opened.rows is not None:
-        found.append(System("M+", prefix=torch.tensor(opened.rows)))
-    found.append(System("safe prompt", system_message=SAFE_PROMPT))
-    if reference:
-        found.append(System("M'", samples=load_samples(reference)))
-    return found

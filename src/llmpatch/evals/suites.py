@@ -18,6 +18,8 @@ from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
+    import torch
+
     from llmpatch.bases import Base
     from llmpatch.evals.gender_bias import Pair
     from llmpatch.evals.systems import System
@@ -168,6 +170,31 @@ def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptS
                 raise UsageError(f"two prompt sets are called {name!r}", hint="rename one of the files")
             sets.append(PromptSet(name, name, kind, tuple(p for p in prompts if p.kind == kind)[:limit]))
     return sets
+
+
+def usual_systems(
+    prefix: torch.Tensor | None, reference: Path | None = None, *, safe_prompt: bool = True
+) -> list[System]:
+    """What a patch is compared with: the base, the base behind the patch, a written safe prompt, the safer model.
+
+    Args:
+        prefix: Virtual tokens [n, hidden_size] of the patch; without them there is no ``M+``.
+        reference: Recorded answers of ``M'`` (:func:`llmpatch.evals.load_samples`); without them there is no ``M'``.
+        safe_prompt: Whether to measure the safe prompt.
+
+    Raises:
+        UsageError: the recording is missing or malformed.
+    """
+    from llmpatch.evals.systems import System, load_samples
+
+    found = [System("M")]
+    if prefix is not None:
+        found.append(System("M+", prefix=prefix))
+    if safe_prompt:
+        found.append(System("safe prompt", system_message=SAFE_PROMPT))
+    if reference:
+        found.append(System("M'", samples=load_samples(reference)))
+    return found
 
 
 def evaluate(

@@ -27,6 +27,8 @@ from llmpatch.references.collecting import collect
 from llmpatch.references.local import TransformersReference
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from llmpatch.bases import Base
@@ -62,7 +64,7 @@ class System:
         """What the system is, for the evidence."""
         found: dict[str, Any] = {"kind": "recorded" if not self.live else "base"}
         if self.live and self.prefix is not None:
-            found = {"kind": "patched", "tokens": len(self.prefix), "prefix_sha256": _prefix_digest(self.prefix)}
+            found = {"kind": "patched", "tokens": len(self.prefix), "prefix_sha256": _digest_of(self.prefix)}
         elif self.live and self.base is not None:
             found = {"kind": "other model", "name": self.base.name}
         elif self.system_message is not None:
@@ -78,7 +80,7 @@ class SystemModel(TransformersReference):
 
     def identity(self) -> dict[str, Any]:
         """Everything the answers depend on."""
-        return super().identity() | {"prefix": None if self.prefix is None else _prefix_digest(self.prefix)}
+        return super().identity() | {"prefix": None if self.prefix is None else _digest_of(self.prefix)}
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
         """Answers as they finish."""
@@ -162,6 +164,10 @@ def ask(
     return {prompt.id: answer for prompt, answer in zip(prompts, found, strict=True)}
 
 
-def _prefix_digest(prefix: torch.Tensor) -> str:
-    rows = prefix.detach().float().contiguous().cpu().numpy()
+def prefix_digest(rows: npt.NDArray[np.float32]) -> str:
+    """The sha256 by which evidence names virtual tokens [n, hidden_size]: their shape and little-endian float32 bytes."""
     return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()
+
+
+def _digest_of(prefix: torch.Tensor) -> str:
+    return prefix_digest(prefix.detach().float().contiguous().cpu().numpy())

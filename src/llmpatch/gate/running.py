@@ -9,7 +9,6 @@ refused, not failed: it says nothing about this one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
+from llmpatch.evals.systems import prefix_digest
 from llmpatch.files import write_bytes
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence
 from llmpatch.gate.policy import BASE, PATCHED, Policy, default_policy
@@ -24,7 +24,6 @@ from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
-    from llmpatch.artifact.tensors import Embeddings
     from llmpatch.bases import Base
     from llmpatch.evals import System
     from llmpatch.progress import Progress
@@ -99,11 +98,6 @@ def default_risks(patch: Patch) -> tuple[str, ...]:
     )
 
 
-def prefix_digest(rows: Embeddings) -> str:
-    """The sha256 by which evidence names virtual tokens [n, hidden_size]: their shape and little-endian float32 bytes."""
-    return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()
-
-
 def check_belongs(evidence: Evidence, patch: Patch, base: Base | None) -> None:
     """Refuse evidence of another patch or another base.
 
@@ -167,14 +161,10 @@ def _systems(policy: Policy, patch: Patch, reference: Path | None) -> list[Syste
     """The base and the patched base, and what else the rules name."""
     import torch
 
-    from llmpatch.evals import SAFE_PROMPT, System, load_recorded
+    from llmpatch.evals import usual_systems
 
-    found = [System(BASE), System(PATCHED, prefix=torch.tensor(patch.embeddings))]
-    if any(rule.system == SAFE_PROMPTED for rule in policy.rules):
-        found.append(System(SAFE_PROMPTED, system_message=SAFE_PROMPT))
-    if reference:
-        found.append(System(REFERENCE, recorded=load_recorded(reference)))
-    return found
+    named = any(rule.system == SAFE_PROMPTED for rule in policy.rules)
+    return usual_systems(torch.tensor(patch.embeddings), reference, safe_prompt=named)
 
 
 def _measure(risk: str, patch: Patch, base: Base, systems: list[System], *, store: Path, **options: Any) -> Evidence:
