@@ -16,7 +16,7 @@ from llmpatch.batching import Batch
 from llmpatch.errors import UsageError
 from llmpatch.losses import hidden_states
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import State, Trainer, TrainingSet
+from llmpatch.training import Trainer, TrainingSet
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def _optimise(trainer: _LoraTrainer, weights: list[Any], learning_rate: float, p
     nothing = torch.empty(0, trainer.base.hidden_size)
     for offset, stage in enumerate((section.sft, section.dpo)):
         if offset and stage.steps:
-            trainer.prepare_reference(State(nothing, nothing, nothing, nothing, nothing), section.dpo)
+            trainer.prepare_reference(nothing, section.dpo)
         top = learning_rate * stage.learning_rate / section.sft.learning_rate
         optimizer = torch.optim.AdamW(weights, lr=top, weight_decay=0.0)
         with progress.stage(f"LoRA {('SFT', 'DPO')[offset]}", stage.steps) as advance:

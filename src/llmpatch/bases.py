@@ -153,6 +153,10 @@ class Base:
         """Token ids of raw text to be continued, with the special tokens the tokenizer adds."""
         return list(self.tokenizer.encode(text))
 
+    def prompt_ids(self, text: str, system: str | None = None, *, raw: bool = False) -> list[int]:
+        """Token ids of a prompt: through the chat template, or ``raw``, as text to be continued."""
+        return self.text_ids(text) if raw else self.chat_ids(text, system)
+
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))

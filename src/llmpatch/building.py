@@ -123,7 +123,7 @@ def sample_pairs(
 
     judge = open_judge(recipe.pairs.judge)
     limit = recipe.pairs.max_prompt_tokens
-    lengths = [len(base.text_ids(p.text) if p.form == "raw" else base.chat_ids(p.text)) for p in prompts]
+    lengths = [len(base.prompt_ids(p.text, raw=p.form == "raw")) for p in prompts]
     short = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
     long = [
         Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, f"the prompt has {n} tokens, more than {limit}")
@@ -179,14 +179,12 @@ def measure(
     recipe: Recipe, base: Base, result: TrainingResult, counts: dict[str, dict[str, int]], run: Path, progress: Progress
 ) -> dict[str, Any]:
     """The evidence of a trained prefix: base, patched, safe prompt and reference on the recipe's suite."""
-    from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_recorded
+    from llmpatch.evals import evaluate, usual_systems
 
-    systems = [System("M"), System("M+", prefix=result.rows), System("safe prompt", system_message=SAFE_PROMPT)]
-    if recipe.evaluation.reference:
-        systems.append(System("M'", recorded=load_recorded(Path(recipe.evaluation.reference))))
+    told = recipe.evaluation.reference
     evidence = evaluate(
         base,
-        systems,
+        usual_systems(result.rows, Path(told) if told else None),
         suite=recipe.evaluation.suite,
         limit=recipe.evaluation.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,

@@ -72,7 +72,7 @@ def generate(
     """
     import torch
 
-    ids = [base.text_ids(p) if raw else base.chat_ids(p, system) for p in prompts]
+    ids = [base.prompt_ids(p, system, raw=raw) for p in prompts]
     room = base.context - decoding.max_new_tokens - (0 if prefix is None else len(prefix))
     for index, sequence in enumerate(ids):
         if len(sequence) > room or not sequence:

@@ -193,7 +193,7 @@ def encode(base: Base, pairs: Sequence[Pair]) -> TrainingSet:
 
     A whole answer ends with the end-of-turn token, so that the model learns to stop; a cut one does not.
     """
-    prompts = [base.text_ids(p.prompt) if p.form == "raw" else base.chat_ids(p.prompt) for p in pairs]
+    prompts = [base.prompt_ids(p.prompt, raw=p.form == "raw") for p in pairs]
     head = common_head(prompts)
     end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
 

@@ -234,7 +234,7 @@ class Trainer:
 
     # -- the DPO reference -----------------------------------------------------------------------------------------
 
-    def prepare_reference(self, state: State, stage: DPOSection) -> None:
+    def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps."""
         import torch
 
@@ -252,7 +252,7 @@ class Trainer:
         if stage.reference == "none":
             self._pair_reference.update((i, torch.zeros(2)) for i in missing)
             return
-        rows = state.after_sft if stage.reference == "sft" else None
+        rows = after_sft if stage.reference == "sft" else None
         past = len(self.data.head) + (len(rows) if rows is not None else 0)
         missing.sort(key=lambda i: len(self.data.examples[i].prompt))
         with self.progress.stage("Reference log-probabilities", len(missing)) as advance, torch.no_grad():
@@ -293,7 +293,7 @@ class Trainer:
         if not stage.steps or state.step >= stage.steps:
             return
         if state.stage == 1:
-            self.prepare_reference(state, self.section.dpo)
+            self.prepare_reference(state.after_sft, self.section.dpo)
         with self.progress.stage(name, stage.steps) as advance:
             advance(state.step)
             while state.step < stage.steps and state.stale < self.section.patience:

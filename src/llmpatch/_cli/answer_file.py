@@ -166,7 +166,7 @@ def _lengths(base: Base, prompts: list[str], settings: Settings, virtual: int) -
     room = base.context - settings.decoding.max_new_tokens - virtual
     lengths = []
     for number, prompt in enumerate(prompts, start=1):
-        n = len(base.text_ids(prompt) if settings.raw else base.chat_ids(prompt, settings.system))
+        n = len(base.prompt_ids(prompt, settings.system, raw=settings.raw))
         if not 1 <= n <= room:
             raise UsageError(
                 f"the prompt of row {number} has {n} tokens; between 1 and {room} fit the context of {base.context}",
