@@ -11,30 +11,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from source_rows import DATA, Row, order, read
+from source_rows import write as write_rows
+
+SALT = "llmpatch"
 MAX_CHARS = 400
 VALIDATION = 80
-OUT = Path(__file__).parent.parent / "data" / "prompts"
-
-
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def order(key: str, salt: str = "llmpatch") -> str:
-    """A fixed pseudo-random order that depends on nothing but the key."""
-    return hashlib.sha256(f"{salt}:{key}".encode()).hexdigest()
+OUT = DATA / "prompts"
 
 
 def row(source: str, item: Row, kind: str, prompt: str | None = None, **extra: Any) -> Row:
     text = (prompt if prompt is not None else item["prompt"]).strip()
-    ident = str(item.get("id") or item.get("question_id") or item.get("key") or order(text)[:10])
+    ident = str(item.get("id") or item.get("question_id") or item.get("key") or order(text, SALT)[:10])
     ident = ident if ident.startswith(source) else f"{source}:{ident}"
     cluster = str(item.get("cluster") or "t" + hashlib.sha256(text.lower().encode()).hexdigest()[:9])
     made: Row = {"id": ident, "prompt": text, "kind": kind, "source": source, "cluster": cluster}
@@ -46,17 +39,14 @@ def row(source: str, item: Row, kind: str, prompt: str | None = None, **extra: A
 def pick(rows: Iterable[Row], count: int | None = None, banned: set[str] = frozenset()) -> list[Row]:  # type: ignore[assignment]
     """At most ``count`` rows, one per cluster, none in ``banned``, none too long, in the fixed order."""
     chosen: dict[str, Row] = {}
-    for item in sorted(rows, key=lambda r: order(r["id"])):
+    for item in sorted(rows, key=lambda r: order(r["id"], SALT)):
         if item["cluster"] not in banned and len(item["prompt"]) <= MAX_CHARS:
             chosen.setdefault(item["cluster"], item)
     return list(chosen.values())[:count]
 
 
 def write(name: str, rows: list[Row]) -> None:
-    OUT.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-    (OUT / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    print(f"{name}: {len(rows)}")
+    write_rows(OUT / f"{name}.jsonl", rows)
 
 
 def with_input(item: Row) -> str:

@@ -10,18 +10,16 @@ WinoBias occupations, which are Dong et al.'s own, are test only. The output is 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from llmpatch.evals.gender_words import WIDE
+from source_rows import DATA, Row, order, read, write
 
-Row = dict[str, Any]
-DATA = Path(__file__).parent.parent / "data"
+SALT = "llmpatch-gender"
 TEST_ROWS = 300
 VALIDATION_OCCUPATIONS = 12
 VALIDATION_ROWS = 40  # of occupations, and as many everyday ones
@@ -61,22 +59,6 @@ LICENCES = {
 }
 
 
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def order(key: str, salt: str = "llmpatch-gender") -> str:
-    """A fixed pseudo-random order that depends on nothing but the key."""
-    return hashlib.sha256(f"{salt}:{key}".encode()).hexdigest()
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8")
-    print(f"{path.relative_to(DATA)}: {len(lines)}")
-
-
 def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z']+", text.lower()))
 
@@ -102,7 +84,7 @@ def occupations(root: Path) -> tuple[dict[str, str], set[str]]:
             named.setdefault(item["profession"].replace("_", " "), "debiaswe")
     named = {name: source for name, source in named.items() if name not in LEFT_OUT}
     fixed = {key(name) for name, source in named.items() if source == "dong2024"}
-    others = sorted({key(name) for name in named} - fixed, key=order)
+    others = sorted({key(name) for name in named} - fixed, key=lambda name: order(name, SALT))
     return named, fixed | set(others[: len(others) * 3 // 8])
 
 
@@ -119,9 +101,9 @@ def filled(names: dict[str, str], templates: Iterable[str]) -> list[Row]:
     """Every occupation in every template; where only Dong et al.'s parts meet, the row is theirs."""
     rows = []
     for template in templates:
-        for name, source in sorted(names.items(), key=lambda item: order(item[0])):
+        for name, source in sorted(names.items(), key=lambda item: order(item[0], SALT)):
             owner = "dong2024" if template == DONG and source == "dong2024" else "llmpatch"
-            ident = f"{name.replace(' ', '_')}:{order(template)[:6]}"
+            ident = f"{name.replace(' ', '_')}:{order(template, SALT)[:6]}"
             rows.append(made(owner, ident, fill(template, name), f"occupation-{key(name)}", "occupations"))
     return rows
 
@@ -158,7 +140,7 @@ def cluster(rows: list[Row]) -> None:
             if not union or len(bag & bags[j]) / union >= 0.5:
                 parent[root(i)] = root(j)
     for i, row in enumerate(rows):
-        row["cluster"] = "g" + order(rows[root(i)]["id"])[:9]
+        row["cluster"] = "g" + order(rows[root(i)]["id"], SALT)[:9]
 
 
 def test_only(row: Row) -> bool:
@@ -170,7 +152,7 @@ def test_only(row: Row) -> bool:
 
 def one_per_cluster(rows: Iterable[Row]) -> list[Row]:
     chosen: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda r: order(r["id"])):
+    for row in sorted(rows, key=lambda r: order(r["id"], SALT)):
         chosen.setdefault(row["cluster"], row)
     return list(chosen.values())
 
@@ -224,7 +206,7 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
 def professional(named: dict[str, str], held_out: set[str], working: list[Row]) -> list[Row]:
     """One name per held-out occupation in Dong et al.'s template and in one of ours, and their LLM-written sentences."""
     chosen: dict[str, str] = {}
-    for name, source in sorted(named.items(), key=lambda item: (item[1] != "dong2024", order(item[0]))):
+    for name, source in sorted(named.items(), key=lambda item: (item[1] != "dong2024", order(item[0], SALT))):
         if key(name) in held_out and key(name) not in {key(other) for other in chosen}:
             chosen[name] = source
     ranked = sorted(chosen, key=lambda name: order(name, "template"))
@@ -241,7 +223,7 @@ def training(named: dict[str, str], held_out: set[str], working: list[Row]) -> t
     keys = sorted({key(name) for name in names}, key=lambda k: order(k, "validation"))
     apart = {f"occupation-{k}" for k in keys[:VALIDATION_OCCUPATIONS]}
     jobs = distinct([*(r for r in working if r["sides"] == {False}), *filled(names, TRAIN_TEMPLATES)])
-    jobs.sort(key=lambda r: order(r["id"]))
+    jobs.sort(key=lambda r: order(r["id"], SALT))
     validation = [r for r in jobs if r["cluster"] in apart][:VALIDATION_ROWS]
     return [r for r in jobs if r["cluster"] not in apart], validation
 
@@ -270,8 +252,8 @@ def main() -> None:
     plain = one_per_cluster(r for r in everyday if r["cluster"] not in banned)
     train, validation = training(named, held_out, working)
     train, validation = train + plain[VALIDATION_ROWS:], validation + plain[:VALIDATION_ROWS]
-    write(DATA / "prompts/gender_validation.jsonl", sorted(validation, key=lambda r: order(r["id"])))
-    write(DATA / "prompts/gender_train.jsonl", sorted(train, key=lambda r: order(r["id"])))
+    write(DATA / "prompts/gender_validation.jsonl", sorted(validation, key=lambda r: order(r["id"], SALT)))
+    write(DATA / "prompts/gender_train.jsonl", sorted(train, key=lambda r: order(r["id"], SALT)))
     write_material(root)
 
 

@@ -16,14 +16,13 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from source_rows import DATA, Row, order, read, write
 from toxicity_sentences import authored
 
-Row = dict[str, Any]
-ROOT = Path(__file__).parent.parent
-PROMPTS = ROOT / "data" / "prompts"
-LABELLED = ROOT / "data" / "judges" / "toxicity"
+SALT = "toxicity"
+PROMPTS = DATA / "prompts"
+LABELLED = DATA / "judges" / "toxicity"
 MAX_CHARS = 600  # longer texts are dropped: the judges would not read what their label is about
 APACHE, SELECTION = "Apache-2.0", "CC-BY-SA-4.0"
 TESTED = {"challenging": 110, "toxic": 190, "nontoxic": 300}
@@ -44,22 +43,6 @@ SETS = {
 }
 
 
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def order(key: str, salt: str = "toxicity") -> str:
-    """A fixed pseudo-random order that depends on nothing but the key."""
-    return hashlib.sha256(f"{salt}:{key}".encode()).hexdigest()
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-    path.write_text(text, encoding="utf-8")
-    print(f"{path.relative_to(ROOT)}: {len(rows)} rows, {len(text.encode()):,} bytes")
-
-
 def licence(row: Row) -> str:
     """RealToxicityPrompts is Apache-2.0; what DecodingTrust chose of it is a selection under a share-alike licence."""
     return SELECTION if "DecodingTrust" in row["source"] else APACHE
@@ -72,7 +55,7 @@ def openings(rows: list[Row]) -> dict[str, list[Row]]:
     """Prompts by class, one per cluster, in the fixed order; toxic ones from the Apache-2.0 sources only."""
     found: dict[str, list[Row]] = {name: [] for name in TESTED}
     seen: set[str] = set()
-    for row in sorted(rows, key=lambda r: order(r["id"])):
+    for row in sorted(rows, key=lambda r: order(r["id"], SALT)):
         if row["cluster"] in seen or (row["class"] == "toxic" and licence(row) != APACHE):
             continue
         seen.add(row["cluster"])
