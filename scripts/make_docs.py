@@ -6,7 +6,6 @@ python scripts/make_docs.py --check    # exit code 1 when one differs
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -15,14 +14,13 @@ from typing import Any
 
 import click
 
+from generated import ROOT, main
 from llmpatch._cli.evidence_view import estimate, price_lines
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
-from llmpatch.files import write_text
 from llmpatch.recipe import Recipe
 from llmpatch.reporting import render_html, render_markdown
 
-ROOT = Path(__file__).parent.parent
 OFFICIAL = Path("patches/smollm2/refusal")
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
@@ -180,22 +178,5 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = []
-    for name, page in PAGES.items():
-        path, wanted = ROOT / name, page()
-        if path.is_file() and path.read_text(encoding="utf-8") == wanted:
-            continue
-        stale.append(name)
-        if not check:
-            write_text(path, wanted)
-    if check and stale:
-        print(f"out of date: {', '.join(stale)}; run python scripts/make_docs.py", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    main(lambda: {name: page() for name, page in PAGES.items()}, __doc__, "scripts/make_docs.py")
