@@ -14,7 +14,7 @@ from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
-from llmpatch.training import Trainer
+from llmpatch.training import Balance, Trainer
 from tinymodels import make_tiny
 
 NO = "I'm sorry, but I can't assist with that."
@@ -130,3 +130,22 @@ def test_evidence_is_plain_json_with_intervals(project):
     assert found["low"] <= found["value"] <= found["high"]
     json.dumps(patch.evidence, allow_nan=False)
     assert yaml.safe_load((project / "out/README.md").read_text().split("---")[1])["library_name"] == "peft"
+
+
+def test_a_recipes_balance_reaches_training(project, monkeypatch):
+    """The tiny tokenizer has no token for a pronoun, so two others stand in for them."""
+    recipe = make_recipe(balance={"words": "gender", "weight": 3.0})
+    with pytest.raises(UsageError, match="no single token for the pronouns"):
+        build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert not (project / "out").exists()
+    monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "his": 71, "she": 80})
+    seen = []
+    imbalance = Trainer._imbalance
+
+    def watched(self, batch, hidden):
+        seen.append(self.balance)
+        return imbalance(self, batch, hidden)
+
+    monkeypatch.setattr(Trainer, "_imbalance", watched)
+    build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert set(seen) == {Balance(3.0, (70, 71), (80,))}

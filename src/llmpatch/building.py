@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
-    from llmpatch.training import TrainingResult
+    from llmpatch.training import Balance, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,21 @@ def train_prefix(
         run=run,
         validate=make_validate(recipe, base, validation),
         progress=progress,
+        balance=_balance(recipe, base),
     )
+
+
+def _balance(recipe: Recipe, base: Base) -> Balance | None:
+    """The words that a recipe balances, as token ids: the very ones that the eval counts."""
+    from llmpatch.evals.gender_bias import pronoun_ids
+    from llmpatch.evals.gender_words import PRONOUNS
+    from llmpatch.training import Balance
+
+    if recipe.balance is None:
+        return None
+    ids = pronoun_ids(base)
+    male, female = (tuple(i for word, i in ids.items() if PRONOUNS[word] == of) for of in ("male", "female"))
+    return Balance(recipe.balance.weight, male, female)
 
 
 def measure(

@@ -178,8 +178,8 @@ class Trainer:
     def _imbalance(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
         """The weighted square of (p - q) / (p + q) for the two groups' probabilities right after each harmful prompt.
 
-        That is the square of GLD (Dong et al., arXiv 2402.11190), the measure itself: chosen answers that name no gender
-        make both groups rare, and leave their ratio as it was.
+        That is the square of the gender logits difference (see evals/gender_bias.py), the measure itself: chosen answers
+        that name no gender make both groups rare, and leave their ratio as it was.
         """
         import torch
 
