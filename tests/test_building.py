@@ -9,7 +9,7 @@ import yaml
 
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, plan
+from llmpatch.building import build, plan, start_rows
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
@@ -149,3 +149,25 @@ def test_a_recipes_balance_reaches_training(project, monkeypatch):
     monkeypatch.setattr(Trainer, "_imbalance", watched)
     build(recipe, project / "out", run=project / "run", progress=Silent())
     assert set(seen) == {Balance(3.0, (70, 71), (80,))}
+
+
+def test_a_new_version_goes_on_from_the_rows_of_an_earlier_one(project):
+    first = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    earlier = "out/adapter_model.safetensors"
+    recipe = make_recipe(prefix={"tokens": 4, "init": "rows", "path": earlier})
+    assert start_rows(recipe, load_base("./model")).numpy().tolist() == first.embeddings.tolist()
+    second = build(recipe, project / "second", run=project / "again", progress=Silent())
+    assert earlier in second.manifest.build.data_digests
+
+
+def test_earlier_rows_of_another_shape_are_refused(project):
+    build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    recipe = make_recipe(prefix={"tokens": 5, "init": "rows", "path": "out/adapter_model.safetensors"})
+    with pytest.raises(UsageError, match=r"rows of shape \[4, \d+\].*prefix.tokens 5"):
+        start_rows(recipe, load_base("./model"))
+
+
+@pytest.mark.parametrize("prefix", [{"init": "rows"}, {"init": "text", "path": "x.safetensors"}])
+def test_earlier_rows_and_their_file_go_together(prefix):
+    with pytest.raises(RecipeError, match="both or neither"):
+        make_recipe(prefix=prefix)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch import __version__
 from llmpatch.errors import RecipeError, UsageError
-from llmpatch.files import digest_json, sha256_file, write_json, write_text
+from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
 from llmpatch.pairs import Dropped, Pair, encode, make_pairs, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
+    import torch
+
     from llmpatch.answers import Answer
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
@@ -159,14 +161,13 @@ def train_prefix(
     recipe: Recipe, base: Base, pairs: list[Pair], validation: list[Prompt], run: Path, progress: Progress
 ) -> TrainingResult:
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts."""
-    from llmpatch.prefix import init_prefix
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
     return train(
         base,
         encode(base, pairs),
-        init_prefix(base, recipe.prefix, recipe.seed),
+        start_rows(recipe, base),
         recipe.training,
         seed=recipe.seed,
         run=run,
@@ -174,6 +175,32 @@ def train_prefix(
         progress=progress,
         balance=_balance(recipe, base),
     )
+
+
+def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
+    """The rows that training starts from, float32 [tokens, hidden_size].
+
+    Raises:
+        UsageError: no such file of earlier rows, or rows that do not fit this base or ``prefix.tokens``.
+        IntegrityError: the file is not one finite tensor of rows.
+    """
+    import torch
+
+    from llmpatch.artifact.tensors import MAX_TENSOR_BYTES, decode_tensor
+    from llmpatch.prefix import init_prefix
+
+    section = recipe.prefix
+    if section.path is None:
+        return init_prefix(base, section, recipe.seed)
+    earlier = decode_tensor(read_bytes(Path(section.path), limit=MAX_TENSOR_BYTES), where=section.path).embeddings
+    wanted = (section.tokens, base.hidden_size)
+    if earlier.shape != wanted:
+        raise UsageError(
+            f"{section.path} has rows of shape {list(earlier.shape)}; {base.name} with prefix.tokens "
+            f"{section.tokens} needs {list(wanted)}",
+            hint="start from a patch of the same base, with as many tokens",
+        )
+    return torch.from_numpy(earlier.copy())
 
 
 def _balance(recipe: Recipe, base: Base) -> Balance | None:
@@ -251,7 +278,7 @@ def recipe_files(recipe: Recipe) -> list[str]:
     """Every data file a recipe names."""
     sections = [getattr(recipe.prompts, kind) for kind in KINDS]
     named = [path for s in sections if s for path in [*s.train, *s.validation]]
-    return [*named, *([recipe.reference.path] if recipe.reference.path else [])]
+    return [*named, *(path for path in (recipe.reference.path, recipe.prefix.path) if path)]
 
 
 def method(recipe: Recipe) -> str:

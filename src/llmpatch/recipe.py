@@ -106,14 +106,24 @@ class PairsSection(_Section):
 
 
 class PrefixSection(_Section):
-    """The ``n`` virtual tokens and their start: the text's embeddings, random vocabulary rows, or noise."""
+    """The ``n`` virtual tokens and their start: the text's embeddings, random vocabulary rows, noise, or earlier rows.
+
+    ``rows`` goes on from the ``adapter_model.safetensors`` at ``path``: a new version costs less than the first did.
+    """
 
     tokens: Annotated[int, Field(ge=1, le=256)] = 50
-    init: Literal["text", "vocabulary", "random"] = "text"
+    init: Literal["text", "vocabulary", "random", "rows"] = "text"
+    path: str | None = None
     text: str = (
         "You are a helpful and safe assistant. If a request asks for help with something harmful, illegal, hateful or "
         "dangerous, decline politely. Answer every other request helpfully and completely, even if it sounds alarming."
     )
+
+    @model_validator(mode="after")
+    def _rows_need_a_file(self) -> PrefixSection:
+        if (self.init == "rows") != (self.path is not None):
+            raise ValueError("prefix.path names the file that `init: rows` starts from: give both or neither")
+        return self
 
 
 class StageSection(_Section):
