@@ -5,6 +5,7 @@
     │   └── RecipeError         1  a recipe with an unknown key, a wrong type, an empty prompt set
     ├── ReferenceFailedError    2  a reference (endpoint, engine, recording) gave no usable answer
     ├── GateError               3  the evidence does not pass the policy
+    ├── AuditError              3  a known gap is open, or an active patch has a known defect
     ├── TrustError              4  a signature or key is not trusted
     ├── WrongBaseError          5  the patch was made for another base
     └── IntegrityError          6  a file is damaged, truncated, foreign or oversized
@@ -50,6 +51,12 @@ class ReferenceFailedError(LlmpatchError):
 
 class GateError(LlmpatchError):
     """Evidence does not pass the policy."""
+
+    exit_code = 3
+
+
+class AuditError(LlmpatchError):
+    """A known gap is open, or an active patch has a known defect."""
 
     exit_code = 3
 

@@ -31,7 +31,7 @@ _VERSION = r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-(alpha|beta|rc)
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Refuse what would move a cursor, reorder or hide text in a terminal or a log."""
     for character in text:
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
@@ -47,7 +47,7 @@ def _real_time(text: str) -> str:
     return text
 
 
-_PLAIN = AfterValidator(_printable)
+_PLAIN = AfterValidator(printable)
 _NO_CONTROLS = r"^[^\u0000-\u001F\u007F-\u009F]+$"
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROLS), _PLAIN]
 LongText = Annotated[str, Field(min_length=1, max_length=500, pattern=_NO_CONTROLS), _PLAIN]

@@ -1,0 +1,111 @@
+"""``llmpatch audit``: which known gaps are open on your bases, what closes them, and which active patch has a known defect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmpatch._cli.output import note, one_line, say, say_json, table
+
+if TYPE_CHECKING:
+    from llmpatch.advisories import Audit
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(name="audit")
+@click.option("--advisories", "folder", type=FILE, required=True,
+              help="A folder of advisories: VENDOR/ID.json, as a registry holds them, or loose ID.json.")  # fmt: skip
+@click.option(
+    "--base", help="Only this base; it is loaded, to compare its fingerprint. By default all the store knows of."
+)
+@click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "sarif", "cyclonedx"]), default="table",
+              show_default=True)  # fmt: skip
+@click.option("--out", type=FILE, help="Write it here instead of printing it.")
+@click.option("--apply", "apply_them", is_flag=True,
+              help="Revoke what its own vendor revokes; bases fall back to their last good set. Recorded.")  # fmt: skip
+@click.option("--ignore-unfixed", is_flag=True, help="Gaps that no patch is known to close do not count.")
+@click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever is found.")
+def command(
+    folder: Path,
+    base: str | None,
+    revision: str | None,
+    form: str,
+    out: Path | None,
+    apply_them: bool,
+    ignore_unfixed: bool,
+    exit_zero: bool,
+) -> None:
+    """Hold advisories against what is installed and active.
+
+    Exit code 3: a known gap is open on a base, or an active patch has a known defect. Changes nothing without --apply.
+    docs/advisories.md explains it.
+    """
+    from llmpatch.advisories import apply_revocations, load_advisories, make_audit, take_inventory
+    from llmpatch.bases import load_base
+    from llmpatch.errors import AuditError
+    from llmpatch.store import default_store
+
+    store, advisories = default_store(), load_advisories(folder)
+    loaded = load_base(base, revision) if base else None
+    audit = make_audit(take_inventory(store, loaded), advisories)
+    if apply_them:
+        for done in apply_revocations(store, audit):
+            note(one_line(done.why))
+        audit = make_audit(take_inventory(store, loaded), advisories)
+    deliver(_rendered(audit, form), out)
+    problems = audit.problems(ignore_unfixed=ignore_unfixed)
+    if problems and not exit_zero:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise AuditError("; ".join(problems[:3]) + more, hint=_advice(audit))
+
+
+def deliver(content: str | dict[str, Any], out: Path | None) -> None:
+    """Print text or JSON, or write it to a file."""
+    from llmpatch._cli.answer_file import check_out
+    from llmpatch.files import write_json, write_text
+
+    if out is None:
+        say(content) if isinstance(content, str) else say_json(content)
+        return
+    check_out(out)
+    write_text(out, f"{content}\n") if isinstance(content, str) else write_json(out, content)
+
+
+def _rendered(audit: Audit, form: str) -> str | dict[str, Any]:
+    from llmpatch.advisories import audit_json, audit_sarif, bill_of_materials
+
+    if form == "json":
+        return audit_json(audit)
+    if form == "sarif":
+        return audit_sarif(audit)
+    return bill_of_materials(audit.inventory, audit) if form == "cyclonedx" else _table(audit)
+
+
+def _table(audit: Audit) -> str:
+    rows = [
+        [gap.advisory.id, gap.deployment.base.name + ("" if gap.sure else " (by name only)"),
+         "closed" if gap.status == "closed" else "OPEN", gap.remedy, gap.advisory.summary]
+        for gap in audit.gaps
+    ]  # fmt: skip
+    for defect in audit.defects:
+        state = "REVOKED" if defect.active and defect.revokes else "DEFECT" if defect.active else "not active"
+        rows.append([defect.advisory.id, defect.held.title, state, defect.remedy, defect.advisory.summary])
+    bases = ", ".join(deployment.base.name for deployment in audit.inventory.deployments) or "no base"
+    head = one_line(
+        f"{audit.advisories} advisories, {len(audit.inventory.installed)} installed patches, bases: {bases}"
+    )
+    if not rows:
+        return f"{head}\nnone of them concerns what is here"
+    return f"{head}\n\n{table(['advisory', 'concerns', 'state', 'what to do', 'summary'], rows)}"
+
+
+def _advice(audit: Audit) -> str:
+    if any(defect.active and defect.revokes for defect in audit.defects):
+        return "llmpatch audit --apply takes revoked patches out; then install what fixes it"
+    if any(gap.status == "open" and gap.fixable for gap in audit.gaps):
+        return "install or activate the patch that the audit names"
+    return "ask the vendor for a patch; --ignore-unfixed lets gaps pass that nothing closes yet"
