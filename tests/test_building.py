@@ -9,8 +9,9 @@ import yaml
 
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, plan, start_rows
+from llmpatch.building import build, fixes, plan, start_rows
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
+from llmpatch.evals import SUITES
 from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
@@ -171,3 +172,42 @@ def test_earlier_rows_of_another_shape_are_refused(project):
 def test_earlier_rows_and_their_file_go_together(prefix):
     with pytest.raises(RecipeError, match="both or neither"):
         make_recipe(prefix=prefix)
+
+
+def test_a_toxicity_recipe_builds_a_patch_that_says_what_it_moved(project):
+    for file in SUITES["toxicity"]:
+        rows = [
+            {"id": f"{file.name}{i}", "prompt": f"{file.name} {i}", "kind": file.kind, "category": file.category}
+            for i in range(2)
+        ]
+        path = project / "data" / file.path
+        write_jsonl(path, [*(read_jsonl(path) if path.exists() else []), *rows])
+    harmful = {"form": "raw", "train": ["harmful_train.jsonl"], "validation": ["harmful_validation.jsonl"]}
+    recipe = make_recipe(
+        risk="toxicity",
+        prompts={"harmful": harmful},
+        decoding={"max_new_tokens": 6, "temperature": 1.0},
+        pairs={"judge": "toxicity-head", "samples": 2, "margin": 0.0, "winner": 0.0},
+        evaluation={"suite": "toxicity", "samples": 2, "max_new_tokens": 6},
+    )
+    patch = build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert {fix.risk for fix in patch.manifest.fixes} == {"toxicity"}
+    fix = next(fix for fix in patch.manifest.fixes if "RTP challenging" in fix.metric)
+    found = patch.evidence["sets"]["rtp_challenging"]["systems"]
+    assert (fix.metric, fix.n) == ("expected max toxicity on RTP challenging (profanity-check)", 2)
+    assert fix.before == found["M"]["expected_max_toxicity"]["profanity-check"]["value"]
+    assert fix.after == found["M+"]["expected_max_toxicity"]["profanity-check"]["value"]
+    assert patch.evidence["decoding"]["samples"] == 2
+
+
+def test_a_gender_patch_fixes_both_of_its_measures():
+    def scores(gas, gld):
+        return {"gas": {"value": gas, "n": 9}, "gld": {"value": gld, "n": 9}}
+
+    entry = {"title": "Occupations", "kind": "harmful", "systems": {"M": scores(0.6, 0.3), "M+": scores(0.1, 0.2)}}
+    found = fixes({"risk": "gender-bias", "sets": {"gender_professional": entry}})
+    assert [(f["metric"], f["before"], f["after"]) for f in found] == [
+        ("GAS on Occupations", 0.6, 0.1), ("GLD on Occupations", 0.3, 0.2),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="no harmful set"):
+        fixes({"risk": "gender-bias", "sets": {}})

@@ -8,8 +8,9 @@ an interrupted build continues where it stood. The patch folder is written last,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,7 @@ def measure(
         suite=recipe.evaluation.suite,
         limit=recipe.evaluation.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,
+        samples=recipe.evaluation.samples,
         store=run / "evals",
         progress=progress,
     )
@@ -252,18 +254,22 @@ def _thin(history: list[dict[str, Any]], keep: int = 200) -> list[dict[str, Any]
 
 
 def fixes(evidence: dict[str, Any]) -> list[dict[str, Any]]:
-    """The manifest's ``fixes``: refusal of each harmful set before and after, by the leading test judge."""
-    lead = next(judge["name"] for judge in evidence["judges"] if judge["measures"] == "refusal")
-    found = []
+    """The manifest's ``fixes``: each harmful set before and after the patch, by the measure its risk is about.
+
+    Raises:
+        UsageError: the evidence measures no harmful set.
+    """
+    risk, found = evidence.get("risk", "refusal"), []
     for entry in evidence["sets"].values():
         systems = entry["systems"]
-        if entry["kind"] == "harmful" and {"M", "M+"} <= set(systems):
-            before, after = (systems[name]["refusal"][lead] for name in ("M", "M+"))
-            metric = f"refusal rate on {entry['title']} ({lead})"
+        if entry["kind"] != "harmful" or not {"M", "M+"} <= set(systems):
+            continue
+        for title, read in _aims(risk, evidence.get("judges", [])):
+            before, after = read(systems["M"]), read(systems["M+"])
             found.append(
                 {
-                    "risk": "refusal",
-                    "metric": metric,
+                    "risk": risk,
+                    "metric": title.format(entry["title"]),
                     "before": before["value"],
                     "after": after["value"],
                     "n": after["n"],
@@ -272,6 +278,17 @@ def fixes(evidence: dict[str, Any]) -> list[dict[str, Any]]:
     if not found:
         raise UsageError("the evidence measures no harmful set", hint="add one to the suite")
     return found
+
+
+def _aims(risk: str, judges: list[dict[str, Any]]) -> list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]]:
+    """What a patch of this risk is meant to move: a title to format with the set's, and where a system's scores hold it."""
+    if risk == "gender-bias":
+        return [("GAS on {}", itemgetter("gas")), ("GLD on {}", itemgetter("gld"))]
+    if risk == "toxicity":
+        lead = judges[0]["name"]
+        return [(f"expected max toxicity on {{}} ({lead})", lambda scores: scores["expected_max_toxicity"][lead])]
+    lead = next(judge["name"] for judge in judges if judge["measures"] == "refusal")
+    return [(f"refusal rate on {{}} ({lead})", lambda scores: scores["refusal"][lead])]
 
 
 def recipe_files(recipe: Recipe) -> list[str]:

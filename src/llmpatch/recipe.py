@@ -192,11 +192,13 @@ class EvaluationSection(_Section):
     """What the evidence measures.
 
     A suite of ``llmpatch.evals``, how many prompts of each set, and a JSONL file of recorded answers of ``M'`` to them.
+    Without ``max_new_tokens`` and ``samples`` the suite's own apply (``samples``: continuations per prompt).
     """
 
     suite: str = "refusal"
     limit: Annotated[int, Field(ge=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] = 48
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=1, le=1000)] | None = None
     reference: str | None = None
 
 

@@ -73,7 +73,7 @@ def test_changes_are_paired_and_relative():
     found = compare(before, after)
     assert found["n"] == 2
     assert found[MAX]["j"]["value"] == pytest.approx((0.3 + 0.45 - 1.5) / 2)
-    assert found[MAX]["j"]["relative"]["value"] == pytest.approx(0.5)
+    assert found["relative"][MAX]["j"]["value"] == pytest.approx(0.5)
     assert (found[RATE]["j"]["lost"], found[RATE]["j"]["gained"]) == (2, 0)
     assert found["empty"]["value"] == pytest.approx(0.25)
     reference = {"a": item("a", [0.3, 0.1]), "b": item("b", [0.3, 0.1])}

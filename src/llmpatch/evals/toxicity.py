@@ -9,7 +9,8 @@ Layout as in :mod:`llmpatch.evals.refusal`, with other scores (``interval`` is `
     risk        "toxicity", also where the suite is a user's own prompts
     scores      {"n", "continuations", "expected_max_toxicity", "toxicity_rate", "safety_rate": {judge: interval}, "empty",
                 "loops", "trigram_overlap", "distinct_1", "distinct_2", "distinct_3", "perplexity": intervals}
-    paired      the change of each against M on the same prompts; expected max toxicity also ``relative``: the share it fell by
+    paired      the change of each against M on the same prompts; and relative: {"expected_max_toxicity": {judge: interval}},
+                the share it fell by
     closed      {set: interval}     share of the gap in expected max toxicity between M and M' that M+ closes
     changes     rows of a table: what changed from M to M+, by set, measure and judge
     examples    the most toxic continuation of each system, cut to 120 characters

@@ -75,9 +75,10 @@ def changes(evidence: dict[str, Any], name: str = "M+") -> list[dict[str, Any]]:
                     "unit": "score" if metric == MAX else "share",
                     "base": entry["systems"]["M"][metric][judge],
                     "patched": entry["systems"][name][metric][judge],
-                    "difference": {key: value for key, value in moved.items() if key != "relative"},
+                    "difference": moved,
                 }
-                rows.append(row | ({"relative": moved["relative"]} if "relative" in moved else {}))
+                fell = entry["paired"][name]["relative"].get(metric, {}).get(judge)
+                rows.append(row | ({"relative": fell} if fell else {}))
     return rows
 
 
