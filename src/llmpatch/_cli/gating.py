@@ -38,6 +38,8 @@ def gate_options(function: F) -> F:
         click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set."),
         click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
                      help="Folder of kept answers and of the fresh evidence."),
+        click.option("--attest-key", type=FILE,
+                     help="Your private key, to sign what the gate says. Unsigned without it."),
         click.option("--skip-gate", is_flag=True, help="Activate unjudged. Recorded, and shown by `llmpatch list`."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -54,22 +56,32 @@ def open_gate(
     evidence_files: tuple[Path, ...],
     limit: int | None,
     run: Path,
+    attest_key: Path | None = None,
 ) -> Gate | None:
     """A gate for the store; ``None`` if neither a base nor evidence is given.
 
     Raises:
-        UsageError: a wrong policy.
+        UsageError: a wrong policy or key; a key, and no gate whose verdict it could sign.
     """
+    from llmpatch.errors import UsageError
     from llmpatch.gate import load_policy
 
     policy = load_policy(policy_file) if policy_file else None
     if base is None and not evidence_files:
+        if attest_key:
+            raise UsageError("--attest-key signs what a gate says, and no gate would run", hint="add --base BASE")
         return None
+    key = None
+    if attest_key:
+        from llmpatch._cli.password import open_keys
+
+        (key,) = open_keys([attest_key])
     loaded: list[Any] = []
 
     def gate(patches: Sequence[Patch]) -> Judged:
         from llmpatch.bases import load_base
-        from llmpatch.gate import run_gate, verdict_json
+        from llmpatch.files import write_bytes
+        from llmpatch.gate import attest, run_gate, verdict_json
         from llmpatch.progress import console
         from llmpatch.store import Judged
 
@@ -85,7 +97,9 @@ def open_gate(
         for rule in verdict.rules:
             note(one_line(f"{'pass' if rule.passed else 'FAIL'}  {rule.id}: {rule.reason or rule.required}"))
         kept = {"patches": [patch.digest for patch in patches], "verdict": verdict_json(verdict)}
-        return Judged(verdict.ok, verdict.failed, verdict.policy.name, verdict.policy.sha256, kept)
+        attestation = attest(verdict, patches, key)
+        write_bytes(run / "attestation.json", attestation)  # of a failed run, too, which the store does not keep
+        return Judged(verdict.ok, verdict.failed, verdict.policy.name, verdict.policy.sha256, kept, attestation)
 
     return gate
 

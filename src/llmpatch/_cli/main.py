@@ -23,7 +23,7 @@ from llmpatch.errors import INTERRUPTED, LlmpatchError
 VERBS = (
     "demo", "models", "build", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify", "install", "list",
     "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke", "audit", "advisory",
-    "sbom", "gc", "doctor", "generate", "chat",
+    "sbom", "attestation", "gc", "doctor", "generate", "chat",
 )  # fmt: skip
 
 

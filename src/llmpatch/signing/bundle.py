@@ -69,15 +69,15 @@ def make_bundle(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     return (json.dumps(bundle, indent=1) + "\n").encode("ascii")
 
 
-def parse_bundle(data: bytes, *, where: str) -> Bundle:
+def parse_bundle(data: bytes, *, where: str, limit: int = MAX_SIGNATURE_BYTES) -> Bundle:
     """Read a bundle of the key method.
 
     Raises:
         IntegrityError: not strict JSON, another kind of bundle, not exactly one signature, or parts that would go unchecked
             (a certificate, log entries, time stamps).
     """
-    if len(data) > MAX_SIGNATURE_BYTES:
-        raise IntegrityError(f"{where} is larger than {MAX_SIGNATURE_BYTES:,} bytes", hint=_HINT)
+    if len(data) > limit:
+        raise IntegrityError(f"{where} is larger than {limit:,} bytes", hint=_HINT)
     bundle = parse_object(data, where=where)
     _check_keys(bundle, {"mediaType", "verificationMaterial", "dsseEnvelope"}, where)
     if bundle["mediaType"] != MEDIA_TYPE:

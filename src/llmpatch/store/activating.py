@@ -17,7 +17,7 @@ from llmpatch.artifact.manifest import FingerprintSection
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.store.algebra import Plan, check_requirements, decide, facts_of
-from llmpatch.store.contents import keep_verdict, read_stored, title
+from llmpatch.store.contents import keep_bytes, keep_verdict, read_stored, title
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, load
 from llmpatch.store.installing import Done, because
 from llmpatch.store.interfaces import Gate, Judged
@@ -223,7 +223,10 @@ def _vouched(patches: Sequence[Patch]) -> bool:
 def _kept(store: Store, record: GateRecord, judged: Judged | None) -> GateRecord:
     if judged is None:
         return record
-    return record.model_copy(update={"verdict": keep_verdict(store, judged.verdict)})
+    kept: dict[str, str] = {"verdict": keep_verdict(store, judged.verdict)}
+    if judged.attestation is not None:
+        kept["attestation"] = keep_bytes(store, judged.attestation)
+    return record.model_copy(update=kept)
 
 
 def _base(state: State, patches: Sequence[Patch], digest: str) -> FingerprintSection:

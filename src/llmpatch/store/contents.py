@@ -11,17 +11,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from llmpatch.artifact import Patch, read_patch
 from llmpatch.errors import IntegrityError, TrustError, UsageError
+from llmpatch.files import read_bytes
 from llmpatch.store.disk import add_file, add_folder, remove_folder, replace_file
-from llmpatch.store.generations import Store
+from llmpatch.store.generations import Store, load
 from llmpatch.store.interfaces import Verified
 from llmpatch.store.state import Installed, State
 from llmpatch.versions import is_request, parse_request, parse_version
 
 _SIGNATURE = "patch.sig"
+MAX_KEPT_BYTES = 4 << 20
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -64,12 +66,50 @@ def read_stored(store: Store, digest: str) -> Patch:
 
 def keep_verdict(store: Store, verdict: Mapping[str, Any]) -> str:
     """Keep a gate's verdict under its sha256, and return that."""
-    data = (json.dumps(verdict, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+    return keep_bytes(store, (json.dumps(verdict, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def keep_bytes(store: Store, data: bytes) -> str:
+    """Keep what a gate said under its sha256, as it is, and return that."""
     digest = hashlib.sha256(data).hexdigest()
     path = store.verdicts / f"{digest}.json"
     if not path.exists():
         replace_file(path, data, 0o444)
     return digest
+
+
+def read_kept(store: Store, text: str, part: Literal["verdict", "attestation"]) -> tuple[bytes, str]:
+    """What the gate of an active patch said, and where it lies.
+
+    Args:
+        store: Which.
+        text: The patch, as for :func:`pick`.
+        part: As a verdict, or as an attestation.
+
+    Raises:
+        UsageError: the patch is not active, or was activated without a gate.
+        IntegrityError: it is missing or was changed.
+    """
+    state = load(store).state
+    digest = pick(state, text, active_only=True).digest
+    for group in state.active:
+        wanted = getattr(group.gate, part) if digest in group.patches else None
+        if wanted is not None:
+            return _kept(store, wanted)
+    raise UsageError(f"there is no {part} of a gate for {text}", hint="llmpatch activate NAME --base BASE runs one")
+
+
+def _kept(store: Store, digest: str) -> tuple[bytes, str]:
+    path = store.verdicts / f"{digest}.json"
+    try:
+        data = read_bytes(path, limit=MAX_KEPT_BYTES)
+    except UsageError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise IntegrityError(
+            f"{path} is missing or was changed", hint="run the gate again: llmpatch activate NAME --base BASE"
+        )
+    return data, str(path)
 
 
 def pick(state: State, text: str, *, active_only: bool = False) -> Installed:

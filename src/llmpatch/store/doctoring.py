@@ -19,7 +19,7 @@ from llmpatch.artifact import release_time
 from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.files import read_bytes
 from llmpatch.store.collecting import unnamed
-from llmpatch.store.contents import read_stored, title
+from llmpatch.store.contents import MAX_KEPT_BYTES, read_stored, title
 from llmpatch.store.disk import disk_errors, locked, make_folder, remove, replace_file
 from llmpatch.store.generations import (
     STORE_FILE,
@@ -37,7 +37,6 @@ from llmpatch.store.generations import (
 from llmpatch.store.state import FIRST, NO_PARENT, Installed, State, changed
 
 _KNOWN = {STORE_FILE, "lock", "current", "patches", "generations", "verdicts", "trust.json"}
-MAX_VERDICT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -161,17 +160,17 @@ def _patch(store: Store, entry: Installed, state: State) -> Iterator[Finding]:
 
 def _verdicts(store: Store, head: Head) -> Iterator[Finding]:
     for group in head.state.active:
-        wanted = group.gate.verdict
-        if wanted is None:
-            continue
-        path = store.verdicts / f"{wanted}.json"
-        try:
-            whole = hashlib.sha256(read_bytes(path, limit=MAX_VERDICT_BYTES)).hexdigest() == wanted
-        except LlmpatchError:
-            whole = False
-        if not whole:
-            message = f"the verdict of what is active on {group.base} is missing or was changed: {path}"
-            yield Finding("verdict", message, "run the gate again: llmpatch activate NAME --base BASE", False)
+        for part, wanted in (("verdict", group.gate.verdict), ("attestation", group.gate.attestation)):
+            if wanted is None:
+                continue
+            path = store.verdicts / f"{wanted}.json"
+            try:
+                whole = hashlib.sha256(read_bytes(path, limit=MAX_KEPT_BYTES)).hexdigest() == wanted
+            except LlmpatchError:
+                whole = False
+            if not whole:
+                message = f"the {part} of what is active on {group.base} is missing or was changed: {path}"
+                yield Finding(part, message, "run the gate again: llmpatch activate NAME --base BASE", False)
 
 
 def _repair_layout(store: Store) -> None:

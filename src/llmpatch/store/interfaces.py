@@ -41,6 +41,7 @@ class Judged:
         policy: Name of the policy.
         policy_sha256: Its identity.
         verdict: The whole verdict, to be kept.
+        attestation: The same as a statement, signed or not, to be kept as it is.
     """
 
     passed: bool
@@ -48,6 +49,7 @@ class Judged:
     policy: str
     policy_sha256: str
     verdict: Mapping[str, Any] = field(repr=False)
+    attestation: bytes | None = field(default=None, repr=False)
 
 
 Verify = Callable[[Path], Verified]

@@ -40,7 +40,8 @@ class _Section(BaseModel):
 class GateRecord(_Section):
     """Why a set may be active: its own gate passed, or somebody skipped it on purpose.
 
-    ``verdict`` is the sha256 of the verdict kept in the store.
+    ``verdict`` and ``attestation`` are the sha256 of what the gate said, kept in the store: as a verdict, and as a statement
+    that the customer's key may have signed.
     """
 
     result: Literal["PASSED", "SKIPPED"]
@@ -48,6 +49,7 @@ class GateRecord(_Section):
     policy: Text | None = None
     policy_sha256: Sha256 | None = None
     verdict: Sha256 | None = None
+    attestation: Sha256 | None = None
 
 
 class ActiveSet(_Section):
