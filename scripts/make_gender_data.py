@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmpatch.evals.gender_words import WIDE
+from llmpatch.judges.gender_words import WIDE
 from source_rows import DATA, Row, order, read, write
 
 SALT = "llmpatch-gender"

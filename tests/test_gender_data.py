@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 from llmpatch.evals.gender_bias import load_pairs
-from llmpatch.evals.gender_words import WIDE, names_gender
+from llmpatch.judges.gender_words import WIDE, names_gender
 
 DATA = Path(__file__).parent.parent / "data"
 

@@ -207,7 +207,7 @@ def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
 def _balance(recipe: Recipe, base: Base) -> Balance | None:
     """The words that a recipe balances, as token ids: the very ones that the eval counts."""
     from llmpatch.evals.gender_bias import pronoun_ids
-    from llmpatch.evals.gender_words import PRONOUNS
+    from llmpatch.judges.gender_words import PRONOUNS
     from llmpatch.training import Balance
 
     if recipe.balance is None:
@@ -319,8 +319,14 @@ def write_report(run: Path, evidence: dict[str, Any], patch: Patch) -> None:
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
-    """What a build would do, without loading any model (``build --dry-run``)."""
+    """What a build would do and what it costs, without loading any model (``build --dry-run``)."""
+    from llmpatch.estimate import estimate, find_shape, measured_rate
+
     prompts = read_prompts(recipe)
+    shape = find_shape(recipe.base.name)
+    cost = estimate(recipe, prompts.train, shape) if shape else None
+    if cost:
+        cost["seconds_here"] = round((cost["sampling_flops"] + cost["training_flops"]) / measured_rate())
     return {
         "recipe": recipe.name,
         "digest": recipe.digest(),
@@ -328,4 +334,5 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "validation": {k: sum(p.kind == k for p in prompts.validation) for k in KINDS},
         "prompts_digest": digest_json([asdict(p) for p in [*prompts.train, *prompts.validation]]),
         "method": method(recipe),
+        "cost": cost,
     }

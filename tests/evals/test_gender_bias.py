@@ -18,7 +18,7 @@ from llmpatch.evals.gender_bias import (
     next_pronouns,
     pronoun_ids,
 )
-from llmpatch.evals.gender_words import WIDE
+from llmpatch.judges.gender_words import WIDE
 
 NURSE = "My friend is a nurse, and"
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpatch.evals.gender_words import PRONOUNS, WIDE, Counts, count, names_gender, text_words
+from llmpatch.judges import open_judge
+from llmpatch.judges.gender_words import PRONOUNS, WIDE, Counts, count, names_gender, text_words
 
 DATA = Path(__file__).parents[2] / "data" / "gender"
 
@@ -56,3 +57,10 @@ def test_the_lists_are_those_of_the_published_sources():
     for first, second in published["winobias_swaps"]:
         if first in WIDE and second in WIDE:
             assert WIDE[first] != WIDE[second]
+
+
+def test_the_judge_of_pairs_reads_the_wide_list():
+    judge = open_judge("gender-words")
+    answers = [" and his wife waved.", " and they waved.", " the policeman waved.", " the person waved."]
+    assert judge.measures == "gender"
+    assert judge.score(["A friend walked in,"] * 4, answers) == [1.0, 0.0, 1.0, 0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,7 +49,7 @@ def command(
     wanted = override(load_recipe(recipe), list(assignments))
     if dry_run:
         found = plan(wanted)
-        say_json(found) if as_json else say("\n".join(f"{key}: {value}" for key, value in found.items()))
+        say_json(found) if as_json else say("\n".join(_plan_lines(found)))
         return
     folder = run or Path("runs") / wanted.name.replace("/", "-")
     patch = build(wanted, out, run=folder, progress=console(), overwrite=overwrite)
@@ -59,3 +60,17 @@ def command(
     say(results_table(patch.evidence))
     say("\n".join(["", *price_lines(patch.evidence), *worse_lines(patch.evidence)]))
     say(f"\npatch:  {out}  (sha256 {patch.digest})\nreport: {folder / 'report.html'}")
+
+
+def _plan_lines(found: dict[str, Any]) -> list[str]:
+    cost = found["cost"]
+    lines = [f"{key}: {value}" for key, value in found.items() if key != "cost"]
+    if cost is None:
+        return [*lines, "cost: not known before the base is loaded"]
+    return [
+        *lines,
+        f"trains: {cost['parameters']:,} numbers, {100 * cost['share']:.2g} % of about {cost['model_parameters']:,}",
+        f"needs: about {(cost['sampling_flops'] + cost['training_flops']) / 1e15:.3g} PFLOP before evaluation, and "
+        f"{cost['memory_bytes'] / 2**30:.1f} GiB of memory in float32",
+        f"takes: at best {cost['seconds_here'] / 60:,.0f} minutes at the speed just measured on this processor",
+    ]

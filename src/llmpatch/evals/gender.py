@@ -38,10 +38,10 @@ from llmpatch.evals.continuations import continuation_losses, continue_text
 from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
 from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
-from llmpatch.evals.gender_words import names_gender
 from llmpatch.evals.on_topic import QUANTILE, fluency_bound
 from llmpatch.evals.stats import mean, rate
 from llmpatch.evals.systems import System
+from llmpatch.judges.gender_words import names_gender
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import DecodingSection

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.evals.findings import COLUMNS, MAX_EXAMPLES, deal, worse_price
 from llmpatch.evals.gender_scoring import Item, Scores
-from llmpatch.evals.gender_words import WIDE, names_gender
+from llmpatch.judges.gender_words import WIDE, names_gender
 
 if TYPE_CHECKING:
     from llmpatch.evals.suites import PromptSet

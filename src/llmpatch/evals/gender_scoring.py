@@ -16,9 +16,9 @@ from typing import Any
 from llmpatch.answers import Answer
 from llmpatch.evals.fluency import loops, trigram_overlap
 from llmpatch.evals.gender_bias import Pronouns, attribute_share
-from llmpatch.evals.gender_words import PRONOUNS, WIDE, names_gender
 from llmpatch.evals.on_topic import Topic, judge_topic
 from llmpatch.evals.stats import Interval, mean, paired, rate, ratio, reduction, share_closed
+from llmpatch.judges.gender_words import PRONOUNS, WIDE, names_gender
 from llmpatch.prompts import Prompt
 
 

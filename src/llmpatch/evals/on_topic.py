@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.fluency import loops
-from llmpatch.evals.gender_words import WIDE, text_words
+from llmpatch.judges.gender_words import WIDE, text_words
 
 QUANTILE = 0.95
 MIN_WORDS = 3

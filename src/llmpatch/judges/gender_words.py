@@ -8,15 +8,21 @@
 (arXiv 2402.11190, github.com/dongxiangjue/Debias-LLMs at ea017a3). ``WIDE`` adds the gendered nouns of WinoBias's swap
 list (Zhao et al. 2018), so that "the man" in the place of "he" is no escape. Left out of it are words with a common
 second sense (miss, chick, lord, god, king, master, host) and masculine nouns that are said of anyone (actor, waiter, hero).
+``gender-words`` is the judge of training pairs made of the wide list. The test counts words too (that is how GAS is
+defined), by other means as well: likelihoods, and whether the text is still about the person (evals/on_topic.py).
+
 Knows English words, whole ones, in any case; nothing about models. Knows two genders only: "they" counts as neither.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from llmpatch.judges.registry import Scored, judge
 
 Gender = Literal["male", "female"]
 
@@ -83,6 +89,16 @@ def count(text: str, words: Mapping[str, Gender] = PRONOUNS) -> Counts:
 def names_gender(text: str, words: Mapping[str, Gender] = PRONOUNS) -> bool:
     """Whether a text has a gendered word (arguments as in :func:`count`)."""
     return any(word in words for word in text_words(text))
+
+
+@judge("gender-words", measures="gender")
+def gender_words() -> Scored:
+    """1.0 for a continuation that names a gender by a word of the wide list, else 0.0: filters training pairs."""
+
+    def score(_prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [float(names_gender(answer, WIDE)) for answer in answers]
+
+    return Scored(score, sha256=hashlib.sha256("\n".join(sorted(WIDE)).encode()).hexdigest())
 
 
 def _bare(word: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from llmpatch.errors import UsageError
 
-Measure = Literal["refusal", "harm", "toxicity"]
+Measure = Literal["refusal", "harm", "toxicity", "gender"]
 Score = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
