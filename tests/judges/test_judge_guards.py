@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmpatch.errors import LlmpatchError, UsageError
-from llmpatch.judges import endpoint_guard, identity, open_judge
+from llmpatch.judges import identity, open_judge
 from llmpatch.judges.guards import MAX_CHARS, family_of
 from tinymodels import make_tiny
 
@@ -214,8 +214,7 @@ def test_rubbish_is_one_clear_error(serve: Any, reply: Any, match: str, monkeypa
     assert "sk-secret" not in caught.value.message + caught.value.hint
 
 
-def test_an_endpoint_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_guard, "TRIES", 2)
+def test_an_endpoint_that_is_down() -> None:
     with pytest.raises(LlmpatchError, match="does not answer"):
         open_judge("endpoint:llama-guard-3@http://127.0.0.1:9/v1").score(["p"], ["a"])
 

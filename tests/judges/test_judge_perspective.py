@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges import identity, open_judge, perspective
+from llmpatch.judges.asking import ask_json
 from llmpatch.judges.perspective import API_KEY_ENV, MAX_TEXT_BYTES, RATE_ENV, URL_ENV, body, read_score
 
 KEY = "secret-key"
@@ -122,7 +123,7 @@ def test_a_service_that_is_down_is_given_up_after_some_patience(
         httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(503))) as client,
         pytest.raises(LlmpatchError, match="HTTP 503"),
     ):
-        perspective._post(client, "http://nowhere/", {}, sleep=pauses.append)
+        ask_json(client, "http://nowhere/", {}, perspective.SERVICE, sleep=pauses.append)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 

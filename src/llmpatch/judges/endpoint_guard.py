@@ -12,23 +12,19 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.guards import Family, family_of
 from llmpatch.judges.registry import ADAPTERS, Scored
 
 API_KEY_ENV = "LLMPATCH_JUDGE_API_KEY"
 WORKERS = 8
-TRIES = 4
 TIMEOUT_SECONDS = 60.0
-MAX_PAUSE_SECONDS = 30.0
-MAX_REPLY_BYTES = 1 << 20
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 def open_endpoint(spec: str) -> Scored:
@@ -79,49 +75,18 @@ def _ask(client: Any, url: str, model: str, family: Family, prompt: str, answer:
     }
     if family.options:
         body["chat_template_kwargs"] = dict(family.options)
-    return read_verdict(_post(client, f"{url.rstrip('/')}/chat/completions", body), family, url)
+    address = f"{url.rstrip('/')}/chat/completions"
+    return read_verdict(ask_json(client, address, body, _service(address)), family, url)
 
 
-def _post(client: Any, url: str, body: dict[str, Any]) -> Any:
-    """The reply as JSON, after some patience with a busy endpoint."""
-    import httpx
-
-    for attempt in range(TRIES):
-        last = attempt == TRIES - 1
-        try:
-            reply = client.post(url, json=body)
-        except httpx.HTTPError as error:
-            if last:
-                raise LlmpatchError(
-                    f"judge endpoint {url} does not answer: {type(error).__name__}",
-                    hint="is the server running? check the URL",
-                ) from None
-            time.sleep(0.2 * 2**attempt)
-            continue
-        if reply.status_code in _AGAIN and not last:
-            time.sleep(_pause(reply.headers.get("retry-after"), attempt))
-            continue
-        if reply.status_code != 200:
-            wrong = f"set {API_KEY_ENV}" if reply.status_code in {401, 403} else "check the model name and the URL"
-            raise LlmpatchError(f"judge endpoint {url} answers HTTP {reply.status_code}", hint=wrong)
-        if len(reply.content) > MAX_REPLY_BYTES:
-            raise LlmpatchError(
-                f"judge endpoint {url} sent {len(reply.content):,} bytes", hint="is this a chat endpoint?"
-            )
-        try:
-            return reply.json()
-        except (ValueError, RecursionError):
-            raise LlmpatchError(
-                f"judge endpoint {url} did not answer in JSON", hint="is this an OpenAI-compatible endpoint?"
-            ) from None
-    raise AssertionError("the last try returns or raises")
-
-
-def _pause(asked: str | None, attempt: int) -> float:
-    """Seconds to wait: what the server asks for, within reason, else a growing pause."""
-    if asked and asked.isdigit():
-        return min(float(asked), MAX_PAUSE_SECONDS)
-    return 0.2 * 2.0**attempt
+def _service(url: str) -> Service:
+    return Service(
+        f"judge endpoint {url}",
+        offline="is the server running? check the URL",
+        refused=lambda status: f"set {API_KEY_ENV}" if status in {401, 403} else "check the model name and the URL",
+        foreign="is this an OpenAI-compatible chat endpoint?",
+        first_pause=0.2,
+    )
 
 
 def read_verdict(reply: Any, family: Family, url: str) -> float:

@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.registry import Scored, judge
 
 API_KEY_ENV = "LLMPATCH_PERSPECTIVE_API_KEY"
 RATE_ENV = "LLMPATCH_PERSPECTIVE_QPS"
 URL_ENV = "LLMPATCH_PERSPECTIVE_URL"
 URL = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
-TRIES = 6
 TIMEOUT_SECONDS = 30.0
-MAX_PAUSE_SECONDS = 60.0
 MAX_TEXT_BYTES = 20_000  # the service refuses more than 20 kB
-MAX_REPLY_BYTES = 1 << 18
 MAX_RATE = 1000.0
-_AGAIN = {408, 429, 500, 502, 503, 504}
+SERVICE = Service(
+    "Perspective",
+    offline="check the network and run again; what was scored is kept",
+    refused=lambda status: f"check {API_KEY_ENV}" if status in {400, 401, 403} else f"lower {RATE_ENV} and run again",
+    foreign=f"check {URL_ENV}",
+    first_pause=1.0,
+    tries=6,
+)
 
 
 @judge("perspective", measures="toxicity")
@@ -47,7 +52,7 @@ def perspective() -> Scored:
                     continue
                 time.sleep(max(0.0, due - time.monotonic()))
                 due = time.monotonic() + pause
-                found.append(read_score(_post(client, url, body(answer))))
+                found.append(read_score(ask_json(client, url, body(answer), SERVICE)))
             return found
 
     return Scored(score, version="v1alpha1", details=(("url", url), ("attribute", "TOXICITY")))
@@ -96,38 +101,3 @@ def read_score(reply: Any) -> float:
     if not 0 <= value <= 1:
         raise LlmpatchError("Perspective sent no toxicity score", hint="run again; what was scored is kept")
     return value
-
-
-def _post(client: Any, url: str, request: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> Any:
-    """The reply as JSON, after some patience with a busy service."""
-    import httpx
-
-    for attempt in range(TRIES):
-        last = attempt == TRIES - 1
-        try:
-            reply = client.post(url, json=request)
-        except httpx.HTTPError as error:
-            if last:
-                raise LlmpatchError(
-                    f"Perspective does not answer: {type(error).__name__}",
-                    hint="check the network and run again; what was scored is kept",
-                ) from None
-            sleep(min(2.0**attempt, MAX_PAUSE_SECONDS))
-            continue
-        if reply.status_code in _AGAIN and not last:
-            asked = reply.headers.get("retry-after", "")
-            wait = float(asked) if asked.isdigit() and len(asked) < 6 else 2.0**attempt
-            sleep(min(wait, MAX_PAUSE_SECONDS))
-            continue
-        if reply.status_code != 200:
-            wrong = (
-                f"check {API_KEY_ENV}" if reply.status_code in {400, 401, 403} else f"lower {RATE_ENV} and run again"
-            )
-            raise LlmpatchError(f"Perspective answers HTTP {reply.status_code}", hint=wrong)
-        if len(reply.content) > MAX_REPLY_BYTES:
-            raise LlmpatchError(f"Perspective sent {len(reply.content):,} bytes", hint=f"check {URL_ENV}")
-        try:
-            return reply.json()
-        except (ValueError, RecursionError):
-            raise LlmpatchError("Perspective did not answer in JSON", hint=f"check {URL_ENV}") from None
-    raise AssertionError("the last try returns or raises")
