@@ -99,7 +99,7 @@ def test_a_busy_service_is_asked_again(service: Service) -> None:
         ((400, {"error": "API key not valid"}), "HTTP 400"),
         ((200, b"<html>"), "not answer in JSON"),
         ((200, b"[" * 100_000), "not answer in JSON"),
-        ((200, b" " * (1 << 19)), "bytes"),
+        ((200, b" " * (1 << 21)), "bytes"),
         ((200, {}), "no toxicity score"),
         ((200, said(1.5)), "no toxicity score"),
         ((200, said("high")), "no toxicity score"),
