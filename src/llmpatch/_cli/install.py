@@ -9,17 +9,16 @@ import click
 
 from llmpatch._cli.gating import gate_options
 from llmpatch._cli.output import note, one_line, say, say_json
-from llmpatch._cli.stored import json_option, reason_option
-
-FILE = click.Path(path_type=Path)
+from llmpatch._cli.stored import json_option, offline_option, reason_option, registry_option
+from llmpatch._cli.verify import trust_options
 
 
 @click.command(name="install")
 @click.argument("source")
-@click.option("--trust", "trust_file", type=FILE,
-              help="Whose signatures count (JSON). Without it and --key: $LLMPATCH_HOME/trust.json.")  # fmt: skip
-@click.option("--key", "key_files", multiple=True, type=FILE, help="A public key that may sign anything. Repeatable.")
+@trust_options
 @click.option("--allow-unsigned", is_flag=True, help="Take a patch that nobody signed, such as your own. Recorded.")
+@registry_option
+@offline_option
 @click.option("--no-activate", is_flag=True, help="Only keep it: `llmpatch activate` later.")
 @gate_options
 @reason_option
@@ -29,6 +28,8 @@ def command(
     trust_file: Path | None,
     key_files: tuple[Path, ...],
     allow_unsigned: bool,
+    registry: str | None,
+    offline: bool,
     no_activate: bool,
     skip_gate: bool,
     reason: str,
@@ -37,15 +38,16 @@ def command(
 ) -> None:
     """Verify a patch and keep it, run the gate on your base, and make it active there.
 
-    SOURCE is a folder, a .lpatch, or VENDOR/SLUG below ./patches. If the gate does not pass (exit code 3), the patch is kept
-    and what was active stays active. docs/store.md explains the store.
+    SOURCE is a folder, a .lpatch, or VENDOR/SLUG below ./patches; VENDOR/SLUG or VENDOR/SLUG@RANGE in a registry
+    (docs/registry.md); or hf://ORG/REPO@REVISION on the Hugging Face Hub. If the gate does not pass (exit code 3), the patch
+    is kept and what was active stays active. docs/store.md explains the store.
     """
     from llmpatch._cli.gating import open_gate
     from llmpatch._cli.stored import active_sets, say_active
     from llmpatch._cli.verify import open_trust
-    from llmpatch.artifact import find_patch
     from llmpatch.errors import UsageError
-    from llmpatch.store import activate, default_store, install, load, signed_by, unsigned
+    from llmpatch.registry import install_from
+    from llmpatch.store import activate, default_store, load, signed_by, unsigned
 
     gate = open_gate(**options)
     if gate is None and not (skip_gate or no_activate):
@@ -56,7 +58,7 @@ def command(
         raise UsageError("--allow-unsigned looks at no signature", hint="leave --trust and --key out, or it")
     verify = unsigned if allow_unsigned else signed_by(open_trust(trust_file, key_files))
     store = default_store()
-    entry = install(store, find_patch(source), verify, reason=reason)
+    entry = install_from(store, source, verify, registry=registry, offline=offline, reason=reason)
     if not as_json:
         signed = f"signed by key {entry.signer[:16]}" if entry.signer else "nobody's signature was checked"
         note(one_line(f"installed {entry.name} {entry.version}, {signed}, in {store.folder(entry.digest)}"))

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from llmpatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 VARIABLE = "LLMPATCH_KEY_PASSWORD"
 
@@ -36,3 +41,21 @@ def ask_password(path: Path, *, confirm: bool = False) -> bytes:
             f"no password for {path}", hint=f"set {VARIABLE}, or ask for a key without one (--no-password)"
         )
     return str(found).encode("utf-8")
+
+
+def open_keys(paths: Iterable[Path]) -> list[ec.EllipticCurvePrivateKey]:
+    """Private keys, with their passwords asked for where they have one.
+
+    Raises:
+        UsageError: no such file, no private key, no password.
+        TrustError: a wrong password.
+    """
+    from llmpatch.files import read_bytes
+    from llmpatch.signing import load_private_key
+    from llmpatch.signing.keys import MAX_KEY_BYTES, is_encrypted
+
+    found = []
+    for path in paths:
+        encrypted = is_encrypted(read_bytes(path, limit=MAX_KEY_BYTES))
+        found.append(load_private_key(path, ask_password(path) if encrypted else None))
+    return found

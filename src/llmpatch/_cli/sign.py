@@ -22,13 +22,10 @@ def command(patch: str, key_file: Path, countersign: bool, overwrite: bool) -> N
     PATCH is a folder, which gets a patch.sig, or a .lpatch, which gets it inside; or VENDOR/SLUG below ./patches. It is
     checked first. The password of an encrypted key is in LLMPATCH_KEY_PASSWORD, or is asked for.
     """
-    from llmpatch._cli.password import ask_password
+    from llmpatch._cli.password import open_keys
     from llmpatch.artifact import find_patch
-    from llmpatch.files import read_bytes
-    from llmpatch.signing import load_private_key, sign_patch
-    from llmpatch.signing.keys import MAX_KEY_BYTES, is_encrypted
+    from llmpatch.signing import sign_patch
 
-    encrypted = is_encrypted(read_bytes(key_file, limit=MAX_KEY_BYTES))
-    key = load_private_key(key_file, ask_password(key_file) if encrypted else None)
+    (key,) = open_keys([key_file])
     written, public = sign_patch(find_patch(patch), key, countersign=countersign, overwrite=overwrite)
     say(f"{written}: signed by key {public.id} ({public.curve})")

@@ -30,6 +30,17 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def registry_option(function: F) -> F:
+    """``--registry``."""
+    return click.option("--registry", help="Ask only this registry, by its configured name.")(function)
+
+
+def offline_option(function: F) -> F:
+    """``--offline``."""
+    text = "Stay off the network: use what was fetched before, if it still holds."
+    return click.option("--offline", is_flag=True, help=text)(function)
+
+
 def open_head(store: Store) -> Head:
     """What the store holds; damage becomes a warning.
 

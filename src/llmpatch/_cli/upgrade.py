@@ -1,33 +1,65 @@
-"""``llmpatch upgrade``: move what is active to the newest installed version that its pin allows."""
+"""``llmpatch upgrade``: move what is active to the newest version, here or in a registry, that its pin allows."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmpatch._cli.gating import gate_options
-from llmpatch._cli.output import one_line, say, say_json
-from llmpatch._cli.stored import active_sets, json_option, open_head, reason_option, say_active
+from llmpatch._cli.output import note, one_line, say, say_json
+from llmpatch._cli.stored import active_sets, json_option, open_head, reason_option, registry_option, say_active
+from llmpatch._cli.verify import trust_options
+
+if TYPE_CHECKING:
+    from llmpatch.registry import Choice
 
 
 @click.command(name="upgrade")
 @click.argument("names", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Only say what would happen. Runs no gate.")
+@trust_options
+@registry_option
+@click.option("--offline", is_flag=True, help="Ask no registry: only what is installed already.")
 @gate_options
 @reason_option
 @json_option
-def command(names: tuple[str, ...], dry_run: bool, skip_gate: bool, reason: str, as_json: bool, **options: Any) -> None:
-    """Activate the newest installed version of every active patch, or only of NAMES, if the gate passes.
+def command(
+    names: tuple[str, ...],
+    dry_run: bool,
+    trust_file: Path | None,
+    key_files: tuple[Path, ...],
+    registry: str | None,
+    offline: bool,
+    skip_gate: bool,
+    reason: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fetch newer versions of what is active, or only of NAMES, and activate them if the gate passes.
 
-    Stays within pins. Does not return to what was rolled back. What is refused stays as it is, with the reason.
+    The configured registries are asked, and your trust policy decides. Stays within pins. Does not return to what was rolled
+    back. What is refused stays as it is, with the reason.
     """
     from llmpatch._cli.gating import open_gate
-    from llmpatch.store import default_store, load, plan_upgrade, upgrade
+    from llmpatch._cli.verify import open_trust
+    from llmpatch.registry import load_registries
+    from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
     gate = open_gate(**options)
     store = default_store()
     state = open_head(store).state
+    offered: list[Choice] = []
+    if not offline and (registry or load_registries()):
+        from llmpatch.registry import newer, take
+
+        offered = newer(state, names, registry=registry)
+        if offered and not dry_run:
+            verify = signed_by(open_trust(trust_file, key_files))
+            for choice in offered:
+                entry = take(store, choice, verify, reason=reason)
+                note(one_line(f"fetched {entry.name} {entry.version} from {choice.origin}"))
     if dry_run:
         steps = plan_upgrade(store, state, names)
     else:
@@ -39,9 +71,12 @@ def command(names: tuple[str, ...], dry_run: bool, skip_gate: bool, reason: str,
              "done": s.done}
             for s in steps
         ]  # fmt: skip
-        say_json({"dry_run": dry_run, "steps": found, "active": active_sets(state)})
+        fetched = [{"name": c.offer.name, "version": c.offer.version, "from": c.origin} for c in offered]
+        say_json({"dry_run": dry_run, "offered": fetched, "steps": found, "active": active_sets(state)})
         return
-    if not steps:
+    for choice in offered if dry_run else ():
+        say(one_line(f"{choice.offer.name} {choice.offer.version}: would be fetched from {choice.origin}"))
+    if not steps and not (offered and dry_run):
         say("nothing newer is installed")
     for step in steps:
         word = "refused" if step.refused else "done" if step.done else "would be done" if dry_run else "not done"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,14 +14,26 @@ from llmpatch._cli.output import one_line, say, say_json
 if TYPE_CHECKING:
     from llmpatch.signing import Trust
 
+F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+
+
+def trust_options(function: F) -> F:
+    """``--trust`` and ``--key``, for :func:`open_trust`."""
+    options = [
+        click.option("--trust", "trust_file", type=FILE,
+                     help="Whose signatures count (JSON). Without it and --key: $LLMPATCH_HOME/trust.json."),
+        click.option("--key", "key_files", multiple=True, type=FILE,
+                     help="A public key that may sign anything. Repeatable."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.command(name="verify")
 @click.argument("patch")
-@click.option("--trust", "trust_file", type=FILE,
-              help="A trust policy (JSON). Without it and --key: $LLMPATCH_HOME/trust.json.")  # fmt: skip
-@click.option("--key", "key_files", multiple=True, type=FILE, help="A public key that may sign anything. Repeatable.")
+@trust_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as_json: bool) -> None:
     """Verify who signed a patch, and that it is whole.

@@ -24,7 +24,7 @@ from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
 from llmpatch.store.opening import Active, default_store, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
-from llmpatch.store.upgrading import Step, plan_upgrade, upgrade
+from llmpatch.store.upgrading import Step, is_newer, plan_upgrade, upgrade
 from llmpatch.store.verifying import signed_by, unsigned
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "examine",
     "facts_of",
     "install",
+    "is_newer",
     "load",
     "load_active",
     "load_patch",

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.01
 
 
 @contextlib.contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path, *, what: str = "store") -> Iterator[None]:
     """Turn what the disk refuses into one clear error.
 
     Raises:
@@ -39,13 +39,15 @@ def disk_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(root)
         raise LlmpatchError(
-            f"cannot change the store: {where}: {error.strerror or error}",
-            hint="free some space or check permissions, then run it again; the store is as it was before",
+            f"cannot change the {what}: {where}: {error.strerror or error}",
+            hint="free some space or check permissions, then run it again; all is as it was before",
         ) from error
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, seconds: float = 60.0) -> Iterator[None]:
+def locked(
+    path: Path, *, seconds: float = 60.0, hint: str = "put the store on a local disk: LLMPATCH_STORE=/some/folder"
+) -> Iterator[None]:
     """Hold the lock of a file. The system lets go of it when the process ends, however it ends.
 
     Raises:
@@ -65,7 +67,7 @@ def locked(path: Path, *, seconds: float = 60.0) -> Iterator[None]:
                 if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EINTR):
                     raise LlmpatchError(
                         f"the file system of {path.parent} has no locks: {error.strerror}",
-                        hint="put the store on a local disk: LLMPATCH_STORE=/some/folder",
+                        hint=hint,
                     ) from None
             if time.monotonic() > end:
                 raise LlmpatchError(

@@ -38,8 +38,15 @@ class Done:
     generation: Generation
 
 
-def install(store: Store, source: Path, verify: Verify, *, reason: str = "") -> Installed:
+def install(store: Store, source: Path, verify: Verify, *, reason: str = "", origin: str = "") -> Installed:
     """Verify a patch and put it into the store. It is not active by that.
+
+    Args:
+        store: Which.
+        source: A folder or a ``.lpatch``.
+        verify: Who vouches for its bytes.
+        reason: Recorded.
+        origin: Recorded as where it comes from; by default ``source``.
 
     Returns:
         Its entry; of one that was there already, the old one.
@@ -50,7 +57,7 @@ def install(store: Store, source: Path, verify: Verify, *, reason: str = "") -> 
         LlmpatchError: whatever ``verify`` and the disk raise.
     """
     verified = verify(source)
-    made = _entry(verified, source)
+    made = _entry(verified, origin or str(source))
 
     def change(head: Head) -> Draft | None:
         _check_new(head.state, made)
@@ -110,10 +117,10 @@ def _check_new(state: State, made: Installed) -> None:
             )
 
 
-def _entry(verified: Verified, source: Path) -> Installed:
+def _entry(verified: Verified, source: str) -> Installed:
     manifest = verified.patch.manifest
     fields: Mapping[str, Any] = {
         "digest": verified.patch.digest, "name": manifest.name, "version": manifest.version, "base": manifest.base.name,
-        "signer": verified.signer, "source": shown(str(source), 500) or "-", "installed": release_time(),
+        "signer": verified.signer, "source": shown(source, 500) or "-", "installed": release_time(),
     }  # fmt: skip
     return Installed.model_validate(fields)

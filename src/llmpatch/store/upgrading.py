@@ -84,15 +84,15 @@ def upgrade(
     return steps
 
 
+def is_newer(state: State, old: Installed, version: str) -> bool:
+    """Whether a version is above ``old`` and within its pin."""
+    before, found = parse_version(old.version), parse_version(version)
+    testing = before.prerelease and found.release == before.release
+    return found > before and parse_range(state.pins.get(old.name, "*")).holds(found, prereleases=testing)
+
+
 def _newest(state: State, old: Installed) -> Installed | None:
     """The highest candidate. Whoever uses a pre-release is offered the later ones of the same numbers, too."""
-    before, wanted = parse_version(old.version), parse_range(state.pins.get(old.name, "*"))
-
-    def offered(entry: Installed) -> bool:
-        version = parse_version(entry.version)
-        testing = before.prerelease and version.release == before.release
-        return version > before and wanted.holds(version, prereleases=testing)
-
     usable = [e for e in state.installed if (e.name, e.base) == (old.name, old.base)]
-    usable = [e for e in usable if e.status not in ("rolled back", "revoked") and offered(e)]
+    usable = [e for e in usable if e.status not in ("rolled back", "revoked") and is_newer(state, old, e.version)]
     return max(usable, key=lambda entry: parse_version(entry.version), default=None)

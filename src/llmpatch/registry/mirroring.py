@@ -1,0 +1,81 @@
+"""Copy a registry, everything checked on the way, for a site that cannot reach it.
+
+    mirror(load_registry("acme"), Path("/mnt/usb/acme"))
+    # there: llmpatch registry add acme /mnt/usb/acme --root root.json
+
+The copy is the registry's own signed bytes, so it holds as long as those do (`registry refresh --days 90`), and whoever
+carries it can change nothing. Interrupted, it shows the state before; run again, it goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuf.api.metadata import Snapshot, Targets
+
+from llmpatch.errors import UsageError
+from llmpatch.files import read_bytes, write_bytes
+from llmpatch.registry.client import Found, look, read_target
+from llmpatch.registry.configured import Registry
+from llmpatch.registry.failures import explained
+from llmpatch.registry.layout import (
+    MAX_ROLE_BYTES,
+    MAX_ROOT_BYTES,
+    MAX_TIMESTAMP_BYTES,
+    METADATA,
+    SNAPSHOT,
+    TARGETS,
+    TIMESTAMP,
+    TOP,
+)
+from llmpatch.registry.repository import parse
+from llmpatch.store.disk import locked
+
+
+def mirror(registry: Registry, folder: Path) -> Found:
+    """Bring a copy of a registry up to date.
+
+    Args:
+        registry: Which.
+        folder: Where the copy lies; new, or a copy made before.
+
+    Raises:
+        UsageError: the folder is what the registry itself is served from.
+        LlmpatchError: as in :func:`~llmpatch.registry.client.look` and
+            :func:`~llmpatch.registry.client.download`; the copy shows what it did before.
+    """
+    if (folder / ".lock").exists():
+        raise UsageError(f"{folder} is a registry, not a copy of one", hint="choose another folder")
+    found = look(registry)
+    if found.notes:
+        raise UsageError(f"not everything could be checked: {found.notes[0]}", hint="a copy must be whole; try later")
+    for path, info in found.targets.items():
+        where, _, name = path.rpartition("/")
+        _add(folder / TARGETS / where / f"{info.hashes['sha256']}.{name}", read_target(found, path))
+    with (
+        explained(f"registry {registry.name}"),
+        locked(registry.folder / "lock", hint="put LLMPATCH_HOME on a local disk"),
+    ):
+        for name, data in _metadata(registry, found):
+            _add(folder / METADATA / name, data)
+    return found
+
+
+def _metadata(registry: Registry, found: Found) -> list[tuple[str, bytes]]:
+    """The checked metadata under the names a server has them by, the timestamp last."""
+    made = [
+        (path.name, read_bytes(path, limit=MAX_ROOT_BYTES))
+        for path in sorted((registry.metadata / "root_history").glob("*.root.json"))
+    ]
+    for role in (*sorted(found.vendors), TOP, SNAPSHOT):
+        data = read_bytes(registry.metadata / f"{role}.json", limit=MAX_ROLE_BYTES)
+        signed = (parse(data, Snapshot, where=role) if role == SNAPSHOT else parse(data, Targets, where=role)).signed
+        made.append((f"{signed.version}.{role}.json", data))
+    name = f"{TIMESTAMP}.json"
+    return [*made, (name, read_bytes(registry.metadata / name, limit=MAX_TIMESTAMP_BYTES))]
+
+
+def _add(path: Path, data: bytes) -> None:
+    """Write a file that is not there with this content yet."""
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
