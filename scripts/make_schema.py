@@ -1,4 +1,4 @@
-"""Write the JSON schemas in docs/format from the models that check the files: patch.json, trust.json, policies, verdicts.
+"""Write the JSON schemas in docs/format from the models that check the files.
 
 python scripts/make_schema.py            # writes it
 python scripts/make_schema.py --check    # exit code 1 when it differs
@@ -11,6 +11,7 @@ import json
 from pydantic import TypeAdapter
 
 from generated import main
+from llmpatch.advisories import Advisory
 from llmpatch.artifact.manifest import Manifest
 from llmpatch.gate import Policy, Verdict
 from llmpatch.signing import Trust
@@ -21,6 +22,7 @@ DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 def schemas() -> dict[str, str]:
     """Content by path."""
     made = {
+        "advisory.schema.json": ("OSV 1.7, as llmpatch reads it", Advisory.model_json_schema(by_alias=True)),
         "patch.schema.json": ("llmpatch/patch/v1: patch.json", Manifest.model_json_schema(by_alias=True)),
         "policy.schema.json": ("llmpatch/policy/v1", Policy.model_json_schema(by_alias=True)),
         "trust.schema.json": ("llmpatch/trust/v1: trust.json", Trust.model_json_schema(by_alias=True)),
