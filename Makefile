@@ -1,4 +1,4 @@
-# make demo | test | check | format | bench | clean: each installs what it needs first.
+# make demo | demo-registry | test | check | format | bench | clean: each installs what it needs first.
 # Needs Python >= 3.11 with venv, make, git; a C compiler for torch's own just-in-time parts.
 
 SHELL := /bin/bash
@@ -11,10 +11,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test check format docs bench clean
+.PHONY: help venv demo demo-registry test check format docs bench clean
 
 help:
 	@echo "make demo    build a small real patch and show what changed"
+	@echo "make demo-registry   a vendor publishes, a customer installs, upgrades, goes back: every command and its answer"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, mypy, documents in sync"
 	@echo "make format  format the code"
@@ -35,6 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/llmpatch demo
+
+demo-registry: $(STAMP)
+	$(BIN)/python scripts/demo_registry.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

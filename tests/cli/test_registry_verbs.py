@@ -1,0 +1,100 @@
+"""The verbs that write and ask a registry, with their exit codes; the whole story is tests/integration/test_registry_walk.py."""
+
+import json
+
+import pytest
+
+from registrykit import archive, customer, found, release
+from signkit import key
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with keys, a registry with one patch, and a customer."""
+    from llmpatch.signing import write_key
+
+    monkeypatch.setenv("LLMPATCH_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LLMPATCH_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("root-a", "root-b", "online", "vendor", "new"):
+        write_key(tmp_path / f"{name}.pem", key(name), b"horse" if name == "vendor" else None)
+    monkeypatch.setenv("LLMPATCH_KEY_PASSWORD", "horse")
+    found(tmp_path / "site")
+    release(tmp_path / "site", tmp_path / "made")
+    return tmp_path
+
+
+ROOTS = ("--key", "root-a.pem", "--key", "root-b.pem")
+
+
+def test_a_registry_is_written_from_the_command_line(cli, home):
+    made = cli(
+        "registry", "init", "new-site", "--root-key", "root-a.pub.pem", "--online-key", "online.pub.pem", "--json"
+    )
+    assert made.code == 4
+    made = cli("registry", "init", "new-site", "--root-key", "root-a.pub.pem", "--online-key", "online.pub.pem",
+               "--key", "root-a.pem", "--json")  # fmt: skip
+    assert (made.code, json.loads(made.out)["waiting"] != []) == (0, True)
+    assert "waiting" not in cli("registry", "sign", "new-site", "--key", "root-a.pem", "--key", "online.pem").out
+    made = cli("registry", "add-vendor", "new-site", "acme", "--vendor-key", "vendor.pub.pem", "--key", "root-a.pem")
+    assert (made.code, "not visible yet" in made.out) == (0, True)
+    path = archive(home / "made", version="2.0.0")
+    assert cli("registry", "publish", "new-site", path, "--key", "online.pem").code == 4
+    assert cli("registry", "publish", "new-site", path, "--key", "vendor.pem").code == 0
+    assert cli("registry", "refresh", "new-site").code == 4
+    made = cli("registry", "refresh", "new-site", "--key", "online.pem", "--days", 30, "--json")
+    assert (made.code, json.loads(made.out)["visible"]) == (0, True)
+    made = cli("registry", "rotate", "new-site", "acme", "--add", "new.pub.pem", "--remove", "vendor.pub.pem",
+               "--key", "root-a.pem", "--key", "new.pem", "--key", "online.pem")  # fmt: skip
+    assert (made.code, "visible, holds until" in made.out) == (0, True)
+    made = cli("registry", "withdraw", "new-site", "acme/refusal@2.0.0", "--key", "new.pem", "--key", "online.pem")
+    assert made.code == 0, made.err
+    assert cli("registry", "withdraw", "new-site", "acme/refusal@2.0.0", "--key", "new.pem").code == 1
+    assert cli("registry", "publish", "nowhere", path, "--key", "vendor.pem").code == 1
+
+
+def test_a_registry_is_asked_from_the_command_line(cli, home):
+    assert cli("search").code == 1
+    assert cli("registry", "list").out == "no registry is configured\n"
+    assert cli("registry", "add", "acme", "site", "--root", "site/metadata/timestamp.json").code == 1
+    assert cli("registry", "add", "acme", "site", "--root", "site/metadata/1.root.json").code == 0
+    assert json.loads(cli("registry", "list", "--json").out)[0]["name"] == "acme"
+    (offer,) = json.loads(cli("search", "refusal", "--json").out)["patches"]
+    assert (offer["name"], offer["version"], offer["registry"]) == ("acme/refusal", "1.0.0", "acme")
+    assert "acme/refusal" in cli("search").out
+    assert cli("search", "nothing like it").out == "nothing found\n"
+    assert cli("registry", "fetch", "acme/refusal", "-o", "got.lpatch").code == 0
+    assert cli("verify", "got.lpatch", "--key", "vendor.pub.pem").code == 0
+    assert cli("registry", "fetch", "acme/refusal@9", "-o", "got.lpatch").code == 1
+    assert cli("registry", "advisories", "-o", "known").out == "known: 0 advisories\n"
+    assert cli("registry", "mirror", "acme", "usb").code == 0
+    assert cli("registry", "remove", "acme").code == 0
+    assert cli("registry", "remove", "acme").code == 1
+
+
+def test_install_and_upgrade_from_a_registry(cli, home):
+    customer(home / "site")
+    trust = ("--key", "vendor.pub.pem")
+    assert cli("install", "acme/refusal", "--key", "new.pub.pem", "--skip-gate").code == 4
+    done = cli("install", "acme/refusal@<2", *trust, "--skip-gate", "--json")
+    assert (done.code, json.loads(done.out)["installed"]["source"].startswith("registry acme")) == (0, True)
+    assert json.loads(cli("upgrade", *trust, "--skip-gate", "--json").out)["steps"] == []
+    release(home / "site", home / "made", "1.1.0")
+    dry = json.loads(cli("upgrade", "--dry-run", "--json").out)
+    assert (dry["offered"][0]["version"], dry["steps"]) == ("1.1.0", [])
+    assert cli("upgrade", "--offline", "--skip-gate").out.startswith("nothing newer")
+    assert cli("upgrade", "--skip-gate").code == 1
+    assert cli("upgrade", "--key", "new.pub.pem", "--skip-gate").code == 4
+    done = cli("upgrade", *trust, "--skip-gate")
+    assert (done.code, "1.0.0 -> 1.1.0: done" in done.out) == (0, True)
+    (home / "site/metadata/timestamp.json").write_text("{}")
+    assert cli("install", "acme/refusal", *trust, "--skip-gate").code == 6
+    refused = cli("install", "hf://acme/refusal", *trust, "--skip-gate", "--offline")
+    assert (refused.code, "needs the network" in refused.err) == (1, True)
+
+
+def test_an_unreachable_registry_is_one_line(cli, home):
+    customer("http://127.0.0.1:9/", root=home / "site/metadata/1.root.json")
+    refused = cli("search")
+    assert (refused.code, refused.err.count("\n")) == (2, 2)
+    assert cli("search", "--offline").code == 2
