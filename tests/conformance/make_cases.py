@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import struct
 import sys
 import zipfile
@@ -20,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from llmpatch.artifact import SIGNATURE_FILE, pack_members
+from advisorykit import defect, gap_in, record
+from gatekit import as_bytes, evidence_document, policy_bytes, rule
+from llmpatch.artifact import SIGNATURE_FILE, pack_members, parse_patch
+from llmpatch.gate import apply_policy, attest, parse_evidence, parse_policy
 from llmpatch.signing import make_bundle, make_statement
 from patchkit import contents, embeddings, forge, safetensors, seal
 from signkit import countersigned_policy, key, policy, public, signature, signed
@@ -56,6 +60,7 @@ def write(case: Case) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data) if isinstance(data, bytes) else path.symlink_to(data)
+    folder.mkdir(parents=True, exist_ok=True)
     about = {"about": case.about, "run": list(case.run), "exit": case.exit}
     (folder / "case.json").write_bytes(render(about | ({"error": case.error} if case.error else {})))
 
@@ -343,8 +348,114 @@ def usage() -> Iterator[Case]:
                run=("verify", "refusal.lpatch"), files=one(DATA))  # fmt: skip
 
 
+def advisory(value: object, place: str = "x_TINY-2026-0001.json") -> dict[str, bytes | str]:
+    return {place: value if isinstance(value, bytes) else render(value)}
+
+
+def advisories() -> Iterator[Case]:
+    """Records about tiny/refusal, read by `advisory check`."""
+    run, whole = ("advisory", "check", "x_TINY-2026-0001.json"), ("advisory", "check", "advisories")
+    span = [{"type": "SEMVER", "events": [{"introduced": "1.0.0"}, {"fixed": "1.2.0"}]}]
+    named = {"ranges": span, "database_specific": {"patch": "tiny/refusal", "revoke": True}}
+    told = defect(ident="x_TINY-2026-0001", affected=[named])
+    gap = record("x_TINY-2026-0001", summary="closed by tiny/refusal", affected=[gap_in((("tiny/refusal", ">=1,<2"),))])
+
+    def case(name: str, about: str, error: str, value: object, code: int = BROKEN) -> Case:
+        return Case(f"advisory_{name}_fail", about, code, error, run=run, files=advisory(value))
+
+    def events(*ends: tuple[str, str]) -> dict:
+        ranges = [{"type": "SEMVER", "events": [dict([end]) for end in ends]}]
+        return told | {"affected": [named | {"ranges": ranges}]}
+
+    yield Case("good_advisory_defect", "a patch that its vendor revokes", 0, run=run, files=advisory(told))
+    yield Case("good_advisory_gap", "a gap in a base", 0, run=run, files=advisory(gap))
+    inside = "advisories/tiny/x_TINY-2026-0001.json"
+    yield Case("good_advisories", "a folder as a registry holds it", 0, run=whole, files=advisory(told, inside))
+    yield case("unknown_key", "a key that OSV has and we do not read", "severity", told | {"severity": []})
+    yield case("later_schema", "OSV 2", "schema_version", told | {"schema_version": "2.0.0"})
+    yield case("id_of_osv", "an id of a public database", "id", told | {"id": "GHSA-2026-0001"})
+    yield case(
+        "other_id", "another id than its file's name", "holds x_TINY-2026-0002", told | {"id": "x_TINY-2026-0002"}
+    )
+    yield case("local_time", "a time that is not UTC", "UTC", told | {"modified": "2026-11-24T00:00:00+01:00"})
+    yield case("escape", "details that clear the screen", "control", told | {"details": "fine \x1b[2J"})
+    other = named | {"database_specific": {"patch": "other/refusal", "revoke": True}}
+    yield case("revokes_another", "revokes another vendor's patch", "own", told | {"affected": [other]})
+    yield case("base_and_patch", "is about both", "two advisories", told | {"affected": [named, *gap["affected"]]})
+    yield case("no_versions", "names no version", "no version", told | {"affected": [named | {"ranges": []}]})
+    yield case("no_start", "a range without a start", "introduced", events(("fixed", "1.2.0")))
+    yield case("two_ends", "both kinds of end", "both", events(
+        ("introduced", "0"), ("fixed", "1.0.0"), ("last_affected", "1.1.0")
+    ))  # fmt: skip
+    yield case("half_version", "a version of two numbers", "not a version", events(("introduced", "1.0")))
+    bad = {"name": "declined", "n": 9, "base": {"value": 2.0, "low": 0.0, "high": 1.0}}
+    yield case(
+        "interval", "an estimate outside of its interval", "interval", gap | {"database_specific": {"measured": [bad]}}
+    )
+    yield case(
+        "script_link", "a link that runs code", "url", gap | {"references": [{"type": "WEB", "url": "javascript:x"}]}
+    )
+    yield case("key_twice", "an id that is there twice", "duplicate key",
+               render(told).replace(b'"id":', b'"id": "x_EVIL-2026-0001", "id":', 1))  # fmt: skip
+    foreign = advisory(told, "advisories/other/x_TINY-2026-0001.json")
+    yield Case(
+        "advisories_other_folder_fail",
+        "in another vendor's folder",
+        BROKEN,
+        "in other's folder",
+        run=whole,
+        files=foreign,
+    )
+    linked: dict[str, bytes | str] = {inside: "../../told.json", "told.json": render(told)}
+    yield Case("advisories_link_fail", "a link to a whole one", BROKEN, "not a regular file", run=whole, files=linked)
+    yield Case("audit_no_folder_fail", "nowhere to read advisories from", USAGE, "no folder",
+               run=("audit", "--advisories", "advisories"))  # fmt: skip
+
+
+def attestations() -> Iterator[Case]:
+    """What a gate left behind, held against the customer's key."""
+    os.environ["SOURCE_DATE_EPOCH"] = "1795000000"
+    verdict = apply_policy(
+        parse_policy(policy_bytes(rule()), where="policy"), parse_evidence(as_bytes(evidence_document()))
+    )
+    patch = parse_patch(FILES, Path("refusal"))
+    run = ("attestation", "attestation.json", "--key", "qa.pub.pem")
+
+    def case(name: str, about: str, code: int, error: str, data: bytes) -> Case:
+        pem = public("qa").pem.encode()
+        fail = "" if code == 0 else "_fail"
+        name = f"good_attestation{name}" if code == 0 else f"attestation_{name}{fail}"
+        return Case(name, about, code, error, run=run, files={"attestation.json": data, "qa.pub.pem": pem})
+
+    plain, whole = attest(verdict, [patch]), attest(verdict, [patch], key("qa"))
+    found = json.loads(whole)
+    forged = plain.replace(b'"everyday"', b'"anything"')
+    found["dsseEnvelope"]["payload"] = base64.b64encode(forged).decode()
+    yield case("", "signed by the customer", 0, "", whole)
+    yield case("unsigned", "the statement alone", UNTRUSTED, "not signed", plain)
+    yield case(
+        "stranger", "signed by somebody else", UNTRUSTED, "none of those", attest(verdict, [patch], key("stranger"))
+    )
+    yield case("forged", "another rule is said to have passed", UNTRUSTED, "was not made by key", render(found))
+    failed = plain.replace(b'"result": "PASSED",\n  "configuration"', b'"result": "FAILED",\n  "configuration"')
+    yield case("contradicts", "says failed where its verdict says passed", BROKEN, "something else",
+               make_bundle(failed, key("qa")))  # fmt: skip
+    yield case("of_files", "the signature of a patch in its place", BROKEN, "no attestation",
+               signature(FILES, "qa"))  # fmt: skip
+
+
 def main() -> None:
-    for made in (trusted, untrusted, bad_signatures, bad_archives, bad_content, folders, usage):
+    for made in (
+        trusted,
+        untrusted,
+        bad_signatures,
+        bad_archives,
+        bad_content,
+        folders,
+        usage,
+        advisories,
+        attestations,
+    ):
         for case in made():
             write(case)
     print(f"{len(list(CASES.iterdir()))} cases")  # noqa: T201
