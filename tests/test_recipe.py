@@ -100,3 +100,19 @@ def test_any_bytes_give_a_recipe_or_a_clear_error(tmp_path_factory, data):
     path.write_bytes(data)
     with pytest.raises(LlmpatchError):
         load_recipe(path)
+
+
+def test_a_small_file_that_means_a_huge_one_is_refused(tmp_path):
+    layers = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    layers += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 12)]
+    path = tmp_path / "r.yaml"
+    path.write_text("\n".join(layers))
+    with pytest.raises(RecipeError, match="aliases"):
+        load_recipe(path)
+
+
+def test_a_key_twice_is_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a/b\nname: a/c\n")
+    with pytest.raises(RecipeError, match="there twice"):
+        load_recipe(path)

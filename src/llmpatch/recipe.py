@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
+from llmpatch.strict_yaml import parse_mapping
 
 MAX_RECIPE_BYTES = 1 << 16
 
@@ -243,11 +244,9 @@ def load_recipe(path: Path) -> Recipe:
     """
     data = read_bytes(path, limit=MAX_RECIPE_BYTES)
     try:
-        mapping = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}", hint="see recipes/ for an example") from None
-    if not isinstance(mapping, dict):
-        raise RecipeError(f"{path} is not a mapping of keys", hint="see recipes/ for an example")
+        mapping = parse_mapping(data)
+    except ValueError as error:
+        raise RecipeError(f"{path} is not YAML of a recipe: {error}", hint="see recipes/ for an example") from None
     return parse_recipe(mapping, where=str(path))
 
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import UsageError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.recipe import describe
+from llmpatch.strict_yaml import parse_mapping
 
 SCHEMA = "llmpatch/policy/v1"
 MAX_POLICY_BYTES = 1 << 16
@@ -120,27 +121,6 @@ class Policy(_Section):
         return digest_json(self.model_dump(mode="json", by_alias=True))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with one reading: no aliases (a small file can mean a huge one), no key twice, only text as keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuse aliases."""
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        found: yaml.Node | None = super().compose_node(parent, index)
-        return found
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is there twice or is not text."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"the key {key!r} is not text")
-            if key in keys[:position]:
-                raise yaml.YAMLError(f"the key {key!r} is there twice")
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_policy(path: Path) -> Policy:
     """Read a policy.
 
@@ -155,23 +135,10 @@ def load_policy(path: Path) -> Policy:
 def parse_policy(data: bytes, *, where: str = "policy") -> Policy:
     """Check the bytes of a policy against the schema (errors as in :func:`load_policy`)."""
     try:
-        mapping = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
-        # Through JSON, so that strictness applies to values and not to Python's choice of containers.
-        text = json.dumps(mapping, ensure_ascii=False).encode("utf-8")
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        # PyYAML lets any of these out: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError.
-        reason = shown(" ".join(str(error).split()), 300)
-        raise UsageError(f"{where} is not a YAML policy: {reason}", hint=_HINT) from None
-    if not isinstance(mapping, dict):
-        raise UsageError(f"{where} is not a mapping of keys", hint=_HINT)
+        # Back to JSON, so that strictness applies to values and not to Python's choice of containers.
+        text = json.dumps(parse_mapping(data), ensure_ascii=False).encode("utf-8")
+    except ValueError as error:
+        raise UsageError(f"{where} is not a YAML policy: {shown(str(error), 300)}", hint=_HINT) from None
     try:
         return Policy.model_validate_json(text)
     except ValidationError as error:
