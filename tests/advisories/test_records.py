@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from advisorykit import DEFECT, GAP, OSV, TIME, defect, defect_in, gap_in, record, write
-from llmpatch.advisories import load_advisories, make_advisory, parse_advisory, read_advisories, render_advisory
+from llmpatch.advisories import load_advisories, make_advisory, parse_advisory, render_advisory
 from llmpatch.advisories.matching import BaseFacts, concerns, fixes, same_base
 from llmpatch.artifact.manifest import FingerprintSection
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
@@ -144,8 +144,6 @@ def test_a_folder_is_read_whole_and_sorted(tmp_path):
     found = load_advisories(tmp_path)
     assert [advisory.id for advisory in found] == [GAP, DEFECT, "x_OTHER-2026-0001"]
     assert load_advisories(tmp_path / "acme") == found[:2]
-    targets = {f"advisories/acme/{GAP}.json": (tmp_path / f"acme/{GAP}.json").read_bytes()}
-    assert read_advisories(targets) == found[:1]
 
 
 def test_a_folder_with_something_wrong_fails_as_a_whole(tmp_path):

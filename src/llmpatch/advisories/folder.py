@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from llmpatch.advisories.record import MAX_ADVISORY_BYTES, Advisory, parse_advisory
@@ -37,18 +37,6 @@ def load_advisories(folder: Path) -> tuple[Advisory, ...]:
         (str(path), path.parent.name if path.parent != folder else "", load_advisory(path)) for path in _files(folder)
     ]
     return _gathered(loaded)
-
-
-def read_advisories(targets: Mapping[str, bytes]) -> tuple[Advisory, ...]:
-    """Read advisories out of bytes, each under a path that ends in ``VENDOR/ID.json``, as a registry names its targets.
-
-    Raises:
-        IntegrityError: as in :func:`load_advisories`.
-    """
-    return _gathered(
-        (path, path.split("/")[-2] if "/" in path else "", _named(parse_advisory(data, where=path), path))
-        for path, data in targets.items()
-    )
 
 
 def load_advisory(path: Path) -> Advisory:
