@@ -22,6 +22,8 @@ REPO = "hf://acme/refusal-tiny"
 def hub(monkeypatch):
     with running_hub() as found:
         monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        template = found.url + "/{repo_id}/resolve/{revision}/{filename}"  # as HF_ENDPOINT makes it when it is imported
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(
             _commit_api, "is_xet_available", lambda: False
@@ -41,7 +43,7 @@ def test_a_patch_goes_up_as_one_commit_and_comes_down_verified(hub, tmp_path, ma
     commit = address.rpartition("@")[2]
     assert hub.repos["acme/refusal-tiny"]["main"] == commit
     assert set(hub.commits[commit]) == {*read_contents(path).members, ".gitattributes"}
-    assert hub.tokens == {"Bearer hf_secret"}
+    assert "Bearer hf_secret" in hub.tokens  # what goes to the storage of large files has none
     pulled = pull(REPO, tmp_path / "down")
     assert pulled.origin == address
     assert pulled.path.read_bytes() == path.read_bytes()
@@ -120,6 +122,13 @@ def test_offline_mode_is_respected(hub, tmp_path, monkeypatch):
     with pytest.raises(LlmpatchError, match="HF_HUB_OFFLINE"):
         pull(REPO, tmp_path)
     assert hub.asked == []
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(LlmpatchError, match="hf://acme/refusal-tiny: "):
+        pull(REPO, tmp_path)
 
 
 def test_only_one_signed_whole_patch_goes_up(hub, tmp_path, made):

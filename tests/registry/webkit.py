@@ -28,7 +28,7 @@ def serve(folder: Path, behave: Behave = lambda handler: False) -> Iterator[tupl
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    server.daemon_threads = True
+    server.daemon_threads = False  # closing waits for handlers, so that what they noted is there
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

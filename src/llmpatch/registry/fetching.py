@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient.fetcher import FetcherInterface
@@ -62,19 +62,20 @@ class FolderFetcher(FetcherInterface):
 
 
 class CacheFetcher(FetcherInterface):
-    """What was fetched before, for ``--offline``: the metadata of the last visit and nothing else."""
+    """What was fetched before, for ``--offline``: the metadata of the last visit, which TUF checks again, and nothing else."""
 
     def __init__(self, metadata: Path) -> None:
         self.metadata = metadata
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        """The timestamp of the last visit; everything else TUF finds in its cache by itself."""
-        name = unquote(urlsplit(url).path).rpartition("/")[2]
-        if name.partition(".")[0].isdigit() and name.endswith(".root.json"):
+        """A metadata file of the last visit, under its name without a number."""
+        asked = unquote(urlsplit(url).path).rpartition("/")[2]
+        number, _, rest = asked.partition(".")
+        if number.isdigit() and rest == "root.json":
             raise DownloadHTTPError("offline: no newer root is looked for", 404)
-        path = self.metadata / "timestamp.json"
-        if name != path.name or not path.is_file():
-            raise DownloadError(f"offline, and {shown(name, 120)} was not fetched before")
+        path = self.metadata / quote(rest if number.isdigit() else asked, "")
+        if not path.is_file():
+            raise DownloadError(f"offline, and {shown(asked, 120)} was not fetched before")
         yield path.read_bytes()
 
 

@@ -162,9 +162,11 @@ def _fetch(url: str, size: int, headers: dict[str, str], where: str) -> bytes:
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
     """Turn what the Hub's library raises into one clear error."""
-    import httpx
     from huggingface_hub import errors
+    from huggingface_hub.utils import HfHubHTTPError
 
+    network = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of httpx, or of httpx2
+    odd = (errors.HFValidationError, RuntimeError, OSError, ValueError, KeyError, TypeError)
     try:
         yield
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
@@ -174,6 +176,6 @@ def _explained(address: str) -> Iterator[None]:
         ) from None
     except errors.OfflineModeIsEnabled:
         raise LlmpatchError(f"{address}: the Hub is switched off by HF_HUB_OFFLINE", hint="unset it") from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (network, *odd) as error:
         reason = shown(" ".join(str(error).split()), 200)
         raise LlmpatchError(f"{address}: {reason}", hint="check the network, HF_ENDPOINT and HF_TOKEN") from None
