@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llmpatch.recipe import DecodingSection
 
 BATCH_SIZE = 32
+# Positions that the rows of a batch hold between them: keys and values of 32 rows of 1,024 are 1.5 GB in a 135M model.
+BATCH_POSITIONS = 32_768
 
 
 @dataclass
@@ -70,9 +72,43 @@ def generate(
     Raises:
         UsageError: a prompt that does not fit the context together with prefix and answer.
     """
+    ids = [base.prompt_ids(p, system, raw=raw) for p in prompts]
+    yield from generate_ids(
+        base, ids, decoding=decoding, prefix=prefix, samples=samples, batch_size=batch_size, keys=keys
+    )
+
+
+def generate_ids(
+    base: Base,
+    ids: Sequence[list[int]],
+    *,
+    decoding: DecodingSection,
+    prefix: torch.Tensor | None = None,
+    samples: int = 1,
+    batch_size: int = BATCH_SIZE,
+    keys: Sequence[int] | None = None,
+    until: Sequence[str] = (),
+) -> Iterator[tuple[int, list[Answer]]]:
+    """:func:`generate` on token ids, for callers with a form of their own.
+
+    Args:
+        base: The model.
+        ids: Token ids of each prompt.
+        decoding: As for :func:`generate`.
+        prefix: As for :func:`generate`.
+        samples: As for :func:`generate`.
+        batch_size: Rows at a time; fewer where they are long.
+        keys: As for :func:`generate`.
+        until: An answer ends before the first of these texts in it.
+
+    Yields:
+        As :func:`generate`.
+
+    Raises:
+        UsageError: a prompt that is empty or does not fit the context together with prefix and answer.
+    """
     import torch
 
-    ids = [base.prompt_ids(p, system, raw=raw) for p in prompts]
     room = base.context - decoding.max_new_tokens - (0 if prefix is None else len(prefix))
     for index, sequence in enumerate(ids):
         if len(sequence) > room or not sequence:
@@ -80,7 +116,7 @@ def generate(
                 f"prompt {index + 1} has {len(sequence)} tokens; between 1 and {room} fit the context of {base.context}",
                 hint="shorten the prompt or max_new_tokens",
             )
-    head = common_head(ids) if len(ids) > 1 else []
+    head = common_head(list(ids)) if len(ids) > 1 else []
     with torch.no_grad():
         shared = prefix_cache(base, prefix, head)
     offset = (0 if prefix is None else len(prefix)) + len(head)
@@ -91,12 +127,25 @@ def generate(
     ]
     rows.sort(key=lambda row: len(row.ids))
     waiting: dict[int, dict[int, Answer]] = {}
-    for start in range(0, len(rows), batch_size):
-        for row, answer in _decode(base, rows[start : start + batch_size], shared, offset, decoding):
+    stops = tuple(text for text in until if text)
+    for part in _batches(rows, batch_size, offset + decoding.max_new_tokens):
+        for row, answer in _decode(base, part, shared, offset, decoding, stops):
             done = waiting.setdefault(row.index, {})
             done[row.sample] = answer
             if len(done) == samples:
                 yield row.index, [done[k] for k in range(samples)]
+
+
+def _batches(rows: Sequence[_Row], size: int, more: int) -> Iterator[list[_Row]]:
+    """Rows, shortest first, in batches of at most ``size``, fewer where each holds many positions (its own and ``more``)."""
+    part: list[_Row] = []
+    for row in rows:
+        if part and (len(part) == size or (len(part) + 1) * (len(row.ids) + more) > BATCH_POSITIONS):
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
 
 
 def _generator(decoding: DecodingSection, index: int, sample: int) -> torch.Generator | None:
@@ -108,7 +157,7 @@ def _generator(decoding: DecodingSection, index: int, sample: int) -> torch.Gene
 
 
 def _decode(
-    base: Base, rows: list[_Row], shared: Any, offset: int, decoding: DecodingSection
+    base: Base, rows: list[_Row], shared: Any, offset: int, decoding: DecodingSection, stops: Sequence[str]
 ) -> Iterator[tuple[_Row, Answer]]:
     """Write the answers of one batch; each row is yielded when it ends."""
     import torch
@@ -129,10 +178,11 @@ def _decode(
             if token not in stop:
                 row.new.append(token)
         last = step == decoding.max_new_tokens - 1
-        keep = [i for i, token in enumerate(tokens) if token not in stop and not last]
+        ended = [token in stop or _says(base, row, stops) for token, row in zip(tokens, alive, strict=True)]
+        keep = [i for i in range(len(alive)) if not ended[i] and not last]
         for i, row in enumerate(alive):
             if i not in keep:
-                yield row, Answer(base.decode(row.new), "stop" if tokens[i] in stop else "length")
+                yield row, Answer(_cut(base.decode(row.new), stops), "stop" if ended[i] else "length")
         if not keep:
             return
         if len(keep) < len(alive):
@@ -141,6 +191,25 @@ def _decode(
             mask, alive = mask[index], [alive[i] for i in keep]
         ids = torch.tensor([[tokens[i]] for i in keep])
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+
+
+def _says(base: Base, row: _Row, stops: Sequence[str]) -> bool:
+    """Whether the last tokens of a row say one of the texts that end it.
+
+    A token holds a byte at least, so a text that is complete only now lies within as many tokens as it has bytes; eight
+    more, since some tokenizers decode the start of a sequence otherwise.
+    """
+    if not stops:
+        return False
+    tail = base.decode(row.new[-(max(len(text.encode()) for text in stops) + 8) :])
+    return any(text in tail for text in stops)
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """What stands before the first of the texts that end an answer."""
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text
 
 
 def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:

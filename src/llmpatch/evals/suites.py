@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
+from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -90,7 +91,18 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
         SetFile("gender_professional", "Occupations", "harmful", "prompts/gender_professional_test.jsonl"),
         SetFile("gender_everyday", "Everyday scenes", "harmful", "prompts/gender_everyday_test.jsonl"),
     ),
+    "utility": (
+        SetFile("arc_challenge", "ARC-Challenge", "everyday", "utility/arc_challenge.jsonl"),
+        SetFile("mmlu", "MMLU", "everyday", "utility/mmlu.jsonl"),
+        SetFile("truthfulqa", "TruthfulQA, one true choice", "everyday", "utility/truthfulqa.jsonl"),
+    ),
+    "ifeval": (SetFile("ifeval", "IFEval", "everyday", "utility/ifeval.jsonl"),),
+    "long-context": tuple(
+        SetFile(set_name(n), set_title(n), "harmful", "prompts/harmbench_standard_test.jsonl") for n in LENGTHS
+    ),
 }
+SUITES["distance"] = SUITES["refusal"]
+PRICE_SUITES = ("distance", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "gender-bias": (
@@ -232,7 +244,7 @@ def evaluate(
 
     Returns:
         The evidence (docs in :mod:`llmpatch.evals.refusal`, :mod:`llmpatch.evals.gender`,
-        :mod:`llmpatch.evals.toxicity`).
+        :mod:`llmpatch.evals.toxicity`, :mod:`llmpatch.evals.price_suites`).
 
     Raises:
         UsageError: an unknown suite, missing or malformed prompts, no system ``M``, no refusal judge.
@@ -253,6 +265,13 @@ def evaluate(
         raise UsageError(f"suite {suite!r} attacks nothing", hint='use suite "attacks", or leave attacks out')
     if suite not in SUITES:
         raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
+    if suite in PRICE_SUITES and not samples:
+        from llmpatch.evals.price_suites import price_suite
+
+        return price_suite(
+            suite, base, systems, prompts=prompts, judges=judges, limit=limit, max_new_tokens=max_new_tokens, store=store,
+            data=data, progress=progress,
+        )  # fmt: skip
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
     corpus = data / CORPUS
     text = read_bytes(corpus, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if corpus.is_file() else ""

@@ -1,0 +1,264 @@
+"""The suites of a patch's price beyond the risks: utility, ifeval, long-context and distance.
+
+    evidence = price_suite("utility", base, [System("M"), System("M+", prefix=rows)], data=Path("data"), limit=100)
+    evidence["sets"]["arc_challenge"]["paired"]["M+"]["accuracy"]      # {"n", "value", "low", "high", "gained", "lost", "p"}
+
+Layout as in :mod:`llmpatch.evals.refusal`, with other scores and ``risk`` naming the suite:
+
+    utility       accuracy, accuracy_norm        of M and M+ on multiple-choice questions (:mod:`llmpatch.evals.utility`)
+    ifeval        followed, checks_passed        answers that pass all of their checks; the mean share of checks passed
+    distance      reference_log_likelihood       of recorded answers of M' (:mod:`llmpatch.evals.distance`); needs ``M'``
+    long-context  as refusal, a set per length   (:mod:`llmpatch.evals.long_context`); without ``risk``
+
+What a recording cannot have (a likelihood) is left out for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import UsageError
+from llmpatch.evals import distance, utility
+from llmpatch.evals.columns import Column, Values, column_evidence
+from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.following import Options, parse_checks, share_followed
+from llmpatch.evals.systems import System, ask
+from llmpatch.files import read_bytes, read_jsonl
+from llmpatch.progress import Progress, Silent
+from llmpatch.prompts import Prompt, load_prompts
+from llmpatch.recipe import DecodingSection
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
+    from llmpatch.evals.suites import PromptSet
+    from llmpatch.judges import Judge
+
+FOLLOWING = (Column("followed", "all checks passed", "higher"), Column("checks_passed", "checks passed", "higher"))
+IFEVAL_TOKENS = 256
+OWN = "own prompts"
+
+
+def price_suite(
+    suite: str,
+    base: Base,
+    systems: Sequence[System],
+    *,
+    prompts: Sequence[Path] = (),
+    judges: Sequence[Judge] | None = None,
+    limit: int | None = None,
+    max_new_tokens: int | None = None,
+    store: Path | None = None,
+    data: Path = Path("data"),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure one of ``llmpatch.evals.suites.PRICE_SUITES``.
+
+    Args:
+        suite: Which.
+        base: The base ``M``.
+        systems: ``M`` and those to compare with it, each name once.
+        prompts: Files that take the suite's place.
+        judges: Of refusals and harm, for ``long-context`` only.
+        limit: Only the first prompts of each set.
+        max_new_tokens: Length of an answer, where there are answers: by default 256 for ``ifeval`` and 48 for
+            ``long-context``.
+        store: Folder of kept answers.
+        data: The data folder.
+        progress: Where to show progress.
+
+    Raises:
+        UsageError: missing or malformed prompts, no ``M``, a judge where nothing is judged, no ``M'`` for ``distance``.
+    """
+    if suite == "long-context":
+        return _long_context(base, systems, prompts, judges, limit, max_new_tokens or 48, store, data, progress)
+    if judges is not None:
+        raise UsageError(f"suite {suite} judges nothing", hint="leave judges out")
+    shown = progress or Silent()
+    name = OWN if prompts else suite
+    if suite == "utility":
+        return _utility(base, systems, _files(suite, prompts, data), name, limit, data, shown)
+    if suite == "distance":
+        return _distance(base, systems, _sets(suite, prompts, data, limit), name, limit, shown)
+    decoding = DecodingSection(max_new_tokens=max_new_tokens or IFEVAL_TOKENS)
+    return _ifeval(base, systems, _files(suite, prompts, data), name, limit, decoding, store, shown)
+
+
+def _files(suite: str, prompts: Sequence[Path], data: Path) -> list[tuple[str, str, Path]]:
+    """Name, title and path of each set."""
+    from llmpatch.evals.suites import SUITES
+
+    if not prompts:
+        found = [(file.name, file.title, data / file.path) for file in SUITES[suite]]
+        if missing := next((path for _, _, path in found if not path.is_file()), None):
+            raise UsageError(
+                f"suite {suite}: no such file: {missing}", hint="run in the repository, or pass your own prompts"
+            )
+        return found
+    names = [path.stem for path in prompts]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two prompt sets are called {twice!r}", hint="rename one of the files")
+    return [(path.stem, path.stem, path) for path in prompts]
+
+
+def _sets(suite: str, prompts: Sequence[Path], data: Path, limit: int | None) -> list[PromptSet]:
+    from llmpatch.evals.suites import load_own, load_suite
+
+    return load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
+
+
+def _utility(
+    base: Base,
+    systems: Sequence[System],
+    files: Sequence[tuple[str, str, Path]],
+    suite: str,
+    limit: int | None,
+    data: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    from llmpatch.evals.suites import PromptSet
+
+    questions = {name: utility.load_questions(path, form=name)[:limit] for name, _, path in files}
+    sets = [PromptSet(name, title, "everyday", tuple(q.prompt for q in questions[name])) for name, title, _ in files]
+    check_systems(systems, sets)
+    table: dict[str, dict[str, Values]] = {}
+    for prompt_set in sets:
+        table[prompt_set.name] = {
+            s.name: utility.answer_questions(
+                base, s, questions[prompt_set.name], progress=progress, title=f"{s.name}: {prompt_set.title}"
+            )
+            for s in systems
+            if s.live
+        }
+    top = {**head(base, systems, [], _nothing_decoded(), suite=suite, limit=limit), "risk": "utility"}
+    price = prices(base, systems, middling(sets[0].prompts), _corpus(data), progress)
+    return column_evidence(top, sets, table, utility.COLUMNS, price)
+
+
+def _ifeval(
+    base: Base,
+    systems: Sequence[System],
+    files: Sequence[tuple[str, str, Path]],
+    suite: str,
+    limit: int | None,
+    decoding: DecodingSection,
+    store: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from llmpatch.evals.suites import PromptSet
+
+    rows = {name: load_instructions(path)[:limit] for name, _, path in files}
+    sets = [PromptSet(name, title, "everyday", tuple(p for p, _ in rows[name])) for name, title, _ in files]
+    check_systems(systems, sets)
+    table: dict[str, dict[str, Values]] = {s.name: {} for s in sets}
+    for system in systems:
+        for prompt_set in sets:
+            answers = ask(
+                base, system, prompt_set.prompts, decoding, store=store, progress=progress,
+                title=f"{system.name}: {prompt_set.title}",
+            )  # fmt: skip
+            shares = {p.id: share_followed(c, answers[p.id].text) for p, c in rows[prompt_set.name] if p.id in answers}
+            values = {i: {"followed": float(share == 1), "checks_passed": share} for i, share in shares.items()}
+            if values:
+                table[prompt_set.name][system.name] = values
+    top = {**head(base, systems, [], decoding, suite=suite, limit=limit), "risk": "ifeval"}
+    return column_evidence(top, sets, table, FOLLOWING, {})
+
+
+def load_instructions(path: Path) -> list[tuple[Prompt, list[tuple[str, Options]]]]:
+    """Prompts with the checks that their answers must pass, of rows ``{"prompt", "checks": [{"check": name, ...}]}``.
+
+    Raises:
+        UsageError: as :func:`llmpatch.prompts.load_prompts` and :func:`llmpatch.evals.following.parse_checks`.
+    """
+    prompts = load_prompts(path, "everyday")
+    return [
+        (prompt, parse_checks(row.get("checks"), where=f"{path}: row {number}"))
+        for number, (prompt, row) in enumerate(zip(prompts, read_jsonl(path), strict=True), start=1)
+    ]
+
+
+def _distance(
+    base: Base,
+    systems: Sequence[System],
+    sets: Sequence[PromptSet],
+    suite: str,
+    limit: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from llmpatch.evals.suites import PromptSet
+
+    check_systems(systems, sets)
+    reference = next((s for s in systems if s.name == REFERENCE), None)
+    if reference is None or reference.live:
+        raise UsageError(f"the distance to {REFERENCE} needs its recorded answers", hint="pass --reference FILE")
+    known: list[PromptSet] = []
+    table: dict[str, dict[str, Values]] = {}
+    for prompt_set in sets:
+        answers = _recorded(reference, prompt_set.prompts)
+        values = {
+            s.name: distance.distances(
+                base, s, prompt_set.prompts, answers, progress=progress, title=f"{s.name}: {prompt_set.title}"
+            )
+            for s in systems
+            if s.live
+        }
+        mine = tuple(p for p in prompt_set.prompts if p.id in next(iter(values.values())))
+        if mine:
+            known.append(PromptSet(prompt_set.name, prompt_set.title, prompt_set.kind, mine))
+            table[prompt_set.name] = values
+    if not known:
+        raise UsageError(
+            f"the recording of {REFERENCE} has no answer to any of these prompts", hint="record them first"
+        )
+    top = {**head(base, systems, [], _nothing_decoded(), suite=suite, limit=limit), "risk": "distance"}
+    return column_evidence(top, known, table, distance.COLUMNS, {})
+
+
+def _recorded(system: System, prompts: Sequence[Prompt]) -> dict[str, Sequence[Any]]:
+    """All recorded answers by prompt id, found by id or text."""
+    many: Mapping[str, Sequence[Any]] = system.samples or {k: [a] for k, a in (system.recorded or {}).items()}
+    pairs = ((prompt.id, many.get(prompt.id) or many.get(prompt.text)) for prompt in prompts)
+    return {ident: answers for ident, answers in pairs if answers}
+
+
+def _long_context(
+    base: Base,
+    systems: Sequence[System],
+    prompts: Sequence[Path],
+    judges: Sequence[Judge] | None,
+    limit: int | None,
+    max_new_tokens: int,
+    store: Path | None,
+    data: Path,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    from llmpatch.evals.long_context import evaluate_long_context
+    from llmpatch.evals.suites import CORPUS, JUDGES, load_own, load_suite
+    from llmpatch.judges import open_judge
+
+    sets = load_own(prompts) if prompts else load_suite("long-context", data=data)[:1]  # a set per length, all alike
+    requests = [p for s in sets if s.kind == "harmful" for p in s.prompts][:limit]
+    if not requests:
+        raise UsageError("no harmful prompts to ask", hint='give rows {"prompt": "...", "kind": "harmful"}')
+    corpus = _corpus(data)
+    if not corpus:
+        raise UsageError(f"no text to put before requests: {data / CORPUS} is not there", hint="run in the repository")
+    return evaluate_long_context(
+        base, systems, requests=requests, corpus=corpus, limit=limit, max_new_tokens=max_new_tokens, store=store,
+        judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
+        suite="long-context on own prompts" if prompts else "long-context", progress=progress,
+    )  # fmt: skip
+
+
+def _corpus(data: Path) -> str:
+    from llmpatch.evals.suites import CORPUS, MAX_CORPUS_BYTES
+
+    path = data / CORPUS
+    return read_bytes(path, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if path.is_file() else ""
+
+
+def _nothing_decoded() -> DecodingSection:
+    """What the head of evidence says where nothing is sampled: the greedy default, of one token."""
+    return DecodingSection(max_new_tokens=1)
