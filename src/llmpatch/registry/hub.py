@@ -163,10 +163,10 @@ def _fetch(url: str, size: int, headers: dict[str, str], where: str) -> bytes:
 def _explained(address: str) -> Iterator[None]:
     """Turn what the Hub's library raises into one clear error."""
     from huggingface_hub import errors
-    from huggingface_hub.utils import HfHubHTTPError
 
-    network = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of httpx, or of httpx2
-    odd = (errors.HFValidationError, RuntimeError, OSError, ValueError, KeyError, TypeError)
+    # Its network errors are those of httpx or httpx2, by its version, and its own HfHubHTTPError is one of them.
+    network = tuple(kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    expected = (*network, errors.HFValidationError, RuntimeError, OSError, ValueError, KeyError, TypeError)
     try:
         yield
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
@@ -176,6 +176,6 @@ def _explained(address: str) -> Iterator[None]:
         ) from None
     except errors.OfflineModeIsEnabled:
         raise LlmpatchError(f"{address}: the Hub is switched off by HF_HUB_OFFLINE", hint="unset it") from None
-    except (network, *odd) as error:
+    except expected as error:
         reason = shown(" ".join(str(error).split()), 200)
         raise LlmpatchError(f"{address}: {reason}", hint="check the network, HF_ENDPOINT and HF_TOKEN") from None
