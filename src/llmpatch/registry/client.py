@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import DelegatedRole, TargetFile
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+WAIT_SECONDS = 300.0  # for another process that asks: as long as a slow server may keep it
 _LIMITS = UpdaterConfig(
     max_root_rotations=MAX_ROTATIONS,
     root_max_length=MAX_ROOT_BYTES,
@@ -98,7 +99,7 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
     with explained(where):
         make_folder(registry.metadata)
         make_folder(registry.files)
-        with locked(registry.folder / "lock", hint="put LLMPATCH_HOME on a local disk"):
+        with locked(registry.folder / "lock", seconds=WAIT_SECONDS, hint="put LLMPATCH_HOME on a local disk"):
             fetcher = open_fetcher(registry.url, registry.metadata, offline=offline)
             updater = Updater(
                 str(registry.metadata),

@@ -15,7 +15,7 @@ from tuf.api.metadata import Snapshot, Targets
 
 from llmpatch.errors import UsageError
 from llmpatch.files import read_bytes, write_bytes
-from llmpatch.registry.client import Found, look, read_target
+from llmpatch.registry.client import WAIT_SECONDS, Found, look, read_target
 from llmpatch.registry.configured import Registry
 from llmpatch.registry.failures import explained
 from llmpatch.registry.layout import (
@@ -54,7 +54,7 @@ def mirror(registry: Registry, folder: Path) -> Found:
         _add(folder / TARGETS / where / f"{info.hashes['sha256']}.{name}", read_target(found, path))
     with (
         explained(f"registry {registry.name}"),
-        locked(registry.folder / "lock", hint="put LLMPATCH_HOME on a local disk"),
+        locked(registry.folder / "lock", seconds=WAIT_SECONDS, hint="put LLMPATCH_HOME on a local disk"),
     ):
         for name, data in _metadata(registry, found):
             _add(folder / METADATA / name, data)
