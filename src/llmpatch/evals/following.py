@@ -3,9 +3,10 @@
     follows("keywords:existence", {"keywords": ["dog"]}, "A dog barks.")       # True
     parse_checks([{"check": "punctuation:no_comma"}], where="row 1")           # [("punctuation:no_comma", {})]
 
-The strict reading: the answer as it stands, and an empty one follows nothing. Three differences from the authors' code, which
+The strict reading: the answer as it stands, and an empty one follows nothing. Where this differs from the authors' code, which
 needs three packages and downloads: words asked for are words, not patterns; sentences are told by their punctuation, not by a
-trained model; "in English, in capitals" checks the capitals. Telling languages apart is not here.
+trained model; "in English, in capitals" checks the capitals. Letters asked for may be signs, such as "#", for which the
+harness's copy of that code takes a random letter. Telling languages apart is not here.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ CHECKS: dict[str, tuple[Check, dict[str, str]]] = {
     "detectable_format:number_bullet_lists": (_bullets, {"num_bullets": "number"}),
     "detectable_format:number_highlighted_sections": (_highlights, {"num_highlights": "number"}),
     "detectable_format:title": (
-        lambda text, _: any(found.strip("<>").strip() for found in re.findall(r"<<[^\n]+>>", text)), {}),
+        lambda text, _: any(found.lstrip("<").rstrip(">").strip() for found in re.findall(r"<<[^\n]+>>", text)), {}),
     "keywords:existence": (
         lambda text, o: all(_occurrences(word, text) for word in o["keywords"]), {"keywords": "words"}),
     "keywords:forbidden_words": (_forbidden, {"forbidden_words": "words"}),

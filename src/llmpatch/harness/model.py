@@ -53,7 +53,8 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         prefix: Virtual tokens [n, hidden_size], instead of ``patch``.
         batch_size: Rows at a time; ``auto`` is eight, since memory here is bounded by positions, not by rows.
         max_length: Tokens of context that count, the patch's among them; by default the base's.
-        device: Where the base runs, as torch names it; by default where it was loaded.
+        device: Where the base runs, as torch names it; by default where it was loaded. The harness's command asks for a GPU
+            unless told otherwise, so without one that is no error, as for ``hf``.
         max_batch_size: Taken because the harness passes it; batches are never searched for.
 
     Raises:
@@ -89,7 +90,7 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         for found in self.patches:
             for text in found.check_base(self.base):
                 LOG.warning("%s", text)
-        if device:
+        if device and not _is_missing(device):
             self.base.model.to(device)
         self.tokenizer = self.base.tokenizer
         self.batch_size = int(batch_size)
@@ -266,6 +267,13 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             return stops, DecodingSection(max_new_tokens=tokens)
         decoding = DecodingSection(max_new_tokens=tokens, temperature=temperature, top_p=float(top_p or 1.0), seed=seed)
         return stops, decoding
+
+
+def _is_missing(device: str) -> bool:
+    """Whether a GPU is asked for that this torch does not have."""
+    import torch
+
+    return device.startswith("cuda") and not torch.cuda.is_available()
 
 
 def _rows(patches: Sequence[Patch]) -> torch.Tensor:
