@@ -165,8 +165,18 @@ def _explained(address: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     # Its network errors are those of httpx or httpx2, by its version, and its own HfHubHTTPError is one of them.
-    network = tuple(kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-    expected = (*network, errors.HFValidationError, RuntimeError, OSError, ValueError, KeyError, TypeError)
+    network: tuple[type[Exception], ...] = tuple(
+        kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError" and issubclass(kind, Exception)
+    )
+    expected: tuple[type[Exception], ...] = (
+        *network,
+        errors.HFValidationError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    )
     try:
         yield
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
