@@ -19,7 +19,8 @@ What is Dong et al.'s ("Disclosure and Mitigation of Gender Bias in LLMs", arXiv
 What cannot be recovered: their code stores texts and logits, and the script that scores them is not published. So the
 attribute words may be more than those eight, and how words are matched (case, "he's"), which capitals and multi-token words
 count in P, and their third metric (attribute distribution distance) are not known; ours are in
-:mod:`llmpatch.judges.gender_words` and :func:`pronoun_ids`. The paper's figures are of 7B to 13B models, so only the definitions compare, not the values.
+:mod:`llmpatch.judges.gender_words` and :func:`pronoun_ids`. The paper's figures are of 7B to 13B models, so only the
+definitions compare, not the values.
 Knows pronouns of two genders, in English; nothing about sets, intervals or evidence.
 """
 
