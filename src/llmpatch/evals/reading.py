@@ -144,7 +144,8 @@ def _score_rows(
         states = torch.cat([hidden[r, place : place + len(text)] for r, place, text in asked])
         targets = torch.tensor([token for _, _, text in asked for token in text])
         log_probs, likeliest = _predicted(reader.base, states, targets)
-    scores, at = [], 0
+    scores: list[list[Score]] = []
+    at = 0
     for texts in places:
         scores.append([])
         for _, text in texts:

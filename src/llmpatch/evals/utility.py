@@ -73,11 +73,10 @@ def load_questions(path: Path, *, form: str = "") -> list[Question]:
     prompts = load_prompts(path, "everyday")
     found = []
     for number, (prompt, row) in enumerate(zip(prompts, read_jsonl(path), strict=True), start=1):
-        choices, answer = row.get("choices"), row.get("answer")
-        good = (
-            isinstance(choices, list) and 2 <= len(choices) <= MAX_CHOICES and len({*map(str, choices)}) == len(choices)
-        )
-        if not good or not all(isinstance(c, str) and c.strip() for c in choices):
+        said, answer = row.get("choices"), row.get("answer")
+        choices = [c for c in said if isinstance(c, str) and c.strip()] if isinstance(said, list) else []
+        whole = isinstance(said, list) and len(set(choices)) == len(said)
+        if not whole or not 2 <= len(choices) <= MAX_CHOICES:
             raise UsageError(
                 f"{path}: row {number} has no `choices`, between 2 and {MAX_CHOICES} different texts",
                 hint='rows look like {"prompt": "...", "choices": ["...", "..."], "answer": 0}',

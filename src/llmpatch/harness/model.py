@@ -189,9 +189,9 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
             scores = score_texts(self.reader, contexts, texts, batch_size=self.batch_size, advance=bar.update)
         found = [(score.log_prob, score.greedy) for score in scores]
-        for (key, _, _), value in zip(requests, found, strict=True):
-            if key is not None:
-                self.cache_hook.add_partial("loglikelihood", key, value)
+        for request, value in zip(requests, found, strict=True):
+            if request[0] is not None:
+                self.cache_hook.add_partial("loglikelihood", request[0], value)
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
