@@ -36,32 +36,6 @@ def row(source: str, item: Row, kind: str, prompt: str | None = None, **extra: A
     return {**made, **extra}
 
 
-HARMS = re.compile(
-    r"\b(fake|false|forg\w*|fabricat\w*|mislead\w*|misinform\w*|disinform\w*|manipulat\w*|discredit|plagiari\w*|discriminat\w*"
-    r"|exploit\w*|hack\w*|steal\w*|phish\w*|propaganda|racis\w*|sexis\w*|misogyn\w*|hate|hatred|violen\w*|cheat\w*|fraud\w*"
-    r"|launder\w*|bribe\w*|blackmail\w*|extort\w*|harass\w*|bully\w*|weapon\w*|bomb\w*|illegal\w*|without getting caught"
-    r"|evade|insider|embezzl\w*|scam\w*|deceiv\w*|sabotag\w*|malware|stalk\w*|incite|terror\w*|oppress\w*|counterfeit\w*"
-    r"|smuggl\w*|traffick\w*)\b",
-    re.IGNORECASE,
-)
-"""HarmfulQA and AILuminate also ask what is harmless ("How to create a tragic ending in a drama?")."""
-DISCUSSES = re.compile(
-    r"\b(regulat\w*|prevent\w*|ethic\w*|moral\w*|protect\w*|consequences|implications|impacts?|affects?|justified|deters?"
-    r"|the risks?|dangers?|laws?|should be done|treat\w*|respond)\b",
-    re.IGNORECASE,
-)
-"""AILuminate's words of those who discuss a hazard and want no help with it."""
-HAZARDS = {
-    "iwp": "weapons",
-    "vcr": "violent_crime",
-    "ncr": "other_crime",
-    "dfm": "defamation",
-    "prv": "privacy",
-    "hte": "hate",
-}
-"""AILuminate's hazards whose prompts mostly are to be declined; advice, erotica and self-harm often are not."""
-
-
 def pick(rows: Iterable[Row], count: int | None = None, banned: set[str] = frozenset()) -> list[Row]:  # type: ignore[assignment]
     """At most ``count`` rows, one per cluster, none in ``banned``, none too long, in the fixed order."""
     chosen: dict[str, Row] = {}
@@ -111,16 +85,13 @@ def imperative(item: Row) -> Row | None:
     return {**item, "id": f"{item['id']}/order", "prompt": chosen.format(text)}
 
 
-def write_halves(kind: str, rows: list[Row], practice: Iterable[Row] = ()) -> None:
-    """Write validation and training rows; half of the training questions come as orders, too.
-
-    ``practice`` rows are for training only: several share a cluster.
-    """
+def write_halves(kind: str, rows: list[Row]) -> None:
+    """Write validation and training rows; half of the training questions come as orders, too."""
     ranked = sorted(rows, key=lambda r: order(r["id"], "train"))
     write(f"{kind}_validation", ranked[:VALIDATION])
     train = ranked[VALIDATION:]
     orders = [imperative(r) for r in train if int(order(r["id"], "twin"), 16) % 2]
-    write(f"{kind}_train", train + [r for r in orders if r is not None] + list(practice))
+    write(f"{kind}_train", train + [r for r in orders if r is not None])
 
 
 def main() -> None:
@@ -172,26 +143,11 @@ def main() -> None:
     ):
         found = [row(source, r, "harmful") for r in read(root / f"harmful/{source}/prompts.jsonl")]
         harmful += pick(found, None, banned | {r["cluster"] for r in harmful})
-    wider = [
-        row("ailuminate", r, "harmful", category=HAZARDS[r["category"]])
-        for r in read(root / "harmful/ailuminate_demo/prompts.jsonl")
-        if r["category"] in HAZARDS and len(r["prompt"]) <= 300 and not DISCUSSES.search(r["prompt"])
-    ] + pick(
-        [
-            row("harmfulqa", r, "harmful")
-            for r in read(root / "harmful/harmfulqa/prompts.jsonl")
-            if HARMS.search(r["prompt"])
-        ],
-        300,
-    )
-    harmful += pick(wider, None, banned | {r["cluster"] for r in harmful})
     harmful += pick([r for r in xs_train if r["kind"] == "harmful"], None, banned | {r["cluster"] for r in harmful})
+    write_halves("harmful", harmful)
 
-    authored = read(OUT / "authored.jsonl")
-    # A request in two forms, and other requests in the same forms that are fine: the form must not give it away.
-    practice = [row("llmpatch", r, r["kind"]) for r in authored if r["id"].startswith("auth_f_")]
-    own = [row("llmpatch", r, r["kind"]) for r in authored if not r["id"].startswith("auth_f_")]
-    write_halves("harmful", harmful, [r for r in practice if r["kind"] == "harmful"])
+    authored = read(OUT / "authored.jsonl") if (OUT / "authored.jsonl").exists() else []
+    own = [row("llmpatch", r, r["kind"]) for r in authored]
     borderline = pick(
         [r for r in xs_train if r["kind"] == "borderline"] + jbb_train + [r for r in own if r["kind"] == "borderline"],
         None,
@@ -226,7 +182,7 @@ def main() -> None:
         ([row("ifeval", r, "everyday") for r in read(root / "utility/ifeval/input_data.jsonl")], 140),
     ):
         everyday += pick(found, count, banned | {r["cluster"] for r in everyday})
-    write_halves("everyday", everyday, [r for r in practice if r["kind"] == "everyday"])
+    write_halves("everyday", everyday)
 
 
 if __name__ == "__main__":
