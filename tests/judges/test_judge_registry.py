@@ -15,6 +15,7 @@ def test_names_and_measures() -> None:
         "refusal-head": "refusal",
         "harm-head": "harm",
         "harm-strings": "harm",
+        "gender-words": "gender",
         "toxicity-head": "toxicity",
         "profanity-check": "toxicity",
         "perspective": "toxicity",
