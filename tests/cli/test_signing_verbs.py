@@ -148,4 +148,12 @@ def test_verifying_is_quick_and_loads_no_heavy_library(cli, folder):
         assert report.startswith("0 ")
         for name in ("torch", "transformers", "httpx", "rich", "yaml"):
             assert f"'{name}'" not in report
-    assert min(float(report.split()[1]) for _, report in reports) < 0.3  # processor time: others may use the machine
+    # Processor time, since others may use the machine; against what its libraries alone take, since machines differ.
+    libraries = (
+        "import time, click, numpy, pydantic, cryptography.hazmat.primitives.asymmetric.ec; print(time.process_time())"
+    )
+    alone = min(
+        float(subprocess.run([sys.executable, "-c", libraries], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert min(float(report.split()[1]) for _, report in reports) < max(0.3, 2 * alone)
