@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmpatch.advisories.matching import BaseFacts
+from llmpatch.advisories.matching import BaseFacts, alike
 from llmpatch.artifact import Patch
 from llmpatch.artifact.manifest import BaseSection, FingerprintSection
 from llmpatch.errors import IntegrityError
@@ -100,14 +100,14 @@ def take_inventory(store: Store, base: Base | None = None) -> Inventory:
 
 def made_for(held: Held, base: BaseFacts) -> bool:
     """Whether a patch was made for a base: its fingerprint, quantisation aside, is the base's."""
-    return base.fingerprint is not None and _alike(held.patch.manifest.base.fingerprint, base.fingerprint)
+    return base.fingerprint is not None and alike(held.patch.manifest.base.fingerprint, base.fingerprint)
 
 
 def _known(state: State, held: Sequence[Held]) -> list[Deployment]:
     found = [_of_set(group, held) for group in state.active]
     for one in held:
         wanted = one.patch.manifest.base
-        if not any(d.base.fingerprint and _alike(d.base.fingerprint, wanted.fingerprint) for d in found):
+        if not any(d.base.fingerprint and alike(d.base.fingerprint, wanted.fingerprint) for d in found):
             found.append(_deployment(BaseFacts(wanted.name, wanted.purl, wanted.fingerprint), [wanted]))
     return found
 
@@ -116,7 +116,7 @@ def _of_set(group: ActiveSet, held: Sequence[Held]) -> Deployment:
     known = {one.entry.digest: one for one in held}
     active = tuple(known[digest] for digest in group.patches)
     sections = [one.patch.manifest.base for one in (*active, *held)]
-    sections = [section for section in sections if _alike(section.fingerprint, group.fingerprint)]
+    sections = [section for section in sections if alike(section.fingerprint, group.fingerprint)]
     return _deployment(BaseFacts(group.base, None, group.fingerprint), sections, active, group.gate)
 
 
@@ -124,9 +124,9 @@ def _given(base: Base, state: State, held: Sequence[Held]) -> Deployment:
     fingerprint = FingerprintSection(**vars(base.fingerprint))
     for exact in (True, False):
         for group in state.active:
-            if group.fingerprint == fingerprint if exact else _alike(group.fingerprint, fingerprint):
+            if group.fingerprint == fingerprint if exact else alike(group.fingerprint, fingerprint):
                 return _of_set(group, held)
-    sections = [one.patch.manifest.base for one in held if _alike(one.patch.manifest.base.fingerprint, fingerprint)]
+    sections = [one.patch.manifest.base for one in held if alike(one.patch.manifest.base.fingerprint, fingerprint)]
     return _deployment(BaseFacts(base.name, None, fingerprint), sections)
 
 
@@ -139,9 +139,3 @@ def _deployment(
     revision = next((section.revision for section in told if section.revision), None)
     model_type = next((section.model_type for section in told), None)
     return Deployment(BaseFacts(base.name, purl, base.fingerprint), model_type, revision, active, gate)
-
-
-def _alike(one: FingerprintSection, other: FingerprintSection) -> bool:
-    from llmpatch.bases import Fingerprint
-
-    return not Fingerprint(**one.model_dump()).differences(Fingerprint(**other.model_dump()))

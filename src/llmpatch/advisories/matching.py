@@ -36,14 +36,18 @@ def same_base(wanted: BaseReference, base: BaseFacts) -> bool:
     Two fingerprints decide it, as they do for a patch (quantisation aside). Where one is missing, the purl without its
     commit, else the name: enough to be warned, not to be sure.
     """
-    from llmpatch.bases import Fingerprint
-
     if wanted.fingerprint and base.fingerprint:
-        ours = Fingerprint(**base.fingerprint.model_dump())
-        return not ours.differences(Fingerprint(**wanted.fingerprint.model_dump()))
+        return alike(base.fingerprint, wanted.fingerprint)
     if wanted.purl and base.purl:
         return wanted.purl.partition("@")[0] == base.purl.partition("@")[0]
     return wanted.name == base.name
+
+
+def alike(one: FingerprintSection, other: FingerprintSection) -> bool:
+    """Whether two fingerprints are of one base, quantisation aside."""
+    from llmpatch.bases import Fingerprint
+
+    return not Fingerprint(**one.model_dump()).differences(Fingerprint(**other.model_dump()))
 
 
 def fixes(gap: Gap, name: str, version: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from llmpatch.errors import UsageError
 from llmpatch.files import write_bytes
 from llmpatch.registry.client import look, read_target
-from llmpatch.registry.configured import load_registries, load_registry
+from llmpatch.registry.configured import chosen_registries
 from llmpatch.registry.layout import ADVISORIES
 
 
@@ -31,12 +31,9 @@ def fetch_advisories(
         UsageError: no registry is configured; two of them carry an advisory that differs.
         LlmpatchError: as in :func:`~llmpatch.registry.client.look` and :func:`~llmpatch.registry.client.download`.
     """
-    configured = [load_registry(registry)] if registry is not None else load_registries()
-    if not configured:
-        raise UsageError("no registry is configured", hint="llmpatch registry add NAME URL --root ROOT.json")
     held: dict[str, bytes] = {}
     notes: list[str] = []
-    for each in configured:
+    for each in chosen_registries(registry):
         found = look(each, offline=offline)
         notes += found.notes
         for path in sorted(found.targets):

@@ -16,7 +16,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, TrustError, UsageError
 from llmpatch.files import write_bytes
 from llmpatch.registry.client import Found, download, look, offers, read_target
-from llmpatch.registry.configured import load_registries, load_registry
+from llmpatch.registry.configured import chosen_registries, load_registries
 from llmpatch.registry.layout import Offer
 from llmpatch.store import Installed, State, Store, Verified, Verify, install, is_newer
 from llmpatch.versions import parse_request, parse_version
@@ -167,11 +167,8 @@ def _as_offered(offer: Offer, verify: Verify) -> Verify:
 
 def _all(registry: str | None, vendors: Collection[str] | None, offline: bool) -> tuple[list[Choice], list[str]]:
     """What the registries offer, and notes."""
-    configured = [load_registry(registry)] if registry is not None else load_registries()
-    if not configured:
-        raise UsageError("no registry is configured", hint="llmpatch registry add NAME URL --root ROOT.json")
     choices, notes = [], []
-    for each in configured:
+    for each in chosen_registries(registry):
         found = look(each, vendors=vendors, offline=offline)
         made, left_out = offers(found)
         choices += [Choice(found, offer) for offer in made]

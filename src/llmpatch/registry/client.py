@@ -36,9 +36,9 @@ from llmpatch.registry.layout import (
     MAX_TIMESTAMP_BYTES,
     METADATA,
     PATCHES,
-    TARGETS,
     Offer,
     read_offer,
+    stored_path,
     target_limit,
     vendor_of,
     vendor_paths,
@@ -155,13 +155,13 @@ def download(found: Found, path: str) -> Path:
     digest, where = info.hashes.get("sha256"), f"registry {found.registry.name}: {shown(path, 200)}"
     if digest is None or info.length > target_limit(path):
         raise IntegrityError(f"{where}: no sha256, or {info.length:,} bytes, too many", hint="tell its vendor")
-    folder, _, name = path.rpartition("/")
-    kept = found.registry.files / f"{digest}.{name}"
+    stored = stored_path(path, digest)
+    kept = found.registry.files / stored.rpartition("/")[2]
     with explained(where):
         if _whole(kept, digest, info.length):
             return kept
         fetcher = open_fetcher(found.registry.url, found.registry.metadata, offline=found.offline)
-        data = fetcher.download_bytes(found.registry.url + quote(f"{TARGETS}/{folder}/{kept.name}"), info.length)
+        data = fetcher.download_bytes(found.registry.url + quote(stored), info.length)
         info.verify_length_and_hashes(data)
         replace_file(kept, data, 0o444)
     return kept

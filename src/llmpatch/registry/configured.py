@@ -156,6 +156,19 @@ def load_registries() -> list[Registry]:
     return [load_registry(name) for name in names]
 
 
+def chosen_registries(name: str | None) -> list[Registry]:
+    """The registry of this name; without one all that are configured, at least one.
+
+    Raises:
+        UsageError: there is none of that name, or none at all.
+        IntegrityError: its files are damaged.
+    """
+    found = [load_registry(name)] if name is not None else load_registries()
+    if not found:
+        raise UsageError("no registry is configured", hint="llmpatch registry add NAME URL --root ROOT.json")
+    return found
+
+
 def _read_config(path: Path) -> _Config:
     data = read_bytes(path, limit=_MAX_CONFIG)
     parse_object(data, where=str(path))

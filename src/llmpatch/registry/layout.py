@@ -101,6 +101,12 @@ def target_path(name: str, version: str) -> str:
     return f"{PATCHES}/{name}-{version}{ARCHIVE_SUFFIX}"
 
 
+def stored_path(path: str, sha256: str) -> str:
+    """Where the bytes of a target lie below the registry: the name of its file is led by their sha256."""
+    folder, _, name = path.rpartition("/")
+    return f"{TARGETS}/{folder}/{sha256}.{name}"
+
+
 def target_limit(path: str) -> int:
     """The largest size of a target."""
     return MAX_ARCHIVE_BYTES if path.startswith(f"{PATCHES}/") else MAX_ADVISORY_BYTES

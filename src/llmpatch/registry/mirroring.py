@@ -24,9 +24,9 @@ from llmpatch.registry.layout import (
     MAX_TIMESTAMP_BYTES,
     METADATA,
     SNAPSHOT,
-    TARGETS,
     TIMESTAMP,
     TOP,
+    stored_path,
 )
 from llmpatch.registry.repository import parse
 from llmpatch.store.disk import locked
@@ -50,8 +50,7 @@ def mirror(registry: Registry, folder: Path) -> Found:
     if found.notes:
         raise UsageError(f"not everything could be checked: {found.notes[0]}", hint="a copy must be whole; try later")
     for path, info in found.targets.items():
-        where, _, name = path.rpartition("/")
-        _add(folder / TARGETS / where / f"{info.hashes['sha256']}.{name}", read_target(found, path))
+        _add(folder / stored_path(path, info.hashes["sha256"]), read_target(found, path))
     with (
         explained(f"registry {registry.name}"),
         locked(registry.folder / "lock", seconds=WAIT_SECONDS, hint="put LLMPATCH_HOME on a local disk"),

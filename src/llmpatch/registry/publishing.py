@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
@@ -24,8 +24,8 @@ from llmpatch.registry.layout import (
     ADVISORIES,
     OFFLINE_LIFE,
     PATCHES,
-    TARGETS,
     make_offer,
+    stored_path,
     target_limit,
     target_path,
     vendor_of,
@@ -33,9 +33,6 @@ from llmpatch.registry.layout import (
 from llmpatch.registry.repository import Repository, changing, open_repository
 from llmpatch.registry.settling import Outcome, PrivateKeys, able, next_version, settle
 from llmpatch.signing import trust_key, verify_contents
-
-if TYPE_CHECKING:
-    pass
 
 
 def publish(folder: Path, sources: Sequence[Path], *, keys: PrivateKeys, now: datetime | None = None) -> Outcome:
@@ -132,8 +129,7 @@ def _publish(
                 f"{info.path} is published already with other content", hint="a version is published once: raise it"
             )
         role.signed.targets[info.path] = info
-        folder, _, name = info.path.rpartition("/")
-        write_bytes(state.folder / TARGETS / folder / f"{info.hashes['sha256']}.{name}", data)
+        write_bytes(state.folder / stored_path(info.path, info.hashes["sha256"]), data)
     for path in gone:
         del role.signed.targets[path]
     same = before is not None and before.signed.targets == role.signed.targets and bool(made) and state.vouched(vendor)

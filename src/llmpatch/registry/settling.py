@@ -27,9 +27,9 @@ from llmpatch.registry.layout import (
     ONLINE_LIFE,
     ROOT,
     SNAPSHOT,
-    TARGETS,
     TIMESTAMP,
     TOP,
+    stored_path,
 )
 from llmpatch.registry.repository import Repository, highest, is_signed, render, save
 from llmpatch.signing import PublicKey
@@ -222,8 +222,7 @@ def _check_targets(state: Repository) -> None:
     """Every file that would be visible is there."""
     for role in state.vendors.values():
         for path, info in role.signed.targets.items():
-            folder, _, name = path.rpartition("/")
-            file = state.folder / TARGETS / folder / f"{info.hashes.get('sha256', '')}.{name}"
+            file = state.folder / stored_path(path, info.hashes.get("sha256", ""))
             if not file.is_file() or file.stat().st_size != info.length:
                 raise UsageError(f"{file} is missing or has another size", hint="publish it again; nothing was changed")
 

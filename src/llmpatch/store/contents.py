@@ -95,11 +95,16 @@ def read_kept(store: Store, text: str, part: Literal["verdict", "attestation"]) 
     for group in state.active:
         wanted = getattr(group.gate, part) if digest in group.patches else None
         if wanted is not None:
-            return _kept(store, wanted)
+            return kept_bytes(store, wanted)
     raise UsageError(f"there is no {part} of a gate for {text}", hint="llmpatch activate NAME --base BASE runs one")
 
 
-def _kept(store: Store, digest: str) -> tuple[bytes, str]:
+def kept_bytes(store: Store, digest: str) -> tuple[bytes, str]:
+    """What :func:`keep_bytes` kept, and where it lies.
+
+    Raises:
+        IntegrityError: it is missing or was changed.
+    """
     path = store.verdicts / f"{digest}.json"
     try:
         data = read_bytes(path, limit=MAX_KEPT_BYTES)

@@ -10,16 +10,14 @@ patch that is not active. Never: choose another active patch, trust a damaged on
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmpatch.artifact import release_time
 from llmpatch.errors import IntegrityError, LlmpatchError
-from llmpatch.files import read_bytes
 from llmpatch.store.collecting import unnamed
-from llmpatch.store.contents import MAX_KEPT_BYTES, read_stored, title
+from llmpatch.store.contents import kept_bytes, read_stored, title
 from llmpatch.store.disk import disk_errors, locked, make_folder, remove, replace_file
 from llmpatch.store.generations import (
     STORE_FILE,
@@ -163,12 +161,10 @@ def _verdicts(store: Store, head: Head) -> Iterator[Finding]:
         for part, wanted in (("verdict", group.gate.verdict), ("attestation", group.gate.attestation)):
             if wanted is None:
                 continue
-            path = store.verdicts / f"{wanted}.json"
             try:
-                whole = hashlib.sha256(read_bytes(path, limit=MAX_KEPT_BYTES)).hexdigest() == wanted
+                kept_bytes(store, wanted)
             except LlmpatchError:
-                whole = False
-            if not whole:
+                path = store.verdicts / f"{wanted}.json"
                 message = f"the {part} of what is active on {group.base} is missing or was changed: {path}"
                 yield Finding(part, message, "run the gate again: llmpatch activate NAME --base BASE", False)
 
