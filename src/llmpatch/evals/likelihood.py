@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from llmpatch.batching import Example, make_batch
 from llmpatch.errors import UsageError
-from llmpatch.losses import answer_log_probs, hidden_states, per_answer
+from llmpatch.evals.reading import open_reader, score_texts
+from llmpatch.losses import hidden_states
 from llmpatch.prefix import common_head, head_logits
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from llmpatch.bases import Base
 
-_ROWS = 8  # with 50 tokens each, logits of 8 rows are 80 MB at a vocabulary of 49,152
 _NEXT_ROWS = 32
 
 
@@ -56,25 +56,10 @@ def log_probs(
     Raises:
         UsageError: not as many texts as contexts, an empty context, or rows that do not fit the model's context.
     """
-    import torch
-
     if len(contexts) != len(texts):
         raise UsageError(f"{len(contexts)} contexts and {len(texts)} texts", hint="give one text per context")
     _check(base, prefix, contexts, [len(c) + len(t) for c, t in zip(contexts, texts, strict=True)])
-    head = common_head([list(c) for c in contexts]) if len(contexts) > 1 else []
-    found = [0.0] * len(texts)
-    order = sorted((i for i in range(len(texts)) if texts[i]), key=lambda i: len(contexts[i]) + len(texts[i]))
-    for start in range(0, len(order), _ROWS):
-        part = order[start : start + _ROWS]
-        rows = [Example("everyday", tuple(contexts[i][len(head) :]), tuple(texts[i]), ()) for i in part]
-        longest = max(len(texts[i]) for i in part)
-        batch = make_batch(rows, past=_past(prefix, head), answer_tokens=longest, rejected=False)
-        with torch.no_grad():
-            values = answer_log_probs(base, hidden_states(base, prefix, head, batch), batch.targets).cpu().double()
-            sums = per_answer(values, batch.owner // 2, len(part), mean=False)
-        for row, i in enumerate(part):
-            found[i] = float(sums[row])
-    return found
+    return [score.log_prob for score in score_texts(open_reader(base, prefix), contexts, texts)]
 
 
 def next_token_shares(

@@ -25,7 +25,7 @@ from llmpatch.evals.columns import Column, Values, column_evidence
 from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
 from llmpatch.evals.following import Options, parse_checks, share_followed
 from llmpatch.evals.systems import System, ask
-from llmpatch.files import read_bytes, read_jsonl
+from llmpatch.files import read_jsonl
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt, load_prompts
 from llmpatch.recipe import DecodingSection
@@ -117,7 +117,7 @@ def _utility(
     data: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.suites import PromptSet, load_corpus
 
     questions = {name: utility.load_questions(path, form=name)[:limit] for name, _, path in files}
     sets = [PromptSet(name, title, "everyday", tuple(q.prompt for q in questions[name])) for name, title, _ in files]
@@ -132,7 +132,7 @@ def _utility(
             if s.live
         }
     top = {**head(base, systems, [], _nothing_decoded(), suite=suite, limit=limit), "risk": "utility"}
-    price = prices(base, systems, middling(sets[0].prompts), _corpus(data), progress)
+    price = prices(base, systems, middling(sets[0].prompts), load_corpus(data), progress)
     return column_evidence(top, sets, table, utility.COLUMNS, price)
 
 
@@ -235,14 +235,14 @@ def _long_context(
     progress: Progress | None,
 ) -> dict[str, Any]:
     from llmpatch.evals.long_context import evaluate_long_context
-    from llmpatch.evals.suites import CORPUS, JUDGES, load_own, load_suite
+    from llmpatch.evals.suites import CORPUS, JUDGES, load_corpus, load_own, load_suite
     from llmpatch.judges import open_judge
 
     sets = load_own(prompts) if prompts else load_suite("long-context", data=data)[:1]  # a set per length, all alike
     requests = [p for s in sets if s.kind == "harmful" for p in s.prompts][:limit]
     if not requests:
         raise UsageError("no harmful prompts to ask", hint='give rows {"prompt": "...", "kind": "harmful"}')
-    corpus = _corpus(data)
+    corpus = load_corpus(data)
     if not corpus:
         raise UsageError(f"no text to put before requests: {data / CORPUS} is not there", hint="run in the repository")
     return evaluate_long_context(
@@ -250,13 +250,6 @@ def _long_context(
         judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
         suite="long-context on own prompts" if prompts else "long-context", progress=progress,
     )  # fmt: skip
-
-
-def _corpus(data: Path) -> str:
-    from llmpatch.evals.suites import CORPUS, MAX_CORPUS_BYTES
-
-    path = data / CORPUS
-    return read_bytes(path, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if path.is_file() else ""
 
 
 def _nothing_decoded() -> DecodingSection:

@@ -166,6 +166,12 @@ def load_suite_pairs(
     return {key: (title, load_pairs(path, limit=limit)) for key, title, path in there}
 
 
+def load_corpus(data: Path) -> str:
+    """The plain text that prices are measured on; empty where it is not there."""
+    path = data / CORPUS
+    return read_bytes(path, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if path.is_file() else ""
+
+
 def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptSet]:
     """A user's own files as sets, one per file and kind (rows without a ``kind`` are everyday).
 
@@ -273,10 +279,8 @@ def evaluate(
             data=data, progress=progress,
         )  # fmt: skip
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
-    corpus = data / CORPUS
-    text = read_bytes(corpus, limit=MAX_CORPUS_BYTES).decode("utf-8", "replace") if corpus.is_file() else ""
     options: dict[str, Any] = {
-        "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store, "corpus": text,
+        "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store, "corpus": load_corpus(data),
         "progress": progress, **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
     }  # fmt: skip
     if samples and suite in {"toxicity", "gender-bias"}:
