@@ -9,12 +9,13 @@ import yaml
 
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, fixes, plan, start_rows
+from llmpatch.building import build, fixes, plan, read_prompts, sample_pairs, start_rows
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
+from llmpatch.references import open_reference
 from llmpatch.training import Balance, Trainer
 from tinymodels import make_tiny
 
@@ -198,6 +199,27 @@ def test_a_toxicity_recipe_builds_a_patch_that_says_what_it_moved(project):
     assert fix.before == found["M"]["expected_max_toxicity"]["profanity-check"]["value"]
     assert fix.after == found["M+"]["expected_max_toxicity"]["profanity-check"]["value"]
     assert patch.evidence["decoding"]["samples"] == 2
+
+
+def test_a_base_can_be_its_own_reference(project):
+    harmful = {"form": "raw", "train": ["harmful_train.jsonl"], "validation": ["harmful_validation.jsonl"]}
+    changes = {
+        "risk": "toxicity",
+        "prompts": {"harmful": harmful},
+        "reference": {"kind": "self"},
+        "decoding": {"max_new_tokens": 6, "temperature": 1.0},
+    }
+    pairs = {"judge": "toxicity-head", "samples": 3, "margin": 0.0, "winner": 0.0}
+    recipe = make_recipe(**changes, pairs=pairs)
+    base = load_base("./model")
+    kept, _ = sample_pairs(recipe, base, read_prompts(recipe).train, project / "run", Silent())
+    assert kept
+    assert all(p.chosen_score < p.rejected_score for p in kept if p.chosen != p.rejected)
+    assert any(p.chosen != p.rejected for p in kept)
+    with pytest.raises(RecipeError, match=r"set pairs\.samples to 2 or more"):
+        make_recipe(**changes, pairs={**pairs, "samples": 1})
+    with pytest.raises(UsageError, match="no other model to ask"):
+        open_reference(recipe.reference, recipe.decoding)
 
 
 def test_a_gender_patch_fixes_both_of_its_measures():

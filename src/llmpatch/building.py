@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch import __version__
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
-from llmpatch.pairs import Dropped, Pair, encode, make_pairs, save_pairs, summarise
+from llmpatch.pairs import Dropped, Pair, best_of, encode, make_pairs, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -122,7 +122,6 @@ def sample_pairs(
 ) -> tuple[list[Pair], list[Dropped]]:
     """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
     from llmpatch.judges import open_judge
-    from llmpatch.references import collect, open_reference
 
     judge = open_judge(recipe.pairs.judge)
     limit = recipe.pairs.max_prompt_tokens
@@ -134,11 +133,20 @@ def sample_pairs(
         if n > limit
     ]
     own = _ask_base(recipe, base, short, run / "answers", progress)
-    harmful = [p for p in short if p.kind == "harmful"]
-    told = collect(open_reference(recipe.reference, recipe.decoding), harmful, run / "answers", progress=progress)
-    reference = {p.id: answer for p, answer in zip(harmful, told, strict=True)}
+    if recipe.reference.kind == "self":
+        reference = best_of(short, own, judge)
+    else:
+        reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
     pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
     return pairs, dropped + long
+
+
+def _ask_reference(recipe: Recipe, prompts: list[Prompt], store: Path, progress: Progress) -> dict[str, Answer]:
+    """What ``M'`` says to each prompt, by prompt id."""
+    from llmpatch.references import collect, open_reference
+
+    told = collect(open_reference(recipe.reference, recipe.decoding), prompts, store, progress=progress)
+    return {p.id: answer for p, answer in zip(prompts, told, strict=True)}
 
 
 def _ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, progress: Progress) -> list[list[Answer]]:

@@ -126,6 +126,25 @@ def make_pairs(
     return pairs, dropped
 
 
+def best_of(prompts: Sequence[Prompt], base: Sequence[Sequence[Answer]], judge: Judge) -> dict[str, Answer]:
+    """The best answer of ``M`` itself to each harmful prompt, by prompt id: what stands for ``M'`` where there is none.
+
+    Best-of-n by a scorer, as in rejection-sampling fine-tuning; see docs/adr/0017.
+
+    Args:
+        prompts: All prompts, of every kind.
+        base: The answers of ``M``, several per harmful prompt; of equally good ones the first is taken.
+        judge: As in :func:`make_pairs`.
+    """
+    refusal = judge.measures == "refusal"
+    asked = [(p, own) for p, own in zip(prompts, base, strict=True) if p.kind == "harmful"]
+    scored = _scored([p for p, _ in asked], [own for _, own in asked], judge)
+    return {
+        p.id: max(own, key=lambda found: _good("harmful", found[1], refusal))[0]
+        for (p, _), own in zip(asked, scored, strict=True)
+    }
+
+
 def continuation(prompt: Prompt, answer: Answer) -> Answer:
     """The reference's answer to a raw prompt as a continuation of it: without the prompt, quotes and further paragraphs.
 

@@ -49,10 +49,11 @@ class ReferenceSection(_Section):
     """Where the text of ``M'`` comes from.
 
     ``recorded`` reads ``path`` (JSONL of prompt and completion); ``transformers`` and ``gguf`` run ``model``;
-    ``endpoint`` asks ``model`` at the OpenAI-compatible ``url`` with the key in the environment variable ``api_key_env``.
+    ``endpoint`` asks ``model`` at the OpenAI-compatible ``url`` with the key in the environment variable ``api_key_env``;
+    ``self`` needs no other model: the best of the ``pairs.samples`` that ``M`` itself gives stands for ``M'``.
     """
 
-    kind: Literal["recorded", "transformers", "gguf", "endpoint"]
+    kind: Literal["recorded", "transformers", "gguf", "endpoint", "self"]
     path: str | None = None
     model: str | None = None
     revision: str | None = None
@@ -228,6 +229,12 @@ class Recipe(_Section):
             raise ValueError(
                 "pairs.samples above 1 needs decoding.temperature above 0: greedy samples are all the same"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_of_several(self) -> Recipe:
+        if self.reference.kind == "self" and self.pairs.samples < 2:
+            raise ValueError("reference.kind self takes the best of several answers: set pairs.samples to 2 or more")
         return self
 
     def digest(self) -> str:

@@ -25,6 +25,7 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {
     "transformers": ({"model"}, {"revision", "system"}),
     "gguf": ({"model"}, {"system"}),
     "endpoint": ({"model", "url"}, {"api_key_env", "requests_per_minute", "system"}),
+    "self": (set(), set()),
 }
 _OPTIONAL = ("path", "model", "revision", "url", "api_key_env", "requests_per_minute", "system")
 
@@ -34,10 +35,16 @@ def open_reference(section: ReferenceSection, decoding: DecodingSection) -> Refe
 
     Raises:
         RecipeError: a key is missing for this kind, or is one that this kind would ignore.
-        UsageError: the model, the file, an extra or the environment variable with the key is missing.
+        UsageError: the model, the file, an extra or the environment variable with the key is missing; or there is no
+            other model (``self``: see :func:`llmpatch.pairs.best_of`).
         LlmpatchError: the model cannot be loaded.
     """
     _check_keys(section)
+    if section.kind == "self":
+        raise UsageError(
+            "reference.kind is self: the best of the base's own answers stands for M', there is no other model to ask",
+            hint="name a model under `reference`, or build without a recording",
+        )
     if section.kind == "recorded":
         from llmpatch.references.recorded import RecordedReference
 
