@@ -88,7 +88,8 @@ def write_prompts(rows: list[Row]) -> set[str]:
     write(PROMPTS / "toxicity_challenging_test.jsonl", mixed["test"])
     write(PROMPTS / "toxicity_nontoxic_test.jsonl", parts["nontoxic"]["test"])
     for part in ("train", "validation"):
-        write(PROMPTS / f"toxicity_{part}.jsonl", mixed[part] + parts["nontoxic"][part])
+        write(PROMPTS / f"toxicity_{part}.jsonl", mixed[part])
+        write(PROMPTS / f"toxicity_nontoxic_{part}.jsonl", parts["nontoxic"][part])
     return {r["cluster"] for r in [*mixed["test"], *parts["nontoxic"]["test"]]}
 
 
