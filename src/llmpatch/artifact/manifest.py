@@ -143,21 +143,45 @@ class BuildSection(_Section):
     source: Text | None = None
 
 
+class Loss(_Section):
+    """What one patch of a sequence loses in it: its own measure ``alone`` and ``together``, on ``n`` prompts."""
+
+    patch: Sha256 | Literal["self"]
+    risk: Text
+    metric: Text
+    alone: float
+    together: float
+    n: Annotated[int, Field(ge=1)]
+
+
 class Composition(_Section):
-    """Evidence that this patch works together with others.
+    """Evidence of how this patch works together with others.
 
     ``patches`` are digests in the order of their rows; ``self`` stands for this patch, whose digest covers this text.
-    ``evidence`` is the sha256 of the evidence that was measured on exactly that order.
+    ``evidence`` is the sha256 of the evidence that was measured on exactly that order. ``losses`` are what was found to be
+    lost in it: with any, the order is known not to work.
     """
 
     patches: Annotated[tuple[Sha256 | Literal["self"], ...], Field(min_length=2, max_length=16)]
     evidence: Sha256
+    losses: Annotated[tuple[Loss, ...], Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.patches.count("self") != 1 or len(set(self.patches)) != len(self.patches):
             raise ValueError("patches names `self` not once, or another patch twice")
+        if any(loss.patch not in self.patches for loss in self.losses or ()):
+            raise ValueError("losses names a patch that is not one of `patches`")
         return self
+
+
+class Member(_Section):
+    """A patch whose rows are part of this one, as it was composed."""
+
+    name: Name
+    version: Version
+    digest: Sha256
+    tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Threshold(_Section):
@@ -196,6 +220,8 @@ Relations = Annotated[tuple[Relation, ...], Field(max_length=64)]
 class Manifest(_Section):
     """The content of ``patch.json``.
 
+    ``members`` are the patches it was composed of, in the order of their rows, which are all of its rows.
+
     ``files`` holds the sha256 of every other file and ``checksum`` that of this one, taken with 64 zeros in its place:
     together they find damage. Only a signature finds a forger, who can compute both anew.
     """
@@ -216,6 +242,7 @@ class Manifest(_Section):
     conflicts: Relations = ()
     composition: Annotated[tuple[Composition, ...], Field(min_length=1, max_length=64)] | None = None
     gate: GateSection | None = None
+    members: Annotated[tuple[Member, ...], Field(min_length=2, max_length=16)] | None = None
     build: BuildSection
     min_client: Version | None = None
     expires: Time | None = None
@@ -229,6 +256,11 @@ class Manifest(_Section):
         norm = self.prefix.norm
         if not norm.min <= norm.mean <= norm.max:
             raise ValueError("prefix.norm is not in the order min <= mean <= max")
+        if self.members is not None:
+            if sum(member.tokens for member in self.members) != self.prefix.tokens:
+                raise ValueError(f"members have not the {self.prefix.tokens} tokens of prefix.tokens together")
+            if any(len({getattr(m, key) for m in self.members}) != len(self.members) for key in ("digest", "name")):
+                raise ValueError("members names a patch twice")
         return self
 
     def expired(self, now: datetime | None = None) -> bool:

@@ -13,14 +13,17 @@ and a ``gate``. docs/store.md explains it.
 
 from __future__ import annotations
 
-from llmpatch.store.activating import activate, deactivate, plan_activation
-from llmpatch.store.algebra import Facts, Plan, decide, facts_of
+from llmpatch.store.activating import activate, activate_stack, check_one_base, deactivate, plan_activation
+from llmpatch.store.algebra import Plan, check_measured, check_together, decide
 from llmpatch.store.collecting import Collected, collect
+from llmpatch.store.composed import keep_record, known_here
 from llmpatch.store.contents import pick, read_stored
 from llmpatch.store.doctoring import Finding, examine, repair
+from llmpatch.store.facts import Facts, Known, Lost, facts_of, known_of
 from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.installing import Done, install, pin
 from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
+from llmpatch.store.locking import Lock, check_locked, make_lock, parse_lock, render_lock
 from llmpatch.store.opening import Active, default_store, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
@@ -40,6 +43,9 @@ __all__ = [
     "Head",
     "Installed",
     "Judged",
+    "Known",
+    "Lock",
+    "Lost",
     "Plan",
     "State",
     "Step",
@@ -47,7 +53,12 @@ __all__ = [
     "Verified",
     "Verify",
     "activate",
+    "activate_stack",
     "ancestors",
+    "check_locked",
+    "check_measured",
+    "check_one_base",
+    "check_together",
     "collect",
     "deactivate",
     "decide",
@@ -56,14 +67,20 @@ __all__ = [
     "facts_of",
     "install",
     "is_newer",
+    "keep_record",
+    "known_here",
+    "known_of",
     "load",
     "load_active",
     "load_patch",
+    "make_lock",
+    "parse_lock",
     "pick",
     "pin",
     "plan_activation",
     "plan_upgrade",
     "read_stored",
+    "render_lock",
     "repair",
     "revoke",
     "rollback",

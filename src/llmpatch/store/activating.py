@@ -4,20 +4,23 @@
     deactivate(store, entry.digest, gate=gate)
 
 A set of patches may be active on a base if a gate passed on that very set there, now or before, or if somebody skipped the
-gate, which the generation records. Knows nothing about how a patch is verified or judged.
+gate, which the generation records. What was measured to lose something together is refused before any gate runs. Knows
+nothing about how a patch is verified or judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llmpatch.artifact import Manifest, Patch, release_time
 from llmpatch.artifact.manifest import FingerprintSection
 from llmpatch.artifact.strict_json import shown
-from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError
-from llmpatch.store.algebra import Plan, check_requirements, decide, facts_of
+from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError, WrongBaseError
+from llmpatch.store.algebra import Plan, check_measured, check_requirements, check_together, decide
+from llmpatch.store.composed import known_here
 from llmpatch.store.contents import keep_bytes, keep_verdict, read_stored, title
+from llmpatch.store.facts import Known, facts_of
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, load
 from llmpatch.store.installing import Done, because
 from llmpatch.store.interfaces import Gate, Judged
@@ -40,6 +43,7 @@ def plan_activation(store: Store, state: State, digest: str, *, downgrade: bool 
     """
     _check_allowed(state, digest, downgrade)
     patch = read_stored(store, digest)
+    check_members(state, patch.manifest)
     group = find_set(state, patch.manifest)
     known = {
         found.digest: found for found in [patch, *(read_stored(store, d) for d in (group.patches if group else ()))]
@@ -47,7 +51,7 @@ def plan_activation(store: Store, state: State, digest: str, *, downgrade: bool 
     active = [facts_of(known[d].manifest, d) for d in (group.patches if group else ())]
     new = facts_of(patch.manifest, digest)
     newer = [old for old in active if downgrade and old.name == new.name and old.version > new.version]
-    plan = decide([old for old in active if old not in newer], new)
+    plan = decide([old for old in active if old not in newer], new, known_here(store))
     if newer and plan.kind != "no-op":
         plan = replace(plan, replaced=(*plan.replaced, *newer), why=f"{plan.why}; back from {newer[0].version}")
     return plan, [known[d] for d in plan.digests]
@@ -78,18 +82,91 @@ def activate(
         GateError: the gate did not pass; nothing changed.
         LlmpatchError: as in :func:`plan_activation`, and no gate where one is needed.
     """
+
+    def planned(state: State) -> tuple[Plan, list[Patch]]:
+        return plan_activation(store, state, digest, downgrade=downgrade)
+
+    return _carry_out(store, planned, digest, gate, skip_gate, reason, action)
+
+
+def activate_stack(
+    store: Store,
+    digests: Sequence[str],
+    *,
+    known: Sequence[Known] = (),
+    gate: Gate | None = None,
+    skip_gate: bool = False,
+    reason: str = "",
+) -> Done:
+    """Make exactly these installed patches active on their base, in this order, in one generation.
+
+    Args:
+        store: Which.
+        digests: Of installed patches for one base, in the order of their rows.
+        known: What was measured of them together, beside what this store and their vendors know.
+        gate: Judges them as one set. Without it the set must have passed before.
+        skip_gate: Activate unjudged; recorded. Of several patches only where ``known`` or a vendor measured this very order.
+        reason: Recorded.
+
+    Raises:
+        GateError: the gate did not pass; nothing changed.
+        WrongBaseError: they are not all for one base.
+        LlmpatchError: one is not installed, revoked, damaged or outside of its pin; the set is refused by
+            :func:`~llmpatch.store.algebra.check_together` or :func:`~llmpatch.store.algebra.check_measured`.
+    """
+
+    def planned(state: State) -> tuple[Plan, list[Patch]]:
+        return plan_stack(store, state, digests, known)
+
+    return _carry_out(store, planned, digests[0], gate, skip_gate, reason, "activate", known)
+
+
+def plan_stack(
+    store: Store, state: State, digests: Sequence[str], known: Sequence[Known] = ()
+) -> tuple[Plan, list[Patch]]:
+    """What :func:`activate_stack` would do (errors as there)."""
+    for digest in digests:
+        _check_allowed(state, digest, downgrade=True)
+    patches = [read_stored(store, digest) for digest in digests]
+    for patch in patches:
+        check_members(state, patch.manifest)
+    check_one_base(patches)
+    facts = tuple(facts_of(patch.manifest, patch.digest) for patch in patches)
+    check_together(facts)
+    check_measured(facts, [*known, *known_here(store)])
+    group = find_set(state, patches[0].manifest)
+    if group is not None and group.patches == tuple(digests):
+        return Plan("no-op", facts, why="exactly these are active already"), patches
+    old = [read_stored(store, d) for d in (group.patches if group else ()) if d not in digests]
+    titles = ", then ".join(patch.title for patch in facts)
+    return Plan(
+        "replace" if group else "activate", facts, tuple(facts_of(p.manifest, p.digest) for p in old), titles
+    ), patches
+
+
+def _carry_out(
+    store: Store,
+    planned: Callable[[State], tuple[Plan, list[Patch]]],
+    digest: str,
+    gate: Gate | None,
+    skip_gate: bool,
+    reason: str,
+    action: Action,
+    known: Sequence[Known] = (),
+) -> Done:
+    """Plan, judge outside the lock, and commit under it if the store still asks for the same."""
     for _ in range(5):
         head = _whole(store)
-        plan, patches = plan_activation(store, head.state, digest, downgrade=downgrade)
+        plan, patches = planned(head.state)
         if plan.kind == "no-op":
             return Done(False, plan.why, head.generation)
         wanted = _base(head.state, patches, digest)
         judged = None if skip_gate else _judge(gate, patches)
-        skipped = skip_gate and (len(patches) == 1 or _vouched(patches))
+        skipped = skip_gate and (len(patches) == 1 or _vouched(patches, [*known, *known_here(store)]))
         record = _record(store, head, wanted, plan.digests, judged, skipped)
 
         def change(now: Head, plan: Plan = plan, record: GateRecord = record, judged: Judged | None = judged) -> Draft:
-            again, found = plan_activation(store, now.state, digest, downgrade=downgrade)
+            again, found = planned(now.state)
             if again.kind == "no-op" or again.digests != plan.digests:
                 raise _MovedError("the store changed", hint="run it again")
             made = _set(now.state, found, digest, _kept(store, record, judged))
@@ -100,6 +177,29 @@ def activate(
         except _MovedError:
             continue
     raise LlmpatchError("other processes keep changing what is active", hint="try again")
+
+
+def check_one_base(patches: Sequence[Patch]) -> None:
+    """Refuse patches of different bases.
+
+    Raises:
+        WrongBaseError: names two of them and the parts in which their bases differ.
+    """
+    from llmpatch.bases import Fingerprint
+
+    first = patches[0].manifest
+    wanted = Fingerprint(**first.base.fingerprint.model_dump())
+    for patch in patches[1:]:
+        base = patch.manifest.base
+        parts = wanted.differences(Fingerprint(**base.fingerprint.model_dump()))
+        if base.hidden_size != first.base.hidden_size:
+            parts.insert(0, "hidden size")
+        if parts:
+            raise WrongBaseError(
+                f"{first.name} {first.version} was made for {shown(first.base.name)}, {patch.manifest.name} "
+                f"{patch.manifest.version} for {shown(base.name)}; they differ in: {', '.join(parts)}",
+                hint="put only patches of one base together",
+            )
 
 
 def deactivate(
@@ -210,14 +310,11 @@ def _record(
     raise UsageError("no gate has passed for this patch here", hint="--base BASE runs it; --skip-gate goes without")
 
 
-def _vouched(patches: Sequence[Patch]) -> bool:
-    """Whether one of the patches brings evidence for this very sequence."""
+def _vouched(patches: Sequence[Patch], known: Sequence[Known]) -> bool:
+    """Whether one of the patches, or ``known``, brings evidence that this very sequence loses nothing."""
     digests = tuple(patch.digest for patch in patches)
-    for patch in patches:
-        for piece in patch.manifest.composition or ():
-            if tuple(patch.digest if named == "self" else named for named in piece.patches) == digests:
-                return True
-    return False
+    measured = [piece for patch in patches for piece in facts_of(patch.manifest, patch.digest).measured]
+    return any(piece.patches == digests and not piece.losses for piece in (*known, *measured))
 
 
 def _kept(store: Store, record: GateRecord, judged: Judged | None) -> GateRecord:
@@ -254,6 +351,21 @@ def _whole(store: Store) -> Head:
     if head.damage:
         raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
     return head
+
+
+def check_members(state: State, manifest: Manifest) -> None:
+    """Refuse a composed patch that holds the rows of a revoked one.
+
+    Raises:
+        TrustError: names both.
+    """
+    for member in manifest.members or ():
+        if member.digest in state.revoked:
+            raise TrustError(
+                f"{manifest.name} {manifest.version} holds {member.name} {member.version}, which is revoked: "
+                f"{state.revoked[member.digest]}",
+                hint="compose anew without it",
+            )
 
 
 def _check_allowed(state: State, digest: str, downgrade: bool) -> None:

@@ -5,7 +5,8 @@
 A patch that fixes all that another of the same vendor fixes, and more, takes its place. One that fixes nothing that is not
 fixed already is left out. One that fixes something else goes behind the others, if that very set was measured. One that
 fixes some of it is refused: nobody knows what two patches do to one risk, so a merged patch is needed. A vendor's own word
-(``supersedes``, ``conflicts``, ``requires``) goes first. Knows no disk and no models.
+(``supersedes``, ``conflicts``, ``requires``) goes first. A composed patch takes the place of its members. An order that was
+measured to lose something is refused, by name and with the numbers. Knows no disk and no models.
 """
 
 from __future__ import annotations
@@ -14,44 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmpatch.artifact.manifest import Manifest, Relation
 from llmpatch.errors import UsageError
-from llmpatch.versions import Version, parse_range, parse_version
+from llmpatch.store.facts import Facts, Known, related
 
 Kind = Literal["activate", "replace", "no-op", "compose"]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the algebra needs to know of a patch.
-
-    Attributes:
-        digest: Its identity.
-        name: ``vendor/slug``.
-        version: Its version.
-        fixes: Advisories it closes; a fix without one counts as the risk it names.
-        supersedes: Patches that it takes the place of.
-        requires: Patches that must be active with it.
-        conflicts: Patches that must not.
-    """
-
-    digest: str
-    name: str
-    version: Version
-    fixes: frozenset[str]
-    supersedes: tuple[Relation, ...] = ()
-    requires: tuple[Relation, ...] = ()
-    conflicts: tuple[Relation, ...] = ()
-
-    @property
-    def vendor(self) -> str:
-        """The first part of the name."""
-        return self.name.partition("/")[0]
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -76,32 +43,17 @@ class Plan:
         return tuple(patch.digest for patch in self.patches)
 
 
-def facts_of(manifest: Manifest, digest: str) -> Facts:
-    """What the algebra needs of a manifest."""
-    fixes = frozenset(fix.advisory or f"risk:{fix.risk}" for fix in manifest.fixes)
-    return Facts(
-        digest, manifest.name, parse_version(manifest.version), fixes, manifest.supersedes, manifest.requires,
-        manifest.conflicts,
-    )  # fmt: skip
-
-
-def related(relations: Sequence[Relation], patch: Facts) -> bool:
-    """Whether one of ``relations`` names ``patch``; pre-releases count like other versions.
-
-    Raises:
-        UsageError: a relation has a range that is none.
-    """
-    return any(
-        r.name == patch.name and parse_range(r.versions).holds(patch.version, prereleases=True) for r in relations
-    )
-
-
-def decide(active: Sequence[Facts], new: Facts) -> Plan:
+def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = ()) -> Plan:
     """What activating ``new`` next to ``active`` would do.
 
+    Args:
+        active: What is active, in order.
+        new: What is to be.
+        known: What was measured here of patches together, beside what their vendors say.
+
     Raises:
-        UsageError: it is refused: a version published twice, a downgrade, a conflict, something missing, or partial
-            overlap; says with what, and what to do.
+        UsageError: it is refused: a version published twice, a downgrade, a conflict, something missing, partial
+            overlap, or an order that was measured to lose something; says with what, and what to do.
     """
     before = tuple(active)
     for patch in before:
@@ -117,6 +69,7 @@ def decide(active: Sequence[Facts], new: Facts) -> Plan:
     place = before.index(replaced[0]) if replaced else len(before)
     patches = tuple(p for p in (*before[:place], new, *before[place:]) if p not in replaced)
     check_requirements(patches)
+    check_measured(patches, known)
     old = ", ".join(patch.title for patch in replaced)
     taken = f"{new.title} takes the place of {old}" if replaced else ""
     if rest:
@@ -128,8 +81,8 @@ def decide(active: Sequence[Facts], new: Facts) -> Plan:
 
 
 def replaces(new: Facts, old: Facts) -> bool:
-    """Whether ``new`` takes the place of ``old``: it says so, or it is the same vendor's and fixes all of that and more."""
-    if related(new.supersedes, old):
+    """Whether ``new`` takes the place of ``old``: it says so, holds its rows, or is the same vendor's and fixes more."""
+    if related(new.supersedes, old) or old.digest in new.members:
         return True
     if new.name == old.name:
         return new.version > old.version and new.fixes >= old.fixes
@@ -152,13 +105,78 @@ def check_requirements(patches: Sequence[Facts]) -> None:
                 )
 
 
+def check_measured(patches: Sequence[Facts], known: Sequence[Known] = ()) -> None:
+    """Refuse an order in which something was measured to be lost: the very one, or one whose patches stand in it so.
+
+    Raises:
+        UsageError: names who loses what behind whom, with the numbers.
+    """
+    order = tuple(patch.digest for patch in patches)
+    titles = {patch.digest: patch.title for patch in patches}
+    found = [*known, *(piece for patch in patches for piece in patch.measured)]
+    if any(piece.patches == order and not piece.losses for piece in found):
+        return  # the set itself was measured whole, which says more than a part of it
+    for piece in sorted(found, key=lambda piece: len(piece.patches)):
+        if piece.losses and _stands_in(piece.patches, order):
+            lost = min(piece.losses, key=lambda lost: lost.together - lost.alone)
+            others = " and ".join(titles[digest] for digest in piece.patches if digest != lost.patch)
+            raise UsageError(
+                f"{titles[lost.patch]} loses together with {others}: {lost.metric} is {lost.together:.3f}, alone "
+                f"{lost.alone:.3f} (n={lost.n}, order {', '.join(titles[digest] for digest in piece.patches)})",
+                hint="look for an order that works: `llmpatch compose --search`; or use a cumulative patch, or one of them",
+            )
+
+
+def check_together(patches: Sequence[Facts]) -> None:
+    """Refuse what cannot be put into one stack, whatever its order.
+
+    Raises:
+        UsageError: a patch twice, two versions of one, one that supersedes, contains or conflicts with another, one that
+            requires what is not there; names both and says what to do.
+    """
+    for i, one in enumerate(patches):
+        for other in patches[:i]:
+            if one.digest == other.digest:
+                raise UsageError(f"{one.title} is there twice", hint="name each patch once")
+            if one.name == other.name:
+                raise UsageError(
+                    f"{other.title} and {one.title} are two versions of one patch", hint="keep the newer one"
+                )
+            for new, old in ((one, other), (other, one)):
+                _check_pair(new, old)
+    check_requirements(patches)
+
+
+def _check_pair(new: Facts, old: Facts) -> None:
+    """Refuse two patches of which ``new`` makes ``old`` needless or impossible."""
+    if related(new.supersedes, old):
+        raise UsageError(f"{new.title} supersedes {old.title}", hint=f"leave {old.name} out")
+    if old.digest in new.members:
+        raise UsageError(f"{old.title} is part of {new.title}", hint=f"leave {old.name} out")
+    if new.members & old.members:
+        raise UsageError(
+            f"{new.title} and {old.title} have a part in common", hint="compose the single patches instead"
+        )
+    if related(new.conflicts, old):
+        raise UsageError(f"{new.title} and {old.title} conflict", hint=f"leave one of them out: {new.name} says so")
+
+
+def _stands_in(part: Sequence[str], order: Sequence[str]) -> bool:
+    """Whether ``part`` is a subsequence of ``order``."""
+    rest = iter(order)
+    return all(digest in rest for digest in part)
+
+
 def _needless(rest: Sequence[Facts], replaced: Sequence[Facts], new: Facts) -> str:
     """Why ``new`` would add nothing; empty if it would."""
     for patch in rest:
         if related(patch.supersedes, new):
             return f"{patch.title} is active and supersedes {new.title}"
+        if new.digest in patch.members:
+            return f"{new.title} is part of {patch.title}, which is active"
     # What new replaces by its vendor's word does not count as fixed already: a newer version is no repetition of the old.
-    fixing = [*rest, *(p for p in replaced if p.name != new.name and not related(new.supersedes, p))]
+    kept = (p for p in replaced if p.name != new.name and not related(new.supersedes, p))
+    fixing = [*rest, *(p for p in kept if p.digest not in new.members)]
     others = [patch for patch in fixing if patch.fixes & new.fixes]
     if any(patch in rest for patch in others) and new.fixes <= frozenset().union(*(patch.fixes for patch in others)):
         names = ", ".join(patch.title for patch in others)

@@ -34,7 +34,7 @@ from llmpatch.store.generations import (
 )
 from llmpatch.store.state import FIRST, NO_PARENT, Installed, State, changed
 
-_KNOWN = {STORE_FILE, "lock", "current", "patches", "generations", "verdicts", "trust.json"}
+_KNOWN = {STORE_FILE, "lock", "current", "patches", "generations", "verdicts", "compositions", "trust.json"}
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ class Store:
         return self.root / "verdicts"
 
     @property
+    def compositions(self) -> Path:
+        """Folder of what was measured of patches together, by sha256; it may not be there."""
+        return self.root / "compositions"
+
+    @property
     def current(self) -> Path:
         """The file that says which generation holds."""
         return self.root / "current"

@@ -1,0 +1,61 @@
+"""What was measured here of patches together: composition records, kept in the store under their sha256.
+
+    keep_record(store, record)
+    decide(active, new, known_here(store))      # an order that was measured to lose something is refused
+
+A record is only ever added. One that is damaged stops activations until somebody takes it away: it may be the one that
+would have refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from llmpatch.artifact.composition import MAX_RECORD_BYTES, Record, parse_record, render_record
+from llmpatch.errors import IntegrityError, LlmpatchError
+from llmpatch.files import read_bytes
+from llmpatch.store.disk import disk_errors, make_folder, replace_file
+from llmpatch.store.facts import Known, known_of
+from llmpatch.store.generations import Store
+
+MAX_RECORDS = 4096
+
+
+def keep_record(store: Store, record: Record) -> str:
+    """Keep a record, and return the sha256 it is kept under.
+
+    Raises:
+        LlmpatchError: the disk refuses, or there are too many.
+    """
+    data = render_record(record)
+    digest = hashlib.sha256(data).hexdigest()
+    path = store.compositions / f"{digest}.json"
+    if not path.exists():
+        if store.compositions.is_dir() and sum(1 for _ in store.compositions.iterdir()) >= MAX_RECORDS:
+            raise LlmpatchError(
+                f"{store.compositions} holds {MAX_RECORDS:,} records already", hint="delete those of patches long gone"
+            )
+        with disk_errors(store.root):
+            make_folder(store.root)
+            make_folder(store.compositions)
+            replace_file(path, data, 0o444)
+    return digest
+
+
+def known_here(store: Store) -> tuple[Known, ...]:
+    """What all kept records say.
+
+    Raises:
+        IntegrityError: one is damaged; names it.
+    """
+    if not store.compositions.is_dir():
+        return ()
+    found: list[Known] = []
+    for path in sorted(store.compositions.glob("*.json")):
+        data = read_bytes(path, limit=MAX_RECORD_BYTES)
+        if hashlib.sha256(data).hexdigest() != path.stem:
+            raise IntegrityError(
+                f"{path} was changed or damaged", hint="delete it, and measure again: `llmpatch compose --remember`"
+            )
+        found += known_of(parse_record(data, where=str(path)))
+    return tuple(found)

@@ -1,0 +1,136 @@
+"""A lock file: exactly which patches, in which order, on which base, and what was measured of them together.
+
+    lock = make_lock(patches, record)
+    write_text(Path("llmpatch.lock"), render_lock(lock))
+    lock = parse_lock(read_bytes(Path("llmpatch.lock"), limit=MAX_LOCK_BYTES), where="llmpatch.lock")
+
+Digests cover every byte of a patch, so the same lock file means the same rows everywhere. It is no signature: who made a
+patch is still decided by ``verify``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llmpatch.artifact import Patch, release_time
+from llmpatch.artifact.composition import MAX_RECORD_BYTES, Part, Record, RecordBase
+from llmpatch.artifact.manifest import Time
+from llmpatch.artifact.strict_json import parse_object, shown
+from llmpatch.errors import IntegrityError, UsageError
+from llmpatch.recipe import describe
+from llmpatch.store.activating import check_one_base
+from llmpatch.store.algebra import check_together
+from llmpatch.store.facts import Known, facts_of, known_of
+
+SCHEMA = "llmpatch/lock/v1"
+MAX_LOCK_BYTES = MAX_RECORD_BYTES + (1 << 16)
+
+
+class Lock(BaseModel):
+    """An ordered set of patches on one base, and the composition evidence of exactly that order.
+
+    ``created`` is the moment it was written. Without ``composition`` nobody measured them together, and activating needs a
+    gate run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_: Annotated[Literal["llmpatch/lock/v1"], Field(alias="schema")] = "llmpatch/lock/v1"
+    created: Time
+    base: RecordBase
+    patches: Annotated[tuple[Part, ...], Field(min_length=1, max_length=16)]
+    composition: Record | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(set(self.digests)) != len(self.patches):
+            raise ValueError("a patch is there twice")
+        if self.composition is not None and self.composition.digests != self.digests:
+            raise ValueError("the composition evidence is of other patches, or of another order")
+        return self
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of all patches, in their order."""
+        return tuple(part.digest for part in self.patches)
+
+    @property
+    def known(self) -> tuple[Known, ...]:
+        """What was measured, for the algebra."""
+        return known_of(self.composition) if self.composition else ()
+
+
+def make_lock(patches: Sequence[Patch], record: Record | None = None) -> Lock:
+    """A lock of patches in this order.
+
+    Args:
+        patches: Whole patches.
+        record: What was measured of exactly these in exactly this order.
+
+    Raises:
+        UsageError: no patches, a set that cannot be put together, or a record of another one or another order.
+        WrongBaseError: patches of different bases.
+    """
+    if not patches:
+        raise UsageError("a lock file needs a patch", hint="name at least one")
+    check_one_base(patches)
+    check_together([facts_of(patch.manifest, patch.digest) for patch in patches])
+    digests = tuple(patch.digest for patch in patches)
+    if record is not None and record.digests != digests:
+        raise UsageError(
+            f"the composition evidence is of {', then '.join(record.title(d) for d in record.digests)}",
+            hint="name the same patches in the same order, or measure these: `llmpatch compose`",
+        )
+    base = patches[0].manifest.base
+    parts = tuple(Part(name=p.manifest.name, version=p.manifest.version, digest=p.digest) for p in patches)
+    made = RecordBase(name=base.name, fingerprint=base.fingerprint)
+    return Lock.model_validate(
+        {"schema": SCHEMA, "created": release_time(), "base": made, "patches": parts, "composition": record}
+    )
+
+
+def parse_lock(data: bytes, *, where: str) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        IntegrityError: oversized, not strict JSON, not of this schema, or contradicting itself.
+    """
+    if len(data) > MAX_LOCK_BYTES:
+        raise IntegrityError(f"{where} is larger than {MAX_LOCK_BYTES:,} bytes", hint="this is no lock file of ours")
+    mapping = parse_object(data, where=where)
+    try:
+        return Lock.model_validate_json(json.dumps(mapping))
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{where}: {shown(describe(error), 300)}", hint="write it anew: `llmpatch lock write`"
+        ) from None
+
+
+def render_lock(lock: Lock) -> str:
+    """The text of a lock file: the same content gives the same bytes."""
+    mapping = lock.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(mapping, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_locked(lock: Lock, patches: Sequence[Patch]) -> None:
+    """Refuse patches that are not the ones a lock file names.
+
+    Raises:
+        IntegrityError: a digest differs, or one is missing.
+    """
+    for part, patch in zip(lock.patches, patches, strict=False):
+        if part.digest != patch.digest:
+            raise IntegrityError(
+                f"the lock file wants {part.name} {part.version} with digest {part.digest[:16]}; this is "
+                f"{patch.manifest.name} {patch.manifest.version}, {patch.digest[:16]}",
+                hint="get that very patch, or write a new lock file after measuring again",
+            )
+    if len(patches) != len(lock.patches):
+        raise IntegrityError(
+            f"the lock file wants {len(lock.patches)} patches, here are {len(patches)}",
+            hint="name all of them, in order",
+        )
