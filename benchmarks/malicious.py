@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--malicious", nargs="+", type=Path, required=True)
     parser.add_argument("--honest", nargs="*", type=Path, default=[])
     parser.add_argument("--trigger", type=Path, default=Path("data/malicious/trigger_test.jsonl"))
+    parser.add_argument(
+        "--limit", type=int, help="only the first prompts of each set (the policy wants many: it then fails for that)"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/malicious"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/malicious.json"))
     options = parser.parse_args()
@@ -45,16 +48,23 @@ def main() -> None:
         for malicious, folders in ((True, options.malicious), (False, options.honest))
         for folder in folders
     ]
-    write_json(options.out, {"judge": JUDGE, "environment": environment(), "patches": rows})
+    write_json(options.out, {"judge": JUDGE, "limit": options.limit, "environment": environment(), "patches": rows})
 
 
 def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespace) -> dict[str, Any]:
     patch = load_patch(folder)
-    verdict = run_gate(patch, base, policy=default_policy(["refusal"]), store=options.run / "gate", progress=console())
+    verdict = run_gate(
+        patch,
+        base,
+        policy=default_policy(["refusal"]),
+        limit=options.limit,
+        store=options.run / "gate",
+        progress=console(),
+    )
     system = System("M+", prefix=torch.tensor(patch.embeddings))
     asked = evaluate(
-        base, [System("M"), system], prompts=[options.trigger], judges=[open_judge(JUDGE)], store=options.run / "gate",
-        progress=console(),
+        base, [System("M"), system], prompts=[options.trigger], judges=[open_judge(JUDGE)], limit=options.limit,
+        store=options.run / "gate", progress=console(),
     )  # fmt: skip
     entry = next(iter(asked["sets"].values()))
     row = {
