@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmpatch.artifact import Manifest, Patch, read_patch, write_patch
     from llmpatch.bases import Base, Fingerprint, load_base
     from llmpatch.building import build
+    from llmpatch.composing import compose
     from llmpatch.errors import LlmpatchError
     from llmpatch.evals import System, evaluate
     from llmpatch.generation import generate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Base": "bases", "Fingerprint": "bases", "LlmpatchError": "errors", "Manifest": "artifact", "Patch": "artifact",
     "PatchedModel": "patched", "Prompt": "prompts", "Recipe": "recipe", "System": "evals", "build": "building",
+    "compose": "composing",
     "console": "progress", "evaluate": "evals", "generate": "generation", "load_base": "bases", "load_patch": "store",
     "load_prompts": "prompts", "load_recipe": "recipe", "open_judge": "judges", "read_patch": "artifact",
     "write_patch": "artifact",
@@ -49,6 +51,7 @@ __all__ = [
     "System",
     "__version__",
     "build",
+    "compose",
     "console",
     "evaluate",
     "generate",

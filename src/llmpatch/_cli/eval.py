@@ -11,7 +11,7 @@ from llmpatch._cli.output import say, say_json
 
 
 @click.command(name="eval")
-@click.argument("patch", required=False)
+@click.argument("patches", metavar="[PATCH]...", nargs=-1)
 @base_options
 @click.option("--suite", default="refusal", show_default=True, help="The frozen prompt sets to measure on.")
 @click.option(
@@ -48,7 +48,7 @@ from llmpatch._cli.output import say, say_json
 @click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained page to this HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
 def command(
-    patch: str | None,
+    patches: tuple[str, ...],
     base: str,
     revision: str | None,
     suite: str,
@@ -67,7 +67,8 @@ def command(
 ) -> None:
     """Measure a base, and a patch on it.
 
-    Systems: the base, the base with PATCH, the base with a written safe prompt, and a recording with --reference.
+    Systems: the base, the base with PATCH, the base with a written safe prompt, and a recording with --reference. Several
+    patches are one stack, in the order given; `llmpatch compose` says what each of them keeps in it.
 
     Rates come with n and a 95 % interval. The suite's prompts were in no training file of ours.
     """
@@ -83,7 +84,7 @@ def command(
         if path:
             check_out(path, *files)
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
-    opened = open_patched(base, revision, [patch] if patch else [])
+    opened = open_patched(base, revision, patches)
     import torch  # late: what is wrong on the command line is said before it loads
 
     evidence = evaluate(
@@ -105,7 +106,8 @@ def command(
     if report:
         from llmpatch.reporting import render_html
 
-        manifest = opened.patches[0].manifest.model_dump(mode="json", by_alias=True) if opened.patches else None
+        one = opened.patches[0] if len(opened.patches) == 1 else None
+        manifest = one.manifest.model_dump(mode="json", by_alias=True) if one else None
         write_text(report, render_html(evidence, [], manifest))
     if as_json:
         say_json(evidence)

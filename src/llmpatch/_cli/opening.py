@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmpatch.artifact import Patch
     from llmpatch.artifact.tensors import Embeddings
     from llmpatch.bases import Base
+    from llmpatch.composing import Stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,25 +42,33 @@ def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str
     """Read patches, load the base, check each patch against it, and put their rows one after another.
 
     Raises:
-        UsageError: no such patch or base.
+        UsageError: no such patch or base; patches that cannot be put together, or too many for the base's context.
         IntegrityError: a damaged patch.
         WrongBaseError: a patch that was made for another base.
         LlmpatchError: the base cannot be loaded.
     """
-    import numpy as np
-
     from llmpatch.bases import load_base
     from llmpatch.store import load_patch
 
     patches = [load_patch(name) for name in patch_names]
+    stack = _stack(patches)
     base = load_base(base_name, revision)
     for patch in patches:
         for text in patch.check_base(base):
             warn(text)
     if len(patches) > 1:
-        warn("several patches are put one after another in the order given; together they were not measured")
-    rows = np.concatenate([patch.embeddings for patch in patches]) if patches else None
-    return Opened(base, patches, rows)
+        from llmpatch.composing import check_room
+
+        check_room(base, len(stack.rows) if stack else 0)
+        warn("several patches are put one after another in the order given; `llmpatch compose` measures them together")
+    return Opened(base, patches, stack.rows if stack else None)
+
+
+def _stack(patches: list[Patch]) -> Stack | None:
+    """The patches as one stack, checked against each other before a model is loaded."""
+    from llmpatch.composing import make_stack
+
+    return make_stack(patches) if patches else None
 
 
 def base_options(function: F) -> F:

@@ -23,7 +23,7 @@ from llmpatch.store.facts import Facts, Known, Lost, facts_of, known_of
 from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.installing import Done, install, pin
 from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
-from llmpatch.store.locking import Lock, check_locked, make_lock, parse_lock, render_lock
+from llmpatch.store.locking import Lock, check_locked, locked_to, make_lock, parse_lock, render_lock
 from llmpatch.store.opening import Active, default_store, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
@@ -73,6 +73,7 @@ __all__ = [
     "load",
     "load_active",
     "load_patch",
+    "locked_to",
     "make_lock",
     "parse_lock",
     "pick",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +26,7 @@ from llmpatch.recipe import describe
 from llmpatch.store.activating import check_one_base
 from llmpatch.store.algebra import check_together
 from llmpatch.store.facts import Known, facts_of, known_of
+from llmpatch.store.interfaces import Verified, Verify
 
 SCHEMA = "llmpatch/lock/v1"
 MAX_LOCK_BYTES = MAX_RECORD_BYTES + (1 << 16)
@@ -117,20 +119,35 @@ def render_lock(lock: Lock) -> str:
 
 
 def check_locked(lock: Lock, patches: Sequence[Patch]) -> None:
-    """Refuse patches that are not the ones a lock file names.
+    """Refuse patches that are not the ones a lock file names, in its order.
 
     Raises:
-        IntegrityError: a digest differs, or one is missing.
+        IntegrityError: a digest differs, or there are more or fewer.
     """
     for part, patch in zip(lock.patches, patches, strict=False):
-        if part.digest != patch.digest:
-            raise IntegrityError(
-                f"the lock file wants {part.name} {part.version} with digest {part.digest[:16]}; this is "
-                f"{patch.manifest.name} {patch.manifest.version}, {patch.digest[:16]}",
-                hint="get that very patch, or write a new lock file after measuring again",
-            )
+        _check_part(part, patch)
     if len(patches) != len(lock.patches):
         raise IntegrityError(
             f"the lock file wants {len(lock.patches)} patches, here are {len(patches)}",
             hint="name all of them, in order",
+        )
+
+
+def locked_to(part: Part, verify: Verify) -> Verify:
+    """``verify``, and then refuse what is not the very patch that a lock file names, before it gets into a store."""
+
+    def checked(path: Path) -> Verified:
+        verified = verify(path)
+        _check_part(part, verified.patch)
+        return verified
+
+    return checked
+
+
+def _check_part(part: Part, patch: Patch) -> None:
+    if part.digest != patch.digest:
+        raise IntegrityError(
+            f"the lock file wants {part.name} {part.version} with digest {part.digest[:16]}; this is "
+            f"{patch.manifest.name} {patch.manifest.version}, {patch.digest[:16]}",
+            hint="get that very patch, or write a new lock file after measuring again",
         )
