@@ -22,8 +22,8 @@ from llmpatch.errors import INTERRUPTED, LlmpatchError
 
 VERBS = (
     "demo", "models", "record", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
-    "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke", "audit", "advisory",
-    "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat",
+    "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke",
+    "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat",
 )  # fmt: skip
 
 
