@@ -1,4 +1,4 @@
-"""Baselines a patch must not lie below, trained on the same examples with the same losses.
+"""LoRA with the patch's own losses, batches and schedule, so that only the place of the weights differs.
 
     tuned, parameters = train_lora(base, data, LoraSettings(), recipe.training, seed=0)
 
