@@ -23,7 +23,7 @@ from llmpatch.errors import INTERRUPTED, LlmpatchError
 VERBS = (
     "demo", "models", "record", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
     "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke",
-    "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat",
+    "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat", "serve",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from llmpatch.errors import LlmpatchError, TrustError, UsageError
 from llmpatch.serving.canary import Check
 from llmpatch.serving.engine import Engine
 from llmpatch.serving.limits import MAX_PATCHES
-from llmpatch.serving.patchsets import PatchSet, Ready, prepare, probe
+from llmpatch.serving.patchsets import CanaryError, PatchSet, Ready, prepare, probe
 
 KEPT_SETS = 8
 LOG = logging.getLogger("llmpatch.serving")
@@ -111,6 +111,19 @@ class Desk:
             while len(self._kept) > KEPT_SETS:
                 self._kept.popitem(last=False)
             return found
+
+    def snapshot(self) -> Ready:
+        """The active set, for a request that names none.
+
+        Raises:
+            CanaryError: the canary found that it is not applied.
+        """
+        ready = self.active
+        if self.check is not None and not self.check.ok:
+            raise CanaryError(
+                f"{ready.level} is not applied as it must be: it is not served", hint="see the server's log"
+            )
+        return ready
 
     def named(self, names: Sequence[str]) -> Ready:
         """The set that a request names: names or digests of given or installed patches; none for the base alone.

@@ -1,0 +1,191 @@
+"""One request from its patch set to its answer: jobs for the engine, their events, and what becomes of them.
+
+    asked = await ask(server, request)              # a snapshot of the patch set, token ids, room
+    body = await answer(server, asked)              # or: async for text in stream(server, asked)
+
+A request that nobody waits for any more gives its rows back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from llmpatch.errors import LlmpatchError
+from llmpatch.serving.desk import Desk
+from llmpatch.serving.jobs import Event, Job, Piece, Scored
+from llmpatch.serving.limits import Limits
+from llmpatch.serving.patchsets import Ready
+from llmpatch.serving.problems import RequestError, body_of
+from llmpatch.serving.prompting import chat_ids, names_of, room_for, text_ids
+from llmpatch.serving.replies import Choice, Reply, Usage, sse
+from llmpatch.serving.requests import ChatRequest, CompletionRequest
+from llmpatch.serving.sampling import Sampling
+
+Request = ChatRequest | CompletionRequest
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request with all that its answer depends on.
+
+    Attributes:
+        request: What was sent.
+        ready: The patch set, for the whole request.
+        prompts: Token ids of each prompt.
+        rooms: Longest answer to each.
+        reply: The shape of the answer.
+    """
+
+    request: Request
+    ready: Ready
+    prompts: list[list[int]]
+    rooms: list[int]
+    reply: Reply
+
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt."""
+        return self.request.n or 1
+
+    def usage(self, written: int) -> Usage:
+        """Numbers of tokens."""
+        prefix, scored = self.ready.prefix, bool(getattr(self.request, "echo", False))
+        shared = 0 if scored else sum(prefix.shared(ids) - prefix.rows for ids in self.prompts)
+        return Usage(sum(map(len, self.prompts)), shared, written)
+
+
+async def ask(desk: Desk, limits: Limits, served: str, request: Request) -> Asked:
+    """Take a snapshot of the patch set that a request wants, and see whether the request fits.
+
+    Raises:
+        RequestError: it does not fit the limits.
+        LlmpatchError: see :meth:`~llmpatch.serving.desk.Desk.snapshot` and :meth:`~llmpatch.serving.desk.Desk.named`.
+    """
+    names = names_of(request.model, request.patches, served=served)
+    ready = desk.snapshot() if names is None else await asyncio.to_thread(desk.named, names)
+    base = desk.engine.base
+    if isinstance(request, ChatRequest):
+        prompts = [await asyncio.to_thread(chat_ids, base, request.messages)]
+        wanted, top, kind = request.max_completion_tokens or request.max_tokens, request.top, "chat"
+    else:
+        prompts = [await asyncio.to_thread(text_ids, base, prompt) for prompt in request.prompts]
+        wanted, top, kind = request.max_tokens, request.logprobs, "text"
+    if len(prompts) * (request.n or 1) > limits.max_n:
+        raise RequestError(f"{len(prompts)} prompts times n = {request.n or 1}; this server gives at most "
+                           f"{limits.max_n} choices a request", param="n")  # fmt: skip
+    rooms = [room_for(ids, ready.prefix.rows, limits.context, wanted, limits.max_tokens) for ids in prompts]
+    reply = Reply("chat" if kind == "chat" else "text", request.model or served, ready.level, base, top is not None)
+    return Asked(request, ready, prompts, rooms, reply)
+
+
+async def events(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[tuple[int, Event]]:
+    """Submit a request, and give its events with the index of their prompt, to the end of all choices.
+
+    Raises:
+        LlmpatchError: what the engine says instead of an answer.
+    """
+    queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def emit(index: int, event: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and whoever waited with it
+            loop.call_soon_threadsafe(queue.put_nowait, (index, event))
+
+    jobs = _jobs(asked, time.monotonic() + limits.request_seconds, emit)
+    left = len(jobs) * asked.choices
+    desk.engine.submit(*jobs)
+    try:
+        while left:
+            index, event = await queue.get()
+            if isinstance(event, LlmpatchError):
+                raise event
+            left -= isinstance(event, Piece) and event.finish is not None
+            yield index, event
+    finally:
+        for job in jobs:
+            job.cancel()
+        if left:
+            desk.engine.wake()
+
+
+def _jobs(asked: Asked, deadline: float, emit: Any) -> list[Job]:
+    request = asked.request
+    chat = isinstance(request, ChatRequest)
+    top = request.top if isinstance(request, ChatRequest) else request.logprobs
+    sampling = Sampling(
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        seed=None if request.seed is None else request.seed % (1 << 32),
+        top_logprobs=top,
+    )
+    scores = not chat and bool(request.echo) and top is not None
+    return [
+        Job(
+            ids, asked.ready.prefix, asked.ready.level, sampling, room, lambda event, i=index: emit(i, event),
+            choices=asked.choices, stops=request.stops, stream=bool(request.stream), score_prompt=scores,
+            ignore_eos=request.ignore_eos, prompt=index, deadline=deadline,
+        )
+        for index, (ids, room) in enumerate(zip(asked.prompts, asked.rooms, strict=True))
+    ]  # fmt: skip
+
+
+async def answer(desk: Desk, limits: Limits, asked: Asked) -> dict[str, Any]:
+    """The whole response.
+
+    Raises:
+        LlmpatchError: what the engine says instead.
+    """
+    choices = [Choice() for _ in range(len(asked.prompts) * asked.choices)]
+    if isinstance(asked.request, CompletionRequest) and asked.request.echo:
+        for i, choice in enumerate(choices):
+            choice.echoed = desk.engine.base.decode(asked.prompts[i // asked.choices])
+    async for index, event in events(desk, limits, asked):
+        mine = choices[index * asked.choices : (index + 1) * asked.choices]
+        if isinstance(event, Scored):
+            for choice in mine:
+                choice.scored = list(event.tokens)
+        elif isinstance(event, Piece):
+            _add(mine[event.choice], event)
+    return asked.reply.whole(choices, asked.usage(sum(choice.count for choice in choices)))
+
+
+def _add(choice: Choice, piece: Piece) -> None:
+    choice.text += piece.text
+    choice.tokens += piece.tokens
+    choice.finish, choice.count = piece.finish, piece.count
+
+
+async def stream(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[str]:
+    """The response as server-sent events.
+
+    The first one comes with the first token, so that what goes wrong before is an error with a status; what goes wrong
+    later is an event with an ``error``.
+
+    Raises:
+        LlmpatchError: before the first event, what the engine says instead.
+    """
+    reply, counts, opened = asked.reply, dict[int, int](), set[int]()
+    try:
+        async for index, event in events(desk, limits, asked):
+            if not isinstance(event, Piece):
+                continue
+            place = index * asked.choices + event.choice
+            counts[place] = event.count
+            if reply.kind == "chat" and place not in opened:
+                opened.add(place)
+                yield reply.opening(place)
+            opened.add(place)
+            yield reply.chunk(place, Choice(event.text, list(event.tokens), event.finish))
+    except LlmpatchError as error:
+        if not opened:
+            raise
+        yield sse(body_of(error))
+        return
+    if asked.request.wants_usage:
+        yield reply.last(asked.usage(sum(counts.values())))
+    yield "data: [DONE]\n\n"
