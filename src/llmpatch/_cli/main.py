@@ -24,6 +24,7 @@ VERBS = (
     "demo", "models", "record", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
     "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke",
     "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat", "serve",
+    "export", "gateway",
 )  # fmt: skip
 
 

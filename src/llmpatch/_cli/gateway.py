@@ -1,0 +1,48 @@
+"""``llmpatch gateway``: put a patch in front of a server that already runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from llmpatch._cli.output import note, one_line, warn
+
+
+@click.command(name="gateway")
+@click.option("--upstream", required=True, help="The engine's URL, as http://127.0.0.1:8000 (without /v1).")
+@click.option("--export", "folder", required=True, type=click.Path(path_type=Path),
+              help="The folder of `llmpatch export` that the engine serves; its export.json is read.")  # fmt: skip
+@click.option("--adapter", help="Of a lora: its name in the engine; of a lora-gguf: its number there (default 0).")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True)
+@click.option("--timeout", type=click.FloatRange(0.1, 86400), default=600.0, show_default=True,
+              help="Seconds without a byte from the engine before a request fails.")  # fmt: skip
+def command(upstream: str, folder: Path, adapter: str | None, host: str, port: int, timeout: float) -> None:
+    """Serve the OpenAI API in front of a vLLM or llama.cpp server, with the patch in every request.
+
+    Chats and completions get the patch's tokens, adapter and template argument; other paths do not exist here, and what could
+    leave the patch out is refused. The engine is asked first whether it puts the patch in front. Keys pass through.
+    """
+    import httpx
+
+    from llmpatch.errors import UsageError
+    from llmpatch.exporting import read_description
+    from llmpatch.gateway import Settings, make_app, plan_for, probe
+
+    plan = plan_for(read_description(folder), adapter=adapter)
+    if not upstream.startswith(("http://", "https://")):
+        raise UsageError(f"{one_line(upstream)[:100]} is not a URL", hint="as http://127.0.0.1:8000")
+    app = make_app(Settings(upstream.rstrip("/"), plan, timeout))
+    try:
+        import uvicorn
+    except ImportError:
+        raise UsageError("the gateway needs uvicorn", hint='pip install "llmpatch[serve]"') from None
+    with httpx.Client(base_url=upstream.rstrip("/"), timeout=min(30.0, timeout)) as client:
+        found = probe(client, plan)
+    if found is None:
+        warn(f"{upstream} cannot be asked how it writes a chat, so whether the patch reaches the model is not checked")
+    else:
+        note(one_line(f"checked: {found}"))
+    note(one_line(f"{plan.level} in front of {upstream} at http://{host}:{port}/v1"))
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)

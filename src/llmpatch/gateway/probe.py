@@ -1,0 +1,74 @@
+"""Whether an engine really puts the patch in front: it is asked how it would write or tokenise a chat.
+
+    probe(client, plan)     # "llama.cpp: /apply-template starts with the patch's tokens"
+
+A server started with another model, or with a chat template of its own, would serve the base under the patch's name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import LlmpatchError
+from llmpatch.gateway.plan import Plan
+
+if TYPE_CHECKING:
+    import httpx
+
+_CHAT = {"messages": [{"role": "user", "content": "What stands before this?"}]}
+
+
+def probe(client: httpx.Client, plan: Plan) -> str | None:
+    """Ask the upstream.
+
+    Args:
+        client: With the upstream as its base URL.
+        plan: How requests will be changed.
+
+    Returns:
+        What was checked; ``None`` where the engine has no way to ask.
+
+    Raises:
+        LlmpatchError: it cannot be reached, or it leaves the patch out.
+    """
+    path = "/apply-template" if plan.to in ("gguf", "lora-gguf") else "/tokenize"
+    reply = _ask(client, path, plan.chat(_CHAT))
+    if reply is None:
+        return None
+    if path == "/apply-template":
+        applied = str(reply.get("prompt", "")).startswith(plan.text)
+    else:
+        applied = tuple(reply.get("tokens") or ())[: len(plan.ids)] == plan.ids
+    if not applied:
+        raise LlmpatchError(
+            f"{client.base_url} does not put the patch ({plan.level}) in front of a chat",
+            hint="start it with the model of this export, and with no --chat-template of its own",
+        )
+    return f"{path} of {client.base_url} starts with the patch's {len(plan.ids)} tokens"
+
+
+def _ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    import httpx
+
+    try:
+        reply = client.post(path, json=body)
+    except httpx.HTTPError as error:
+        raise LlmpatchError(
+            f"cannot reach {client.base_url}: {type(error).__name__}: {str(error)[:200]}",
+            hint="start the engine first, and check --upstream",
+        ) from None
+    if reply.status_code in (404, 405, 501):
+        return None
+    if reply.status_code in (401, 403):
+        return None  # the engine wants a key, which clients bring
+    try:
+        found = json.loads(reply.content[: 1 << 20])
+    except (ValueError, RecursionError):
+        found = None
+    if reply.status_code != 200 or not isinstance(found, dict):
+        raise LlmpatchError(
+            f"{client.base_url}{path} answered {reply.status_code}: {reply.text[:200]}",
+            hint="is the adapter loaded under the name given?",
+        )
+    return found

@@ -1,0 +1,244 @@
+"""The gateway in front of a real local server: what reaches it, what comes back, what is refused."""
+
+import json
+import socket
+import threading
+import time
+import typing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.exporting import Description
+from llmpatch.gateway import Plan, Settings, make_app, plan_for, probe
+
+SLOTS = ("<|llmpatch_0|><|llmpatch_1|>", (100, 101))
+LORA = Plan("lora", "tiny/refusal 1.0.0", *SLOTS, bos="<s>", adapter="refusal")
+CHAT = {"model": "any", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """An engine that says back what it was asked, and fails on demand."""
+
+    seen: typing.ClassVar[list] = []
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.answer(200, {"data": [{"id": "base"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.seen.append((self.path, body, dict(self.headers)))
+        wish = body.get("user")
+        if self.path == "/tokenize":
+            self.answer(200, {"tokens": [100, 101, 5] if body.get("chat_template_kwargs") else [5]})
+        elif wish == "fail":
+            self.answer(429, {"error": {"message": "too many"}})
+        elif wish == "sleep":
+            time.sleep(1.5)
+            self.answer(200, {})
+        elif body.get("stream"):
+            self.stream(breaks=wish == "break")
+        else:
+            self.answer(200, {"echo": body})
+
+    def answer(self, status, value):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def stream(self, breaks):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(3):
+            data = f"data: {number}\n\n".encode()
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            self.wfile.flush()
+            time.sleep(0.3)
+        if breaks:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.wfile.write(b"0\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    Upstream.seen.clear()
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream):
+    """A gateway in a real server, for its answers arrive as they are made."""
+    import uvicorn
+
+    app = make_app(Settings(upstream, LORA, timeout=1.0, max_body=4096))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        yield client
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_a_chat_gets_adapter_and_template_argument(gateway):
+    given = CHAT | {"chat_template_kwargs": {"llmpatch": False, "mine": 1}, "add_special_tokens": True, "seed": 3}
+    reply = gateway.post("/v1/chat/completions", json=given, headers={"authorization": "Bearer x", "cookie": "no"})
+    ((path, body, headers),) = Upstream.seen
+    assert (path, reply.status_code, reply.json()["echo"]) == ("/v1/chat/completions", 200, body)
+    assert body == {
+        "model": "refusal", "messages": CHAT["messages"], "chat_template_kwargs": {"llmpatch": True, "mine": 1}, "seed": 3,
+    }  # fmt: skip
+    assert headers["authorization"] == "Bearer x"
+    assert "cookie" not in headers
+    assert reply.headers["x-llmpatch-level"] == "tiny/refusal 1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("Once", "<|llmpatch_0|><|llmpatch_1|><s>Once"),
+        (["a", [7]], ["<|llmpatch_0|><|llmpatch_1|><s>a", [100, 101, 7]]),
+        ([7, 8], [100, 101, 7, 8]),
+        ([100, 101, 7], [100, 101, 7]),
+    ],
+)
+def test_a_completion_gets_the_tokens(gateway, prompt, wanted):
+    gateway.post("/v1/completions", json={"model": "x", "prompt": prompt})
+    ((_, body, _headers),) = Upstream.seen
+    assert body == {"model": "refusal", "prompt": wanted, "add_special_tokens": False}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "part"),
+    [
+        ("chat/completions", CHAT | {"chat_template": "x"}, "chat_template"),
+        ("chat/completions", CHAT | {"lora": [{"id": 0, "scale": 0}]}, "lora"),
+        ("chat/completions", CHAT | {"chat_template_kwargs": 3}, "chat_template_kwargs"),
+        ("chat/completions", {"messages": "hi"}, "messages"),
+        ("chat/completions", {"messages": [{"content": [{"type": "prompt_embeds", "data": ""}]}]}, "prompt_embeds"),
+        ("completions", {"prompt": "a", "prompt_embeds": "x"}, "prompt_embeds"),
+        ("completions", {"prompt": 3}, "prompt"),
+        ("completions", {"prompt": [True]}, "prompt"),
+        ("completions", {"prompt": []}, "prompt"),
+        ("completions", {}, "prompt"),
+    ],
+)
+def test_what_could_leave_the_patch_out_is_refused(gateway, path, body, part):
+    reply = gateway.post(f"/v1/{path}", json=body)
+    assert reply.status_code == 400
+    assert part in reply.json()["error"]["message"]
+    assert Upstream.seen == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 3000])
+def test_what_is_no_request_is_refused(gateway, data):
+    reply = gateway.post("/v1/completions", content=data)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_large_body_is_refused(gateway):
+    assert gateway.post("/v1/completions", json={"prompt": "x" * 5000}).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/completion", "/v1/embeddings", "/tokenize", "/v1/chat/completions/x", "/docs"])
+def test_other_paths_do_not_exist(gateway, path):
+    assert gateway.post(path, json={}).status_code == 404
+    assert Upstream.seen == []
+
+
+def test_models_and_health(gateway):
+    assert gateway.get("/v1/models").json() == {"data": [{"id": "base"}]}
+    assert gateway.get("/health").json() == {"status": "ok", "level": "tiny/refusal 1.0.0", "export": "lora"}
+
+
+def test_an_answer_arrives_as_it_is_made(gateway):
+    start, times, text = time.monotonic(), [], b""
+    with gateway.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        for block in reply.iter_raw():
+            times.append(time.monotonic() - start)
+            text += block
+    assert text == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    assert times[-1] - times[0] > 0.4  # not all at once, at the end
+
+
+def test_a_stream_that_breaks_says_so(gateway):
+    with gateway.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True, "user": "break"}) as reply:
+        text = b"".join(reply.iter_raw())
+    assert text.startswith(b"data: 0\n\n")
+    assert b"broke off" in text
+
+
+def test_errors_of_the_engine_are_passed_on_or_named(gateway):
+    assert gateway.post("/v1/chat/completions", json=CHAT | {"user": "fail"}).status_code == 429
+    slow = gateway.post("/v1/chat/completions", json=CHAT | {"user": "sleep"})
+    assert (slow.status_code, slow.json()["error"]["type"]) == (504, "upstream_error")
+
+
+def test_an_engine_that_is_not_there():
+    from fastapi.testclient import TestClient
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with TestClient(make_app(Settings(f"http://127.0.0.1:{port}", LORA))) as client:
+        reply = client.post("/v1/chat/completions", json=CHAT)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (502, "upstream_error")
+
+
+def test_the_probe_asks_whether_the_patch_is_in_front(upstream):
+    with httpx.Client(base_url=upstream) as client:
+        assert "2 tokens" in probe(client, LORA)
+        baked = Plan("checkpoint", "tiny/refusal 1.0.0", *SLOTS)  # this engine writes none without being asked
+        with pytest.raises(LlmpatchError, match="does not put the patch"):
+            probe(client, baked)
+    with httpx.Client(base_url="http://127.0.0.1:9") as client, pytest.raises(LlmpatchError, match="cannot reach"):
+        probe(client, LORA)
+
+
+def description(**changes):
+    patches = [{"name": "tiny/refusal", "version": "1.0.0", "digest": "0" * 64}]
+    found = {
+        "schema": "llmpatch/export/v1", "to": "lora", "base": "tiny", "tokens": 2, "patches": patches, "how": {}, "checks": {},
+        "files": {}, "slots": {"text": SLOTS[0], "ids": list(SLOTS[1]), "bos": ""},
+    }  # fmt: skip
+    return Description.model_validate_json(json.dumps(found | changes))
+
+
+def test_plans():
+    assert plan_for(description(), adapter="refusal").chat(CHAT)["model"] == "refusal"
+    gguf = plan_for(description(to="lora-gguf"))
+    assert gguf.chat(CHAT)["lora"] == [{"id": 0, "scale": 1.0}]
+    baked = plan_for(description(to="checkpoint"))
+    assert baked.chat(CHAT) == CHAT
+    assert baked.completion({"prompt": "a", "add_special_tokens": False}) == {"prompt": "a", "add_special_tokens": True}
+    assert plan_for(description(to="gguf")).completion({"prompt": "a"})["prompt"] == SLOTS[0] + "a"
+    for changes, adapter, part in (
+        ({}, None, "which adapter"), ({"to": "gguf"}, "x", "no adapter"), ({"to": "lora-gguf"}, "x", "not the number"),
+        ({"to": "peft", "slots": None}, None, "no tokens"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=part):
+            plan_for(description(**changes), adapter=adapter)
