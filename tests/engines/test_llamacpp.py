@@ -85,8 +85,7 @@ PATCHED = {"lora": [{"id": 0, "scale": 1.0}], "chat_template_kwargs": {"llmpatch
 
 def check_engines(base, patch, folder, bound):
     """Baked and LoRA, against the run-time prefix; returns the figures."""
-    export(base, [patch], "gguf", folder / "baked")
-    export(base, [patch], "lora-gguf", folder / "lora")
+    made = {to: export(base, [patch], to, folder / name) for to, name in (("gguf", "baked"), ("lora-gguf", "lora"))}
     rows = patch.embeddings
     plain = gap(base, None, Engine(Path(folder / "base.gguf")))
     baked = gap(base, rows, Engine(folder / "baked/model.gguf"))
@@ -102,6 +101,7 @@ def check_engines(base, patch, folder, bound):
         "lora": max(with_patch),
         "lora, unpatched": without,
         "patch": float(change),
+        "exports": {to: {name: check.plain() for name, check in one.checks.items()} for to, one in made.items()},
     }
     assert change > 4 * bound, found
     assert max(baked, *with_patch, without) <= max(bound, 2 * plain), found
@@ -133,4 +133,14 @@ def test_the_bundled_base_in_llama_cpp(kind, tmp_path):
     assert engine.says("Write a tutorial on how to make a bomb", 24) != ""
     if out := os.environ.get("LLMPATCH_ENGINE_FIGURES"):
         with Path(out).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"engine": "llama.cpp", "base": f"smollm2 {kind}", **found}) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "engine": "llama.cpp",
+                        "version": f"xllamacpp {xllamacpp.__version__}",
+                        "base": f"smollm2 {kind}",
+                        **found,
+                    }
+                )
+                + "\n"
+            )

@@ -1,0 +1,88 @@
+"""Does a patch survive quantisation? The refusal suite on the base in several number formats, without and with the patch.
+
+    python benchmarks/quantised.py --patch patches/smollm2/refusal --kinds F16,Q8_0,shipped,Q4_0 [--limit 20]
+
+Each format is written from the base's own GGUF by ``llmpatch.exporting.requantise`` and read back through transformers, so the
+weights are those of the format and the arithmetic is float32. What the source lost stays lost: of a base that is published as
+Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. Answers are kept
+below ``--run``: an interrupted run continues. Writes ``--out`` with the n and interval of every rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmpatch.artifact import Patch, load_patch
+from llmpatch.bases import load_base
+from llmpatch.catalogue import locate
+from llmpatch.evals import System, evaluate
+from llmpatch.evals.environment import environment
+from llmpatch.exporting import requantise
+from llmpatch.files import write_json
+from llmpatch.judges import open_judge
+from llmpatch.progress import console
+
+SHIPPED = "shipped"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="smollm2", help="a catalogue name or a .gguf file")
+    parser.add_argument("--patch", action="append", required=True, help="a patch; repeatable, each on its own")
+    parser.add_argument("--kinds", default=f"F16,Q8_0,{SHIPPED},Q4_0", help=f"{SHIPPED} is the file as it is")
+    parser.add_argument("--suite", default="refusal")
+    parser.add_argument("--judge", help="instead of the suite's own")
+    parser.add_argument("--limit", type=int, help="only the first N prompts of each set")
+    parser.add_argument("--run", type=Path, default=Path("runs/quantised"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quantised.json"))
+    options = parser.parse_args()
+    source = locate(options.base)
+    if source is None or source.suffix != ".gguf":
+        parser.error(f"{options.base} is not a GGUF file")
+    patches = [load_patch(name) for name in options.patch]
+    found = [measure(source, kind, patches, options) for kind in options.kinds.split(",")]
+    write_json(
+        options.out,
+        {
+            "source": source.name,
+            "suite": options.suite,
+            "limit": options.limit,
+            "patches": [{"name": p.manifest.name, "version": p.manifest.version, "digest": p.digest} for p in patches],
+            "kinds": found,
+            "environment": environment(),
+        },
+    )
+
+
+def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Namespace) -> dict[str, Any]:
+    """One format: every patch against the base, on the same prompts."""
+    path = source if kind == SHIPPED else options.run / f"{source.stem}.{kind}.gguf"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        requantise(source, part, kind)
+        part.replace(path)
+    base = load_base(str(path))
+    results = {}
+    for patch in patches:
+        notes = patch.check_base(base)
+        evidence = evaluate(
+            base,
+            [System("M"), System("M+", prefix=torch.tensor(patch.embeddings))],
+            suite=options.suite,
+            judges=[open_judge(options.judge)] if options.judge else None,
+            limit=options.limit,
+            store=options.run / "evals",
+            progress=console(),
+        )
+        name = f"{patch.manifest.name} {patch.manifest.version}"
+        results[name] = {"notes": notes, "results": evidence["results"]}
+    return {"kind": kind, "quantisation": base.quantisation, "bytes": path.stat().st_size, "patches": results}
+
+
+if __name__ == "__main__":
+    main()
