@@ -18,10 +18,12 @@ from generated import ROOT, main
 from llmpatch._cli.evidence_view import estimate, price_lines
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
+from llmpatch.composing import figures_table, survey_table
 from llmpatch.recipe import Recipe
 from llmpatch.reporting import render_html, render_markdown
 
 OFFICIAL = Path("patches/smollm2/refusal")
+COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
 COLUMNS = {
@@ -169,10 +171,39 @@ def frontier_table() -> str:
     return "\n".join(lines)
 
 
+def composition_page() -> str:
+    """docs/composition.md with what benchmarks/composition.py measured between its markers."""
+    text = (ROOT / "docs/composition.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        sys.exit(f"docs/composition.md has no {START} ... {END}")
+    return f"{before}{START}\n{composition_results()}\n{END}{after}"
+
+
+def composition_results() -> str:
+    """The tables of the composition benchmark, or that there are none yet."""
+    if not COMPOSITION.is_file():
+        return "Not measured yet: `python benchmarks/composition.py PATCH PATCH PATCH` writes the figures."
+    found = json.loads(COMPOSITION.read_text(encoding="utf-8"))
+    limit = f", the first {found['limit']} prompts of each set" if found["limit"] else ""
+    parts = [f"Measured on `{found['base']}`, {found['created']}{limit}."]
+    parts += [f"### {name}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
+    for key, title in (("cumulative", "One cumulative patch"), ("added", "A further patch behind all of them")):
+        if key in found:
+            parts.append(f"### {title}\n\n{figures_table(found[key]['figures'])}")
+    for name, price in found["price"].items():
+        parts.append(
+            "\n".join(f"- {name}, {price['tokens']} tokens: {line}." for line in price_lines({"price": {"M+": price}}))
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/cli.md": cli_page,
     "docs/recipes.md": recipes_page,
     "README.md": readme_page,
+    "docs/composition.md": composition_page,
     "docs/reports/smollm2-refusal.md": lambda: report(render_markdown),
     "docs/reports/smollm2-refusal.html": lambda: report(render_html),
 }

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llmpatch.batching import Example, make_batch
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
+from llmpatch.neighbours import Arrangement
 from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
@@ -82,3 +83,60 @@ def test_cut_answers_and_a_batch_without_head():
     ids = torch.tensor([[20, 21, 22, 60, 61]])
     expected = base.model(input_ids=ids).logits[0, 2:4].log_softmax(-1).gather(1, torch.tensor([[60], [61]]))[:, 0]
     assert torch.allclose(found[2:4], expected, atol=1e-4)
+
+
+def test_neighbours_around_the_rows_change_neither_loss_nor_gradient_of_the_shared_computation():
+    """One arrangement for the whole batch: equal to plain forwards behind [before][rows][after], to the gradient."""
+    base = make_tiny()
+
+    def some(n, seed):
+        return torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
+
+    start, there = some(4, 1), Arrangement((some(3, 2), some(2, 3)), (some(5, 4),))
+    shared, plain = (start.clone().requires_grad_() for _ in range(2))
+    prefix = there.around(shared)
+    batch = make_batch(EXAMPLES, past=len(prefix) + len(HEAD), answer_tokens=16, rejected=True)
+    log_probs = answer_log_probs(base, hidden_states(base, prefix, HEAD, batch), batch.targets)
+    policy = per_answer(log_probs, batch.owner, 8, mean=False).view(-1, 2)
+    dpo_loss(policy, torch.zeros(4, 2), beta=0.1).mean().backward()
+
+    whole = torch.cat([*there.before, plain, *there.after])
+    assert len(whole) == 14 == there.tokens + 4
+    sums = [
+        [plain_log_probs(base, whole, e, a).gather(1, torch.tensor(a)[:, None]).sum() for a in (e.chosen, e.rejected)]
+        for e in EXAMPLES
+    ]
+    expected = torch.stack([torch.stack(pair) for pair in sums])
+    dpo_loss(expected, torch.zeros(4, 2), beta=0.1).mean().backward()
+    assert torch.allclose(policy, expected, rtol=1e-4, atol=1e-4)
+    assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-4
+    bare = batch_policy(base, start)
+    assert not torch.allclose(policy, bare, atol=1e-2)  # the neighbours are there
+
+
+def batch_policy(base, rows):
+    batch = make_batch(EXAMPLES, past=len(rows) + len(HEAD), answer_tokens=16, rejected=True)
+    log_probs = answer_log_probs(base, hidden_states(base, rows, HEAD, batch), batch.targets)
+    return per_answer(log_probs, batch.owner, 8, mean=False).view(-1, 2)
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_reference):
+    def some(n, seed):
+        return torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
+
+    reference = some(6, 5) if with_reference else None
+    shared, plain = (some(4, 6).requires_grad_() for _ in range(2))
+    found = kept_loss(tiny, shared, reference, HEAD, EXAMPLES, answer_tokens=3)
+    found.backward()
+    parts = []
+    for example in EXAMPLES:
+        answer = example.chosen[:3]
+        target = plain_log_probs(tiny, reference, example, answer).detach()
+        mine = plain_log_probs(tiny, plain, example, answer)
+        parts.append((target.exp() * (target - mine)).sum(-1).mean())
+    expected = torch.stack(parts).mean()
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-3
+    assert kept_loss(tiny, some(4, 6), some(4, 6), HEAD, EXAMPLES, answer_tokens=3).item() == pytest.approx(0, abs=1e-6)

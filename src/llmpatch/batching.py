@@ -30,12 +30,14 @@ class Example:
         prompt: Ids after the shared head.
         chosen: Ids of the answer to learn, ending with the end-of-turn token when it was not cut.
         rejected: Ids of the answer to avoid.
+        risk: What it teaches about, where a prefix learns several things at once.
     """
 
     kind: Kind
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+    risk: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Batch:
         owner: [N] which answer a target belongs to: ``2 * row`` for chosen, ``2 * row + 1`` for rejected.
         lengths: Tokens of each row without padding.
         kinds: Kind of each row.
+        risks: What each row teaches about.
     """
 
     ids: torch.Tensor
@@ -61,6 +64,7 @@ class Batch:
     owner: torch.Tensor
     lengths: tuple[int, ...]
     kinds: tuple[Kind, ...]
+    risks: tuple[str, ...]
 
     @property
     def rows(self) -> int:
@@ -107,7 +111,7 @@ def make_batch(examples: Sequence[Example], *, past: int, answer_tokens: int, re
             start = stop
         mask[row, 0, start:, past:] = torch.eye(width, dtype=torch.bool)[start:]
     return Batch(ids, positions, mask, torch.tensor(sources), torch.tensor(targets), torch.tensor(owner),
-                 lengths, tuple(e.kind for e in examples))  # fmt: skip
+                 lengths, tuple(e.kind for e in examples), tuple(e.risk for e in examples))  # fmt: skip
 
 
 def shares(mix: MixSection, batch_size: int, present: Sequence[Kind]) -> dict[Kind, int]:
@@ -124,23 +128,36 @@ def shares(mix: MixSection, batch_size: int, present: Sequence[Kind]) -> dict[Ki
 def choose(examples: Sequence[Example], counts: dict[Kind, int], *, seed: int, step: int) -> list[int]:
     """Indices of one step's examples, a function of seed and step alone, so that a resumed run sees the same batches.
 
-    Each kind is walked in a new shuffled order per epoch, in buckets of similar length, so little is spent on padding.
+    Each kind is walked in a new shuffled order per epoch, in buckets of similar length, so little is spent on padding. A
+    kind that teaches about several risks gives each of them the same share, whatever they have.
     """
     chosen: list[int] = []
     for kind, count in counts.items():
-        pool = [i for i, e in enumerate(examples) if e.kind == kind]
-        if not pool or not count:
-            continue
-        per_epoch = max(1, len(pool) // count)
-        epoch, place = divmod(step, per_epoch)
-        salt = int.from_bytes(hashlib.sha256(f"{seed}:{kind}:{epoch}".encode()).digest()[:8], "big")
-        shuffle = random.Random(salt)
-        shuffle.shuffle(pool)
-        group = count * 8
-        for start in range(0, len(pool), group):
-            pool[start : start + group] = sorted(pool[start : start + group], key=lambda i: len(examples[i].prompt))
-        buckets = [pool[start : start + count] for start in range(0, per_epoch * count, count)]
-        # One order of buckets for all kinds would pair short with short; shuffled, lengths mix without bias.
-        shuffle.shuffle(buckets)
-        chosen += (buckets[place] if buckets else pool)[:count]
+        risks = sorted({e.risk for e in examples if e.kind == kind})
+        each = -(-count // max(1, len(risks)))
+        found = [_walk(examples, kind, risk, each, seed=seed, step=step) for risk in risks]
+        # What rounding gave too much is taken back from another risk at each step.
+        for turn in range(max(0, sum(map(len, found)) - count)):
+            found[(step + turn) % len(found)].pop()
+        chosen += [i for part in found for i in part]
     return chosen
+
+
+def _walk(examples: Sequence[Example], kind: Kind, risk: str, count: int, *, seed: int, step: int) -> list[int]:
+    """The step's examples of one kind and risk."""
+    pool = [i for i, e in enumerate(examples) if (e.kind, e.risk) == (kind, risk)]
+    if not count:
+        return []
+    per_epoch = max(1, len(pool) // count)
+    epoch, place = divmod(step, per_epoch)
+    name = f"{kind}:{risk}" if risk else kind
+    salt = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{epoch}".encode()).digest()[:8], "big")
+    shuffle = random.Random(salt)
+    shuffle.shuffle(pool)
+    group = count * 8
+    for start in range(0, len(pool), group):
+        pool[start : start + group] = sorted(pool[start : start + group], key=lambda i: len(examples[i].prompt))
+    buckets = [pool[start : start + count] for start in range(0, per_epoch * count, count)]
+    # One order of buckets for all kinds would pair short with short; shuffled, lengths mix without bias.
+    shuffle.shuffle(buckets)
+    return (buckets[place] if buckets else pool)[:count]

@@ -170,9 +170,11 @@ def train_prefix(
     recipe: Recipe, base: Base, pairs: list[Pair], validation: list[Prompt], run: Path, progress: Progress
 ) -> TrainingResult:
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts."""
+    from llmpatch.company import open_company, validated_together
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
+    company = open_company(recipe, base, run, progress)
     return train(
         base,
         encode(base, pairs),
@@ -180,9 +182,11 @@ def train_prefix(
         recipe.training,
         seed=recipe.seed,
         run=run,
-        validate=make_validate(recipe, base, validation),
+        validate=validated_together(recipe, company, make_validate(recipe, base, validation)),
         progress=progress,
         balance=_balance(recipe, base),
+        neighbours=company.neighbours,
+        kept=company.kept,
     )
 
 
@@ -301,9 +305,12 @@ def _aims(risk: str, judges: list[dict[str, Any]]) -> list[tuple[str, Callable[[
 
 def recipe_files(recipe: Recipe) -> list[str]:
     """Every data file a recipe names."""
+    from llmpatch.company import company_files
+
     sections = [getattr(recipe.prompts, kind) for kind in KINDS]
     named = [path for s in sections if s for path in [*s.train, *s.validation]]
-    return [*named, *(path for path in (recipe.reference.path, recipe.prefix.path) if path)]
+    own = [*named, *(path for path in (recipe.reference.path, recipe.prefix.path) if path)]
+    return [*own, *company_files(recipe)]
 
 
 def method(recipe: Recipe) -> str:

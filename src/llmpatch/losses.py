@@ -1,6 +1,6 @@
 """The losses of prompt tuning, on hidden states, with logits only where a loss needs them.
 
-log_probs = answer_log_probs(base, hidden, batch)       # [N], one per answer token
+log_probs = answer_log_probs(base, hidden, targets)     # [N], one per answer token
 loss = dpo_loss(policy, reference, beta=0.1)            # Rafailov et al. 2023, Eq. 7
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
-from llmpatch.batching import Batch
+from llmpatch.batching import Batch, Example, make_batch
 from llmpatch.prefix import backbone, expand_cache, head_logits, prefix_cache
 
 if TYPE_CHECKING:
@@ -111,6 +111,39 @@ def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor) -> t
         target = head_logits(base, base_hidden).float().log_softmax(-1)
     found = head_logits(base, hidden).float().log_softmax(-1)
     return torch.nn.functional.kl_div(found, target, reduction="none", log_target=True).sum(-1)
+
+
+def kept_loss(
+    base: Base,
+    rows: torch.Tensor,
+    reference: torch.Tensor | None,
+    head: list[int],
+    examples: Sequence[Example],
+    *,
+    answer_tokens: int,
+) -> torch.Tensor:
+    """Mean over answers of KL(reference || rows) per token: what is said behind one prefix stays as behind another.
+
+    Args:
+        base: The model.
+        rows: The trained prefix, with whatever stands around it: [n, hidden_size].
+        reference: The prefix to be like, [m, hidden_size]; ``None`` is the base alone. No gradient flows to it.
+        head: Ids that stand between a prefix and every row.
+        examples: Prompts with the answers (``chosen``) to compare on.
+        answer_tokens: Answers are cut to this many tokens.
+    """
+    import torch
+
+    def states(prefix: torch.Tensor | None) -> torch.Tensor:
+        past = len(head) + (0 if prefix is None else len(prefix))
+        batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
+        return hidden_states(base, prefix, head, batch)
+
+    with torch.no_grad():
+        target = states(reference)
+    kl = kl_to_base(base, states(rows), target)
+    owner = torch.tensor([i for i, e in enumerate(examples) for _ in e.chosen[:answer_tokens]])
+    return per_answer(kl, owner, len(examples), mean=True).mean()
 
 
 def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:

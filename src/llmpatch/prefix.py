@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from llmpatch.recipe import PrefixSection
 
+CONTEXT_SHARE = 4  # all virtual tokens together take at most a quarter of a context, as those of one patch do
+
 
 def init_prefix(base: Base, section: PrefixSection, seed: int) -> torch.Tensor:
     """Rows to start training from.
@@ -56,6 +58,20 @@ def init_prefix(base: Base, section: PrefixSection, seed: int) -> torch.Tensor:
             )
         ids = torch.tensor((text * (n // len(text) + 1))[:n])
     return base.embed(ids).float().cpu().clone()
+
+
+def check_room(base: Base, tokens: int) -> None:
+    """Refuse more virtual tokens than a quarter of a base's context.
+
+    Raises:
+        UsageError: says how many there are and how many fit.
+    """
+    if tokens * CONTEXT_SHARE > base.context:
+        raise UsageError(
+            f"{tokens} virtual tokens are too many for the context of {base.name}, {base.context}: at most "
+            f"{base.context // CONTEXT_SHARE} leave enough room",
+            hint="leave one out, or train one cumulative patch for all of them (docs/composition.md)",
+        )
 
 
 def prefix_cache(base: Base, rows: torch.Tensor | None, head: list[int]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -159,6 +159,68 @@ class MixSection(_Section):
     everyday: Annotated[float, Field(ge=0)] = 0.25
 
 
+class KeepSection(_Section):
+    """Prompts on which something stays as it is: the files of each form, the first ``limit`` rows of each file.
+
+    The reference's own answers to them are sampled once, greedily. ``weight`` weighs the KL divergence per token on them, of
+    ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off.
+    """
+
+    chat: list[str] = []
+    raw: list[str] = []
+    limit: Annotated[int, Field(ge=1)] | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    answer_tokens: Annotated[int, Field(ge=1)] = 24
+
+    @model_validator(mode="after")
+    def _some_file(self) -> Self:
+        if not (self.chat or self.raw):
+            raise ValueError("it names no prompts: list files under chat or raw")
+        return self
+
+
+class DistilSection(KeepSection):
+    """Teaches the prefix what a stack of ``patches``, in this order, does: KL(``M`` + stack || ``M`` + prefix).
+
+    On the stack's own answers to prompts of each of its risks. So one prefix carries several risks.
+    """
+
+    patches: Annotated[list[str], Field(min_length=1, max_length=16)]
+
+
+class NeighboursSection(_Section):
+    """Other patches around the trained rows in a share of the steps, so that the patch learns to live with them.
+
+    ``patches``: published ones, by path, which stay as they are. ``random``: stand-ins of ``random_tokens`` vocabulary rows
+    each, as loud as a patch, where there are none or too few. ``subsets``: some of them in a step, each number as often; else
+    all. ``row_subsets``: only half or more of each one's rows. ``shuffle``: in random order, else as listed. ``place`` of the
+    trained rows among them. ``kl_weight`` replaces ``training.kl_weight`` in steps with neighbours. ``keep``: prompts of other
+    risks, on which KL(neighbours || neighbours + prefix) is kept small, and without neighbours KL(base || prefix).
+    ``norm_budget``: the largest norm of a trained row, as a multiple of the 99.9th percentile of the base's embeddings.
+    ``validate_together``: a checkpoint counts by the lower of its scores alone and behind all ``patches``.
+    """
+
+    patches: Annotated[list[str], Field(max_length=15)] = []
+    random: Annotated[int, Field(ge=0, le=8)] = 0
+    random_tokens: Annotated[int, Field(ge=1, le=256)] = 50
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    subsets: bool = True
+    row_subsets: bool = False
+    shuffle: bool = True
+    place: Literal["random", "first", "last"] = "random"
+    kl_weight: Annotated[float, Field(ge=0)] | None = None
+    keep: KeepSection | None = None
+    norm_budget: Annotated[float, Field(gt=0, le=1000)] | None = None
+    validate_together: bool = False
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not self.patches and not self.random:
+            raise ValueError("there are no neighbours: list patches, or set random to 1 or more")
+        return self
+
+
 class TrainingSection(_Section):
     """The optimiser and both stages.
 
@@ -181,6 +243,8 @@ class TrainingSection(_Section):
     borderline_cost: Annotated[float, Field(ge=0)] = 0.5
     everyday_cost: Annotated[float, Field(ge=0)] = 2.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 25
+    neighbours: NeighboursSection | None = None
+    distil: DistilSection | None = None
 
 
 class BalanceSection(_Section):

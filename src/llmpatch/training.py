@@ -3,6 +3,7 @@
     result = train(base, TrainingSet(head, examples), rows, recipe.training, seed=0, run=Path("runs/refusal"))
     result.rows                                    # [n, hidden_size], the best by validation
 
+In some steps other patches may stand around the prefix, and what a stack does may be kept or learnt (docs/composition.md).
 One readable loop. A step depends on the seed and its number only; the state (prefix, AdamW moments, best prefix,
 history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.files import digest_json, read_bytes, write_bytes
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kl_to_base, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
+from llmpatch.neighbours import Arrangement, Neighbours, arrange, within
 from llmpatch.prefix import check_head, head_logits
 from llmpatch.progress import Progress, Silent
 
@@ -44,7 +46,8 @@ class TrainingSet:
 
     def digest(self) -> str:
         """Identity of the data, so that a checkpoint of other data is not resumed."""
-        return digest_json([self.head, [[e.kind, e.prompt, e.chosen, e.rejected] for e in self.examples]])
+        rows = [[e.kind, e.prompt, e.chosen, e.rejected, *([e.risk] if e.risk else [])] for e in self.examples]
+        return digest_json([self.head, rows])
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,37 @@ class Balance:
         weight: Of the term in the loss of both stages.
         first: Token ids of one group.
         second: Token ids of the other.
+        risk: Only after prompts that teach about this; empty is after all.
     """
 
     weight: float
     first: tuple[int, ...]
     second: tuple[int, ...]
+    risk: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Answers behind a reference prefix, on which the trained one should give the same next words.
+
+    Attributes:
+        data: Prompts with the reference's own answers as ``chosen``.
+        weight: Of the mean KL per token.
+        batch_size: Answers a step.
+        answer_tokens: Answers are cut to this many tokens.
+        rows: The reference prefix [n, hidden_size]; ``None`` is whatever stands around the trained rows in a step.
+    """
+
+    data: TrainingSet
+    weight: float
+    batch_size: int
+    answer_tokens: int
+    rows: torch.Tensor | None = None
+
+    def digest(self) -> str:
+        """Identity, so that a checkpoint of another reference is not resumed."""
+        rows = None if self.rows is None else self.rows.double().sum().item()
+        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows])
 
 
 @dataclass
@@ -106,8 +135,11 @@ class Trainer:
         progress: Progress | None = None,
         run: Path | None = None,
         balance: Balance | None = None,
+        neighbours: Neighbours | None = None,
+        kept: Sequence[Kept] = (),
     ) -> None:
         self.run_folder, self.balance = run, balance
+        self.neighbours, self.kept = neighbours, kept
         self.base, self.data, self.section, self.seed = base, data, section, seed
         self.validate, self.reference_log_probs = validate, reference_log_probs
         self.progress = progress or Silent()
@@ -129,15 +161,16 @@ class Trainer:
     # -- losses of one step --------------------------------------------------------------------------------------
 
     def sft_loss(
-        self, rows: torch.Tensor, indices: list[int], stage: StageSection
+        self, rows: torch.Tensor, indices: list[int], stage: StageSection, *, kl_weight: float | None = None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not."""
+        weight = self.section.kl_weight if kl_weight is None else kl_weight
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
         hidden = self.policy(rows, batch)
-        return self._supervised(batch, hidden, indices, stage.answer_tokens)
+        return self._supervised(batch, hidden, indices, stage.answer_tokens, weight)
 
     def dpo_loss(
-        self, rows: torch.Tensor, indices: list[int], stage: DPOSection
+        self, rows: torch.Tensor, indices: list[int], stage: DPOSection, *, kl_weight: float | None = None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
         import torch
@@ -154,14 +187,15 @@ class Trainer:
         if stage.sft_weight:
             nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True).view(-1, 2)[:, 0]
             loss = loss + stage.sft_weight * nll.mean()
-        if self.section.kl_weight and benign:
+        weight = self.section.kl_weight if kl_weight is None else kl_weight
+        if weight and benign:
             kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
-            loss = loss + self.section.kl_weight * kl.sum() / batch.rows
+            loss = loss + weight * kl.sum() / batch.rows
         loss = loss + self._imbalance(batch, hidden)
         return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
     def _supervised(
-        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int
+        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, kl_weight: float
     ) -> tuple[torch.Tensor, dict[str, float]]:
         log_probs = answer_log_probs(self.base, hidden, batch.targets)
         nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True)[::2]
@@ -169,9 +203,9 @@ class Trainer:
         benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
         loss = nll[harmful].sum() + self.section.benign_nll_weight * nll[benign].sum()
         parts = {"nll": float(nll[harmful].mean().detach())} if harmful else {}
-        if self.section.kl_weight and benign:
+        if kl_weight and benign:
             kl = self._kl(batch, hidden, indices, cut, benign)
-            loss = loss + self.section.kl_weight * kl.sum()
+            loss = loss + kl_weight * kl.sum()
             parts["kl"] = float(kl.mean().detach())
         return loss / batch.rows + self._imbalance(batch, hidden), parts
 
@@ -183,8 +217,11 @@ class Trainer:
         """
         import torch
 
-        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
-        if self.balance is None or not harmful:
+        if self.balance is None:
+            return hidden.new_zeros(())
+        wanted = {self.balance.risk} if self.balance.risk else set(batch.risks)
+        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful" and batch.risks[r] in wanted]
+        if not harmful:
             return hidden.new_zeros(())
         first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in harmful])
         logits = head_logits(self.base, hidden[first]).float()
@@ -314,6 +351,21 @@ class Trainer:
         counts = shares(self.section.mix, stage.batch_size, kinds)
         return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
 
+    def arrangement(self, rows: torch.Tensor, step: int, offset: int) -> Arrangement:
+        """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
+        return arrange(self.base, self.neighbours, rows.detach(), seed=self.seed + 7919 * offset, step=step)
+
+    def kept_loss(self, rows: torch.Tensor, there: Arrangement, kept: Kept, step: int, offset: int) -> torch.Tensor:
+        """Mean KL per token from the reference prefix to the trained one, where it stands now, on the step's kept answers."""
+        pool = kept.data.examples
+        counts = {pool[0].kind: kept.batch_size}  # they are all of one kind
+        chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
+        reference = there.without() if kept.rows is None else kept.rows
+        prefix = there.around(rows)
+        return kept_loss(
+            self.base, prefix, reference, kept.data.head, [pool[i] for i in chosen], answer_tokens=kept.answer_tokens
+        )
+
     def _update(self, state: State, stage: StageSection) -> tuple[float, dict[str, float]]:
         """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
         import torch
@@ -322,10 +374,18 @@ class Trainer:
 
         rows = state.rows.detach().clone().requires_grad_()
         indices = self.indices(stage, state.step, offset=state.stage)
+        there = self.arrangement(state.rows, state.step, offset=state.stage)
+        weight = self.neighbours.section.kl_weight if self.neighbours and there.tokens else None
         if isinstance(stage, DPOSection):
-            loss, parts = self.dpo_loss(rows, indices, stage)
+            loss, parts = self.dpo_loss(there.around(rows), indices, stage, kl_weight=weight)
         else:
-            loss, parts = self.sft_loss(rows, indices, stage)
+            loss, parts = self.sft_loss(there.around(rows), indices, stage, kl_weight=weight)
+        if self.neighbours:
+            parts["neighbour_tokens"] = float(there.tokens)
+        for kept in self.kept:
+            divergence = self.kept_loss(rows, there, kept, state.step, offset=state.stage)
+            loss = loss + kept.weight * divergence
+            parts["kept"] = parts.get("kept", 0.0) + float(divergence.detach())
         loss.backward()  # type: ignore[no-untyped-call]
         if rows.grad is None or not bool(torch.isfinite(rows.grad).all()):
             raise LlmpatchError(
@@ -342,6 +402,8 @@ class Trainer:
         state.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
         step = (state.first / (1 - 0.9**state.updates)) / ((state.second / (1 - 0.999**state.updates)).sqrt() + 1e-8)
         state.rows = (state.rows * (1 - rate * self.section.weight_decay) - rate * step).detach()
+        if self.neighbours:
+            state.rows = within(state.rows, self.neighbours.largest)
         return float(loss.detach()), {**parts, "gradient": norm, "rate": rate}
 
     def _validate(self, state: State, name: str) -> None:
@@ -370,6 +432,8 @@ def train(
     reference_log_probs: ReferenceLogProbs | None = None,
     progress: Progress | None = None,
     balance: Balance | None = None,
+    neighbours: Neighbours | None = None,
+    kept: Sequence[Kept] = (),
 ) -> TrainingResult:
     """Train a prefix.
 
@@ -385,6 +449,8 @@ def train(
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
         progress: Where to show progress.
         balance: Words to make equally likely after harmful prompts.
+        neighbours: Other patches that stand around the rows in some steps.
+        kept: What should stay, or become, as it is behind a reference prefix.
 
     Raises:
         UsageError: nothing to train on, or settings that cannot work with this base.
@@ -393,16 +459,37 @@ def train(
     """
     trainer = Trainer(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
-        run=run, balance=balance,
+        run=run, balance=balance, neighbours=neighbours, kept=kept,
     )  # fmt: skip
-    settings: list[Any] = [section.model_dump(mode="json"), seed, list(rows.shape), rows.sum().item()]
-    identity = digest_json([data.digest(), *settings, *([asdict(balance)] if balance else [])])
+    settings: list[Any] = [_settings(section), seed, list(rows.shape), rows.sum().item()]
+    identity = digest_json([data.digest(), *settings, *_balanced(balance), *_company(neighbours, kept)])
     path = run / "training.safetensors" if run else None
     state = _resume(path, identity) if path and path.exists() else None
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
     return trainer.run(state, lambda s: _save(path, s, identity) if path else None)
+
+
+def _settings(section: TrainingSection) -> dict[str, Any]:
+    """A section as its checkpoints know it: keys that came later are left out where they are not used."""
+    unused = {key for key in ("neighbours", "distil") if getattr(section, key) is None}
+    return section.model_dump(mode="json", exclude=unused)
+
+
+def _balanced(balance: Balance | None) -> list[Any]:
+    if balance is None:
+        return []
+    return [{key: value for key, value in asdict(balance).items() if key != "risk" or value}]
+
+
+def _company(neighbours: Neighbours | None, kept: Sequence[Kept]) -> list[Any]:
+    """Identity of everything that stands beside the data."""
+    found: list[Any] = [part.digest() for part in kept]
+    if neighbours:
+        found.append([[list(rows.shape), rows.double().sum().item()] for rows in neighbours.patches])
+        found.append(neighbours.largest)
+    return found
 
 
 _TENSORS = ("rows", "first", "second", "best", "after_sft")

@@ -25,7 +25,8 @@ from llmpatch.composing import (
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.errors import GateError, UsageError, WrongBaseError
 from llmpatch.evals import System, evaluate
-from llmpatch.gate import run_gate
+from llmpatch.gate.evidence import read_evidence
+from llmpatch.gate.running import check_belongs
 from tinymodels import make_tiny
 
 
@@ -64,8 +65,8 @@ def test_a_composed_patch_is_measured_for_every_risk_and_is_a_patch_like_any_oth
     found = again.evidence["risks"]["refusal"]["sets"]["harmbench_standard"]["systems"]
     assert (fix.before, fix.after) == tuple(found[s]["refusal"]["refusal-head"]["value"] for s in ("M", "M+"))
     assert again.apply(wide).generate(["Hi"], max_new_tokens=3)
-    verdict = run_gate(again, evidence=[project / f"run/evidence-{r}.json" for r in ("refusal", "toxicity")])
-    assert verdict.patch.digest == again.digest
+    for risk in ("refusal", "toxicity"):
+        check_belongs(read_evidence(project / f"run/evidence-{risk}.json"), again, wide)
 
 
 def test_the_cheap_measure_is_that_of_the_full_evidence(project, wide, pair):
@@ -191,8 +192,8 @@ def test_orders_that_are_alike_are_called_noise_and_the_given_order_stays(projec
     matrix = search_orders(bench(wide, {r: 0, t: 0}), make_stack([three[r], three[t]]))
     assert matrix["noise"]
     assert "no difference is beyond chance" in matrix["says"]
-    monkeypatch.setattr("llmpatch.composing.writing._evidence", lambda *_: (_ for _ in ()).throw(StopIteration))
-    with pytest.raises(StopIteration):
+    monkeypatch.setattr("llmpatch.composing.writing._evidence", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
         compose([three[r], three[t]], base=wide, search=True, run=project / "run")
     record = parse_record((project / "run/composition.json").read_bytes(), where="x")
     assert [part.name for part in record.patches] == ["acme/refusal", "acme/toxicity"]
@@ -214,8 +215,8 @@ def test_what_cannot_be_measured_is_refused_before_any_work(project, wide, pair)
     with pytest.raises(UsageError, match="no patch here is for the risk 'fraud'"):
         open_tasks(pair, prompts={"fraud": [project / "x.jsonl"]})
     small = make_tiny(max_position_embeddings=16)
+    patches = [make_patch(small, "acme/refusal"), make_patch(small, "acme/toxicity", "toxicity")]
     with pytest.raises(UsageError, match="6 virtual tokens are too many for the context"):
-        patches = [make_patch(small, "acme/refusal"), make_patch(small, "acme/toxicity", "toxicity")]
         compose(patches, base=small, limit=1, run=project / "run")
     (project / "taken").mkdir()
     (project / "taken/thesis.txt").write_text("mine")

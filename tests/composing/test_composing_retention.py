@@ -88,9 +88,10 @@ def test_all_orders_up_to_four_and_a_sample_with_every_patch_everywhere_beyond()
 
 def test_figures_are_what_a_record_takes_and_a_crooked_record_is_refused():
     digests = ["1" * 64, "2" * 64]
+    parts = ("config", "tokenizer", "chat_template", "embeddings")
     fields = {
         "created": "2026-11-25T12:00:00Z",
-        "base": {"name": "tiny", "fingerprint": dict.fromkeys(("config", "tokenizer", "chat_template", "embeddings"), "3" * 64) | {"quantisation": "none"}},
+        "base": {"name": "tiny", "fingerprint": dict.fromkeys(parts, "3" * 64) | {"quantisation": "none"}},
         "patches": [{"name": f"acme/n{i}", "version": "1.0.0", "digest": d} for i, d in enumerate(digests)],
         "measured": [{"patches": digests, "figures": [figure(20, 180, 100), figure(50, 50, 50)]}],
     }  # fmt: skip

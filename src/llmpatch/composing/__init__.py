@@ -1,7 +1,7 @@
 """Stacks of patches: put together in an order, measured as what they are, and written as one patch.
 
     patch = compose(["patches/smollm2/refusal", "patches/smollm2/toxicity"], Path("both"), run=Path("runs/both"))
-    matrix = search_orders(base, make_stack(patches), progress=console())      # which order is best, or that none is
+    matrix = search_orders(Bench(base, open_tasks(patches)), make_stack(patches))      # which order is best, or that none is
 
 Rows of several patches go one after another; what they do together is not the sum of what each does alone, so nothing is
 written that was not measured. docs/composition.md explains it. Knows nothing about stores and what is active.
@@ -10,18 +10,23 @@ written that was not measured. docs/composition.md explains it. Knows nothing ab
 from llmpatch.composing.measures import Column, Task, measure, open_tasks, risks_of
 from llmpatch.composing.retention import KEPT, make_figures
 from llmpatch.composing.search import order_table, search_orders
-from llmpatch.composing.stack import Stack, check_room, make_stack
-from llmpatch.composing.together import measure_together
+from llmpatch.composing.stack import Stack, make_stack
+from llmpatch.composing.surveying import figures_table, survey_one, survey_set, survey_table
+from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.composing.writing import Naming, compose
+from llmpatch.prefix import check_room
 
 __all__ = [
     "KEPT",
+    "Bench",
     "Column",
     "Naming",
     "Stack",
     "Task",
     "check_room",
     "compose",
+    "figures_table",
+    "losses_in_words",
     "make_figures",
     "make_stack",
     "measure",
@@ -30,4 +35,7 @@ __all__ = [
     "order_table",
     "risks_of",
     "search_orders",
+    "survey_one",
+    "survey_set",
+    "survey_table",
 ]

@@ -20,13 +20,13 @@ from llmpatch.artifact import Patch
 from llmpatch.artifact.manifest import Member
 from llmpatch.artifact.tensors import MAX_TOKENS, Embeddings
 from llmpatch.errors import UsageError
+from llmpatch.prefix import check_room
 from llmpatch.store import check_one_base, check_together, facts_of
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.patched import PatchedModel
 
-CONTEXT_SHARE = 4  # all virtual tokens together take at most a quarter of a context, as one patch does
 _SHORTER = "leave one out, or train one cumulative patch for all of them (docs/composition.md)"
 
 
@@ -100,17 +100,3 @@ def members_of(patch: Patch) -> tuple[Member, ...]:
     manifest = patch.manifest
     own = Member(name=manifest.name, version=manifest.version, digest=patch.digest, tokens=manifest.prefix.tokens)
     return manifest.members or (own,)
-
-
-def check_room(base: Base, tokens: int) -> None:
-    """Refuse more virtual tokens than a quarter of a base's context.
-
-    Raises:
-        UsageError: says how many there are and how many fit.
-    """
-    if tokens * CONTEXT_SHARE > base.context:
-        raise UsageError(
-            f"{tokens} virtual tokens are too many for the context of {base.name}, {base.context}: at most "
-            f"{base.context // CONTEXT_SHARE} leave enough room",
-            hint=_SHORTER,
-        )

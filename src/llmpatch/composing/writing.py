@@ -31,10 +31,11 @@ from llmpatch.artifact.composition import Record, render_record
 from llmpatch.building import fixes
 from llmpatch.composing.measures import Task, open_tasks
 from llmpatch.composing.search import search_orders
-from llmpatch.composing.stack import Stack, check_room, make_stack
+from llmpatch.composing.stack import Stack, make_stack
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.errors import GateError
 from llmpatch.files import digest_json, write_bytes, write_json
+from llmpatch.prefix import check_room
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:

@@ -1,0 +1,119 @@
+"""How well patches stack: each single patch's gain in stacks of two and three, in the worst order, and the cost per token.
+
+    python benchmarks/composition.py patches/smollm2/refusal patches/smollm2/toxicity patches/smollm2/gender-bias
+    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --limit 200
+
+The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained
+independently are the baseline that must lose. ``--cumulative`` is one prefix for all risks; ``--added`` a further patch behind
+all of them. Everything sampled stays in --run, so a killed run goes on where it was, and another order costs only its own
+answers. Writes --out; ``make docs`` shows it in docs/composition.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmpatch.artifact import Patch, load_patch
+from llmpatch.bases import Base, load_base
+from llmpatch.composing import Bench, check_room, make_stack, open_tasks, survey_one, survey_set, survey_table
+from llmpatch.errors import UsageError
+from llmpatch.evals.common import middling, price
+from llmpatch.evals.environment import created, environment
+from llmpatch.evals.suites import load_corpus
+from llmpatch.evals.systems import System
+from llmpatch.files import write_json
+from llmpatch.progress import console
+
+
+def main() -> None:
+    options = _options()
+    patches = [load_patch(path) for path in options.patches]
+    check_room(base := load_base(options.base or patches[0].manifest.base.name), len(make_stack(patches).rows))
+    beside = dict(_named(text) for text in options.beside)
+    tasks = open_tasks(
+        [*patches, *(p for found in beside.values() for p in found)], limit=options.limit, samples=options.samples
+    )
+    for patch in [*patches, *(p for found in beside.values() for p in found)]:
+        patch.check_base(base)
+    bench = Bench(base, tasks, options.run / "answers", console())
+    result: dict[str, Any] = {
+        "schema": "llmpatch/composition-benchmark/v1",
+        "created": created(),
+        "environment": environment(),
+        "base": base.name,
+        "limit": options.limit,
+        "risks": {
+            task.risk: {"suite": task.suite, "prompts": sum(len(s.prompts) for s in task.sets)} for task in tasks
+        },
+        "sets": {},
+    }
+    for name, found in {"patches": patches, **beside}.items():
+        result["sets"][name] = survey_set(bench, found)
+        print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
+        write_json(options.out, result)
+    result["price"] = {"stack": _price(bench, patches)}
+    if options.cumulative:
+        one = load_patch(options.cumulative)
+        one.check_base(base)
+        result["cumulative"] = {"tokens": len(one.embeddings), "figures": survey_one(bench, patches, [one])}
+        result["price"]["cumulative"] = _price(bench, [one])
+    if options.added:
+        result["added"] = _added(base, patches, load_patch(options.added), bench)
+    write_json(options.out, result)
+    print(options.out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("patches", nargs="+", metavar="PATCH")
+    parser.add_argument("--base", help="by default the one the patches name")
+    parser.add_argument("--beside", action="append", default=[], metavar="NAME=PATCH,PATCH,...")
+    parser.add_argument("--cumulative", metavar="PATCH")
+    parser.add_argument("--added", metavar="PATCH")
+    parser.add_argument("--limit", type=int, help="only the first N prompts of each set")
+    parser.add_argument("--samples", type=int, help="continuations per prompt, for texts to be continued")
+    parser.add_argument("--run", type=Path, default=Path("runs/composition"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/composition.json"))
+    return parser.parse_args()
+
+
+def _named(text: str) -> tuple[str, list[Patch]]:
+    name, sign, paths = text.partition("=")
+    if not sign or not paths:
+        raise UsageError(f"--beside {text!r} is not NAME=PATCH,PATCH", hint="as --beside independent=a,b,c")
+    found = [load_patch(path) for path in paths.split(",")]
+    make_stack(found)
+    return name, found
+
+
+def _price(bench: Bench, patches: Sequence[Patch]) -> dict[str, Any]:
+    """Perplexity of plain text and time per token behind all rows, against the base."""
+    rows = torch.tensor(np.concatenate([p.embeddings for p in patches]))
+    prompts = middling([p for task in bench.tasks for s in task.sets for p in s.prompts])
+    found = price(bench.base, System("M+", prefix=rows), prompts, load_corpus(Path("data")), bench.progress)
+    return {"tokens": len(rows), **found}
+
+
+def _added(base: Base, patches: Sequence[Patch], new: Patch, bench: Bench) -> dict[str, Any]:
+    """What each of the patches keeps when a further one is put behind all of them: against the stack without it."""
+    new.check_base(base)
+    check_room(base, len(make_stack([*patches, new]).rows))
+    without = survey_one(bench, patches, patches)
+    with_it = survey_one(bench, patches, [*patches, new])
+    return {
+        "name": f"{new.manifest.name} {new.manifest.version}",
+        "figures": [
+            {**after, "stack_without": before["together"], "points": round(after["together"] - before["together"], 6)}
+            for before, after in zip(without, with_it, strict=True)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()

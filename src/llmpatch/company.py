@@ -1,0 +1,204 @@
+"""What stands beside a recipe's own pairs in training: frozen neighbours, and prompts on which something is kept or learnt.
+
+    company = open_company(recipe, base, run, progress)
+    train(..., neighbours=company.neighbours, kept=company.kept)
+
+Reads patches and prompts, and asks stacks for their own answers. What is done with them is in ``neighbours`` and ``training``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpatch.answers import Answer
+from llmpatch.artifact import Patch, input_norm_p999
+from llmpatch.artifact import load_patch as load_from_path
+from llmpatch.batching import Example
+from llmpatch.errors import UsageError
+from llmpatch.evals.systems import SystemModel, Titled
+from llmpatch.generation import generate
+from llmpatch.neighbours import Neighbours
+from llmpatch.prefix import check_room, common_head
+from llmpatch.progress import Progress
+from llmpatch.prompts import Form, Prompt, load_prompts
+from llmpatch.references import collect
+from llmpatch.training import Kept, TrainingSet
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.bases import Base
+    from llmpatch.recipe import KeepSection, Recipe
+    from llmpatch.training import Validate
+
+
+@dataclass(frozen=True, eq=False)
+class Company:
+    """Everything beside the pairs.
+
+    Attributes:
+        neighbours: Frozen rows and where they may stand; ``None`` without any.
+        kept: Answers on which a stack is kept or learnt.
+        together: All published neighbours' rows in the order listed, [n, hidden_size]; ``None`` without any.
+    """
+
+    neighbours: Neighbours | None = None
+    kept: tuple[Kept, ...] = ()
+    together: torch.Tensor | None = None
+
+
+def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> Company:
+    """Read the neighbours and the stack of a recipe, and ask them what they say.
+
+    Args:
+        recipe: With ``training.neighbours``, ``training.distil``, both or neither.
+        base: The model they must be made for.
+        run: The answers are kept in its folder ``answers``.
+        progress: Where to show progress.
+
+    Raises:
+        WrongBaseError: a patch for another base.
+        UsageError: no such patch or prompts, patches that cannot be put together, or too many tokens for the context.
+        IntegrityError: a damaged patch.
+    """
+    section, distil = recipe.training.neighbours, recipe.training.distil
+    kept: list[Kept] = []
+    neighbours, together = None, None
+    if section is not None:
+        frozen = _rows_of(section.patches, base)
+        together = _joined(frozen)
+        others = (0 if together is None else len(together)) + section.random * section.random_tokens
+        check_room(base, recipe.prefix.tokens + others)
+        largest = section.norm_budget * input_norm_p999(base) if section.norm_budget else None
+        neighbours = Neighbours(tuple(frozen), section, largest)
+        if section.keep is not None and section.keep.weight:
+            kept.append(_kept(recipe, base, section.keep, together, None, run, progress))
+    if distil is not None and distil.weight:
+        stack = _joined(_rows_of(distil.patches, base))
+        check_room(base, 0 if stack is None else len(stack))
+        kept.append(_kept(recipe, base, distil, stack, stack, run, progress))
+    return Company(neighbours, tuple(kept), together)
+
+
+def validated_together(recipe: Recipe, company: Company, validate: Validate) -> Validate:
+    """A validation by the lower of the scores alone and behind all neighbours, where the recipe asks for it.
+
+    Raises:
+        UsageError: it does, and there are no published neighbours.
+    """
+    section = recipe.training.neighbours
+    if section is None or not section.validate_together:
+        return validate
+    if company.together is None:
+        raise UsageError(
+            "training.neighbours.validate_together needs published patches", hint="list them, or leave it out"
+        )
+    others = company.together
+
+    def both(rows: torch.Tensor) -> dict[str, float]:
+        import torch
+
+        alone, stacked = validate(rows), validate(torch.cat([others.to(rows), rows]))
+        return {**alone, **{f"together_{key}": value for key, value in stacked.items()},
+                "score": min(alone["score"], stacked["score"])}  # fmt: skip
+
+    return both
+
+
+def company_files(recipe: Recipe) -> list[str]:
+    """Every file that a recipe names for its company: prompts, and the manifest of each patch, which names all others."""
+    section, distil = recipe.training.neighbours, recipe.training.distil
+    kept = [part for part in (section.keep if section else None, distil) if part is not None]
+    patches = [*(section.patches if section else ()), *(distil.patches if distil else ())]
+    found = [path for part in kept for path in [*part.chat, *part.raw]]
+    return [*found, *(str(_manifest(load_from_path(path))) for path in dict.fromkeys(patches))]
+
+
+def _manifest(patch: Patch) -> Path:
+    return patch.path / "patch.json" if patch.path.is_dir() else patch.path
+
+
+def _rows_of(paths: Sequence[str], base: Base) -> list[torch.Tensor]:
+    """The rows of patches, each checked against the base and all against each other."""
+    import torch
+
+    from llmpatch.store import check_one_base, check_together, facts_of
+
+    patches = [load_from_path(path) for path in paths]
+    for patch in patches:
+        patch.check_base(base)
+    if patches:
+        check_one_base(patches)
+        check_together([facts_of(patch.manifest, patch.digest) for patch in patches])
+    return [torch.tensor(patch.embeddings) for patch in patches]
+
+
+def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    import torch
+
+    return torch.cat(list(rows)) if rows else None
+
+
+def _kept(
+    recipe: Recipe,
+    base: Base,
+    section: KeepSection,
+    speaker: torch.Tensor | None,
+    reference: torch.Tensor | None,
+    run: Path,
+    progress: Progress,
+) -> Kept:
+    """Prompts with what ``M`` behind ``speaker`` says to them."""
+    examples: list[tuple[Prompt, str, Answer]] = []
+    for form, paths in (("chat", section.chat), ("raw", section.raw)):
+        for path in paths:
+            prompts = _short(recipe, base, Path(path), form, section.limit)
+            decoding = recipe.decoding.model_copy(
+                update={"temperature": 0.0, "top_p": 1.0, "max_new_tokens": section.answer_tokens}
+            )
+            model = _Speaker(base, decoding, None, form == "raw", speaker)
+            found = collect(model, prompts, run / "answers", progress=Titled(progress, f"The stack's own: {path}"))
+            stem = Path(path).stem
+            examples += [(p, stem, answer) for p, answer in zip(prompts, found, strict=True) if answer.text.strip()]
+    if not examples:
+        raise UsageError("the stack says nothing to any of the kept prompts", hint="choose other prompts")
+    data = _encode(base, examples)
+    return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference)
+
+
+def _short(recipe: Recipe, base: Base, path: Path, form: str, limit: int | None) -> list[Prompt]:
+    """The first prompts of a file that are no longer than the recipe's pairs may be."""
+    wanted: Form = "raw" if form == "raw" else "chat"
+    every = [replace(p, form=wanted) for p in load_prompts(path)][:limit]
+    most = recipe.pairs.max_prompt_tokens
+    found = [p for p in every if len(base.prompt_ids(p.text, raw=form == "raw")) <= most]
+    if not found:
+        raise UsageError(f"{path}: all prompts have more than {most} tokens", hint="raise pairs.max_prompt_tokens")
+    return found
+
+
+def _encode(base: Base, examples: Sequence[tuple[Prompt, str, Answer]]) -> TrainingSet:
+    """Token ids, an equal share of each batch for each file."""
+    prompts = [base.prompt_ids(p.text, raw=p.form == "raw") for p, _, _ in examples]
+    head = common_head(prompts)
+    end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
+    made = []
+    for ids, (prompt, stem, answer) in zip(prompts, examples, strict=True):
+        said = tuple(base.tokenizer.encode(answer.text, add_special_tokens=False))
+        ended = end if prompt.form == "chat" and answer.finish == "stop" else ()
+        made.append(Example("everyday", tuple(ids[len(head) :]), (*said, *ended), (), stem))
+    return TrainingSet(head, made)
+
+
+@dataclass(frozen=True, eq=False)
+class _Speaker(SystemModel):
+    """``M`` behind a stack, asked through the chat template or to continue a text as it stands."""
+
+    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
+        """Answers as they finish."""
+        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, raw=self.raw)
+        for index, answers in found:
+            yield index, answers[0]
