@@ -71,6 +71,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python scripts/make_docs.py --check
+	$(BIN)/python scripts/make_results.py --check
 	$(BIN)/python scripts/make_schema.py --check
 	$(BIN)/python scripts/make_engines.py --check
 
@@ -80,6 +81,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_results.py
 	$(BIN)/python scripts/make_schema.py
 	$(BIN)/python scripts/make_engines.py
 

@@ -18,6 +18,7 @@ from llmpatch.reporting.svg import bar, colour, plot_frontier, plot_lines
 from llmpatch.reporting.view import Example, Group, Reply, Row, System, Tile, View, make_view
 
 OPEN_EXAMPLES = 4
+PROSE = 50  # letters in a cell that make it a sentence
 _BAD = (
     "newly refused",
     "still complies",
@@ -56,7 +57,8 @@ def render_html(
     return page.substitute(title=escape(view.title), body=body)
 
 
-def _section(title: str, lead: str, body: str) -> str:
+def section(title: str, lead: str, body: str) -> str:
+    """A card with a heading; nothing where it would be empty."""
     return f'<section><h2>{escape(title)}</h2><p class="lead">{escape(lead)}</p>{body}</section>' if body else ""
 
 
@@ -78,21 +80,23 @@ def _tile(tile: Tile) -> str:
     )
 
 
-def _legend(systems: Sequence[System]) -> str:
+def legend(systems: Sequence[System]) -> str:
+    """The systems with their colours."""
     items = "".join(f'<li><i class="{colour(s.style)}"></i>{escape(s.label)}</li>' for s in systems)
     return f'<ul class="legend">{items}</ul>'
 
 
 def _bars(view: View) -> str:
-    parts = [_legend(view.systems)]
+    parts = [legend(view.systems)]
     for (title, direction), groups in groupby(view.groups, key=lambda group: (group.heading, group.direction)):
         found = list(groups)
         heading = f'<h3>{escape(title)} <span class="direction">{escape(direction)}</span></h3>'
-        parts.append(heading + f'<div class="groups">{"".join(map(_group, found))}</div>')
-    return _section("Before and after", view.bars_note, "".join(parts) if view.groups else "")
+        parts.append(heading + f'<div class="groups">{"".join(map(group_bars, found))}</div>')
+    return section("Before and after", view.bars_note, "".join(parts) if view.groups else "")
 
 
-def _group(group: Group) -> str:
+def group_bars(group: Group) -> str:
+    """One set's bars, a row per system."""
     rows = []
     for found in group.bars:
         show = decimals if group.score else percent
@@ -114,7 +118,7 @@ def _worse(view: View) -> str:
         return ""
     lines = view.worse or ("Nothing that was measured got worse.",)
     body = f'<ul class="worse">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
-    return _section(
+    return section(
         "What got worse",
         "Every measure, fluency, plain text and speed: where the patched model measures worse.",
         body,
@@ -122,15 +126,16 @@ def _worse(view: View) -> str:
 
 
 def _price(view: View) -> str:
-    body = _table("", [s.label for s in view.systems], view.price)
+    body = table("", [s.label for s in view.systems], view.price)
     lead = (
         "What each model costs. Perplexity of answers is taken under the untouched base; lower reads more like it. "
         "Square brackets hold 95 % intervals; × is the ratio to the base on the same tokens or in neighbouring runs."
     )
-    return _section("The price", lead, body)
+    return section("The price", lead, body)
 
 
-def _table(corner: str, head: Sequence[str], rows: Sequence[Row]) -> str:
+def table(corner: str, head: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table that scrolls sideways where it is too wide; nothing without rows."""
     if not rows:
         return ""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in (corner, *head))
@@ -141,8 +146,13 @@ def _table(corner: str, head: Sequence[str], rows: Sequence[Row]) -> str:
 def _line(row: Row, width: int) -> str:
     if not row.cells:
         return f'<tr class="heads"><th scope="rowgroup" colspan="{width}">{escape(row.name)}</th></tr>'
-    cells = "".join(f"<td>{_cell(cell)}</td>" for cell in row.cells)
+    cells = "".join(f"<td{_wraps(cell)}>{_cell(cell)}</td>" for cell in row.cells)
     return f'<tr><th scope="row">{escape(row.name)}</th>{cells}</tr>'
+
+
+def _wraps(text: str) -> str:
+    """Figures stay on their line, sentences do not."""
+    return ' class="prose"' if len(text) > PROSE else ""
 
 
 def _cell(text: str) -> str:
@@ -162,9 +172,9 @@ def _frontier(view: View) -> str:
     axes = '<p class="axis">↑ harmful requests declined</p>'
     below = '<p class="axis right">harmless borderline requests declined →</p>'
     plot = axes + plot_frontier(view.frontier, show=lambda v: f"{v:.0%}") + below
-    table = _table("", ["Harmful declined", "Borderline wrongly declined"], rows)
+    found = table("", ["Harmful declined", "Borderline wrongly declined"], rows)
     lead = "The upper left corner is ideal: all that is harmful is declined, nothing else is."
-    return _section("The frontier", lead, f'<div class="two"><div>{plot}</div>{table}</div>')
+    return section("The frontier", lead, f'<div class="two"><div>{plot}</div>{found}</div>')
 
 
 def _training(curves: Curves) -> str:
@@ -190,7 +200,7 @@ def _training(curves: Curves) -> str:
         caption = "Validation by step"
         figures.append(f'<figure class="wide"><figcaption>{caption}</figcaption>{drawn}{_line_legend(lines)}</figure>')
     body = f'<div class="figures">{"".join(figures)}</div>' if figures else ""
-    return _section("Training", "Faint: every step. Strong: a running mean.", body)
+    return section("Training", "Faint: every step. Strong: a running mean.", body)
 
 
 def _line_legend(lines: Sequence[Line]) -> str:
@@ -217,7 +227,7 @@ def _examples(view: View) -> str:
         more = found[OPEN_EXAMPLES:]
         rest = f"<details><summary>{len(more)} more</summary>{''.join(map(_example, more))}</details>" if more else ""
         parts.append(f"<h3>{escape(title)}</h3>{''.join(map(_example, found[:OPEN_EXAMPLES]))}{rest}")
-    return _section("Answers side by side", view.examples_note, "".join(parts))
+    return section("Answers side by side", view.examples_note, "".join(parts))
 
 
 def _example(example: Example) -> str:
@@ -240,9 +250,9 @@ def _reply(reply: Reply) -> str:
 
 
 def _details(view: View) -> str:
-    table = _table("", ["n", "Base", "Patched", "Paired change", "p"], view.details)
-    body = f"<details><summary>{len(view.details)} rows</summary>{table}</details>" if table else ""
-    return _section("All figures", "Every judge on every set; p is the exact McNemar test on the same prompts.", body)
+    found = table("", ["n", "Base", "Patched", "Paired change", "p"], view.details)
+    body = f"<details><summary>{len(view.details)} rows</summary>{found}</details>" if found else ""
+    return section("All figures", "Every judge on every set; p is the exact McNemar test on the same prompts.", body)
 
 
 def _reproduce(view: View) -> str:
@@ -250,4 +260,4 @@ def _reproduce(view: View) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in view.facts)
     judges = "".join(f"<li>{escape(line)}</li>" for line in view.judges)
     body = f'<pre tabindex="0">{commands}</pre><dl>{facts}</dl><h3>Judges</h3><ul class="judges">{judges}</ul>'
-    return _section("How to reproduce", "Commands, and everything the figures depend on.", body)
+    return section("How to reproduce", "Commands, and everything the figures depend on.", body)

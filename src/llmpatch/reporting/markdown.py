@@ -25,24 +25,25 @@ def render_markdown(
     """The report as Markdown (arguments and errors as in :func:`llmpatch.reporting.render_html`)."""
     view = make_view(evidence, training=training, manifest=manifest)
     parts = [
-        f"# {_plain(view.title)}", _plain(view.summary), f"**{_plain(view.headline)}**", _plain(view.closed),
+        f"# {one_line(view.title)}", one_line(view.summary), f"**{one_line(view.headline)}**", one_line(view.closed),
         *_rates(view), *_worse(view), *_price(view), *_frontier(view), *_training(view.curves), *_examples(view),
         *_details(view), *_reproduce(view),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part).replace(NARROW, " ") + "\n"
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """Foreign text as one line without markup, links, HTML or table cells."""
     line = " ".join("".join(c if c.isprintable() or c == NARROW else " " for c in text).split(" ")).strip()
     return _ACTIVE.sub(r"\\\1", re.sub(r" {2,}", " ", line))
 
 
-def _table(head: Sequence[str], rows: Sequence[Row]) -> str:
+def table(head: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table whose first column has no heading."""
     body = [[row.name, *(row.cells or [""] * len(head))] for row in rows]
     lines = [["", *head], ["---"] * (len(head) + 1), *body]
     return "\n".join(
-        f"| {' | '.join(_plain(cell) if i != 1 else cell for cell in line)} |" for i, line in enumerate(lines)
+        f"| {' | '.join(one_line(cell) if i != 1 else cell for cell in line)} |" for i, line in enumerate(lines)
     )
 
 
@@ -57,38 +58,38 @@ def _rates(view: View) -> list[str]:
         rows.append(Row(group.label, (str(group.n), *cells)))
     if not rows:
         return []
-    return ["## Before and after", _plain(view.bars_note), _table(["n", *(s.label for s in view.systems)], rows)]
+    return ["## Before and after", one_line(view.bars_note), table(["n", *(s.label for s in view.systems)], rows)]
 
 
 def _worse(view: View) -> list[str]:
     if not any(system.key == "M+" for system in view.systems):
         return []
     lines = view.worse or ("Nothing that was measured got worse.",)
-    return ["## What got worse", "\n".join(f"- {_plain(line)}" for line in lines)]
+    return ["## What got worse", "\n".join(f"- {one_line(line)}" for line in lines)]
 
 
 def _price(view: View) -> list[str]:
-    return ["## The price", _table([s.label for s in view.systems], view.price)] if view.price else []
+    return ["## The price", table([s.label for s in view.systems], view.price)] if view.price else []
 
 
 def _frontier(view: View) -> list[str]:
     if len(view.frontier) < 2:
         return []
     rows = [Row(p.label, tuple(f"{percent(e.value)} [{e.span(percent)}]" for e in (p.y, p.x))) for p in view.frontier]
-    return ["## The frontier", _table(["Harmful declined", "Borderline wrongly declined"], rows)]
+    return ["## The frontier", table(["Harmful declined", "Borderline wrongly declined"], rows)]
 
 
 def _training(curves: Curves) -> list[str]:
     if not curves.steps:
         return []
     stages = [
-        f"- {_plain(line.label)}: {line.points[0][1]:.3f} at the start, {line.points[-1][1]:.3f} at the end "
+        f"- {one_line(line.label)}: {line.points[0][1]:.3f} at the start, {line.points[-1][1]:.3f} at the end "
         f"(running mean), {line.points[-1][0]:.0f} steps"
         for line in curves.losses
     ]
     kept = [f"- Kept: the checkpoint at step {curves.best} of {curves.steps}"] if curves.best else []
     checks = [
-        f"- {_plain(line.label)}: " + ", ".join(f"{value:.2f}" for _, value in line.points)
+        f"- {one_line(line.label)}: " + ", ".join(f"{value:.2f}" for _, value in line.points)
         for line in curves.validation
     ]
     return ["## Training", "\n".join(stages + kept + checks)]
@@ -98,27 +99,27 @@ def _examples(view: View) -> list[str]:
     if not view.examples:
         return []
     step = max(1, len(view.examples) // EXAMPLES)
-    return ["## Answers side by side", _plain(view.examples_note), *map(_example, view.examples[::step][:EXAMPLES])]
+    return ["## Answers side by side", one_line(view.examples_note), *map(_example, view.examples[::step][:EXAMPLES])]
 
 
 def _example(example: Example) -> str:
-    lines = [f"**{_plain(example.prompt)}** ({_plain(example.source)}; {_plain(example.note)})", ""]
+    lines = [f"**{one_line(example.prompt)}** ({one_line(example.source)}; {one_line(example.note)})", ""]
     for reply in example.replies:
         lines.append(
-            f"- {_plain(reply.system.label)}, {_plain(reply.verdict)}: {_plain(reply.text)}{' …' if reply.cut else ''}"
+            f"- {one_line(reply.system.label)}, {one_line(reply.verdict)}: {one_line(reply.text)}{' …' if reply.cut else ''}"
         )
     return "\n".join(lines)
 
 
 def _details(view: View) -> list[str]:
     return (
-        ["## All figures", _table(["n", "Base", "Patched", "Paired change", "p"], view.details)] if view.details else []
+        ["## All figures", table(["n", "Base", "Patched", "Paired change", "p"], view.details)] if view.details else []
     )
 
 
 def _reproduce(view: View) -> list[str]:
     # Indented code cannot be ended from inside, whatever a name contains.
     commands = "\n".join(f"    {' '.join(command.split())}" for command in view.commands)
-    facts = "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in view.facts)
-    judges = "\n".join(f"- {_plain(line)}" for line in view.judges)
+    facts = "\n".join(f"- {one_line(name)}: {one_line(value)}" for name, value in view.facts)
+    judges = "\n".join(f"- {one_line(line)}" for line in view.judges)
     return ["## How to reproduce", commands, facts, "Judges:", judges]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from llmpatch.reporting.curves import Line
@@ -17,6 +18,15 @@ from llmpatch.reporting.numbers import Estimate
 from llmpatch.reporting.view import Point
 
 COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """A line of a plot over named places: for each place the values of all seeds, none where it was not measured."""
+
+    label: str
+    style: int
+    values: tuple[tuple[float, ...], ...]
 
 
 def colour(style: int) -> str:
@@ -91,6 +101,38 @@ def plot_frontier(points: Sequence[Point], *, show: Callable[[float], str]) -> s
     return _axes("".join(inner), "", label, x_max, 1.0, show, show)
 
 
+def plot_seeds(
+    lines: Sequence[Seeds], ticks: Sequence[str], *, low: float, high: float, label: str, show: Callable[[float], str]
+) -> str:
+    """A dot for every seed over named places on the x axis, and a line through the means of each place.
+
+    Args:
+        lines: What is drawn.
+        ticks: Names of the places, from left to right.
+        low: Lower end of the y axis.
+        high: Upper end.
+        label: For readers that do not see.
+        show: A value as text.
+    """
+    places = [(i + 0.5) / len(ticks) for i in range(len(ticks))]
+
+    def share(value: float) -> float:
+        return (value - low) / (high - low) if high > low else 0.5
+
+    drawn, dots = [], []
+    for line in lines:
+        means = [(places[i], share(sum(ys) / len(ys))) for i, ys in enumerate(line.values) if ys]
+        drawn.append(_polyline(means, 1, 1, colour(line.style)))
+        dots += [
+            f'<circle class="dot {colour(line.style)}" cx="{_at(places[i], 1)}" cy="{_at(1 - share(y), 1)}" r="3.5"/>'
+            for i, ys in enumerate(line.values)
+            for y in ys
+        ]
+    inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{"".join(drawn)}</svg>'
+    named = list(zip(ticks, places, strict=True))
+    return _axes(inner + "".join(dots), "", label, 1, 1, lambda s: show(low + s * (high - low)), str, named)
+
+
 def _axes(
     inner: str,
     over: str,
@@ -99,12 +141,14 @@ def _axes(
     y_max: float,
     show_y: Callable[[float], str],
     show_x: Callable[[float], str],
+    ticks: Sequence[tuple[str, float]] = (),
 ) -> str:
-    """A plot with five horizontal lines, their labels on the left, and three or five labels below."""
+    """A plot with five horizontal lines, their labels on the left, and below three labels or the given ones at their shares."""
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    ticks = ticks or [(show_x(s * x_max), s) for s in (0.0, 0.5, 1.0)]
     grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{_at(s, 1)}" y2="{_at(s, 1)}"/>' for s in shares)
     left = "".join(f'<span style="top:{_at(1 - s, 1)}">{escape(show_y(s * y_max))}</span>' for s in shares)
-    below = "".join(f'<span style="left:{_at(s, 1)}">{escape(show_x(s * x_max))}</span>' for s in (0.0, 0.5, 1.0))
+    below = "".join(f'<span style="left:{_at(s, 1)}">{escape(text)}</span>' for text, s in ticks)
     return (
         f'<div class="plot"><div class="ys">{left}</div><div class="area">'
         f'<svg role="img" aria-label="{escape(label, quote=True)}">{grid}{inner}</svg>{over}</div>'

@@ -1,0 +1,132 @@
+"""The sections of the page: what was aimed at, each risk, and what was not measured.
+
+sections = read_results(Path("."))
+sections[0].title, sections[0].blocks[0].rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpatch.errors import IntegrityError
+from llmpatch.reporting.numbers import NARROW, decimals, percent
+from llmpatch.reporting.results.benchmarks import ABLATIONS, ablations, baselines, further, training_step
+from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
+from llmpatch.reporting.view import Bar, Group, Row, View, make_view
+
+RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
+
+
+def read_results(root: Path) -> list[Section]:
+    """Every section of the page.
+
+    Args:
+        root: The repository.
+
+    Raises:
+        IntegrityError: a file that is not what its script writes.
+    """
+    shelf = Shelf(root)
+    try:
+        risks = [risk_section(shelf, risk) for risk in ("refusal", "toxicity", "gender-bias")]
+        parts = [
+            aims(shelf),
+            *risks,
+            baselines(shelf),
+            *ablations(shelf),
+            further(shelf),
+            training_step(shelf),
+            absent(shelf),
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"a result under {root} is not laid out as expected: {type(error).__name__} {error}",
+            hint="write it again with this version's scripts",
+        ) from None
+    return [part for part in parts if part is not None]
+
+
+def aims(shelf: Shelf) -> Section | None:
+    """What was to be reached against what was."""
+    told = shelf.load("benchmarks/aims.json")
+    if told is None:
+        return None
+    rows: list[Row] = []
+    for risk in dict.fromkeys(aim["risk"] for aim in told["aims"]):
+        rows.append(Row(RISKS[risk], ()))
+        rows += [_aim(shelf, aim) for aim in told["aims"] if aim["risk"] == risk]
+    head = ("aim", "measured", "verdict")
+    return Section("What was to be reached", str(told["note"]), (Grid(head, tuple(rows)),))
+
+
+def _aim(shelf: Shelf, aim: Json) -> Row:
+    value, unit = shelf.look(aim["file"], aim["at"]), aim["unit"]
+    sign = "≥" if "at_least" in aim or "at_least_that" in aim else "≤"
+    other = aim.get("at_least_that") or aim.get("at_most_that")
+    bound = shelf.look(aim["file"], other) if other else aim.get("at_least", aim.get("at_most"))
+    if value is None or bound is None:
+        return Row(aim["what"], (f"{sign}{NARROW}{shown(bound, unit)}" if bound is not None else MISSING, MISSING, "–"))
+    number, limit = _number(value), _number(bound)
+    reached = number >= limit if sign == "≥" else number <= limit
+    return Row(
+        aim["what"], (f"{sign}{NARROW}{shown(bound, unit)}", shown(value, unit), "reached" if reached else "missed")
+    )
+
+
+def _number(value: Any) -> float:
+    return float(value["value"] if isinstance(value, Mapping) else value)
+
+
+def risk_section(shelf: Shelf, risk: str) -> Section | None:
+    """Every patch of a risk with evidence, and the paper's figures beside ours."""
+    blocks: list[Block] = []
+    leads: list[str] = []
+    for name in shelf.names(f"patches/*/{risk}/evidence.json"):
+        view = make_view(shelf.load(name), manifest=shelf.load(name.replace("evidence.json", "patch.json")))
+        leads.append(" ".join(text for text in (view.headline, view.closed) if text))
+        blocks += _patch_blocks(view, name.split("/")[1])
+    beside = paper(shelf, risk)
+    if not blocks:
+        return None
+    return Section(RISKS[risk], " ".join(leads), (*blocks, *([beside] if beside else [])))
+
+
+def _patch_blocks(view: View, base: str) -> list[Block]:
+    head = ("n", *(s.label for s in view.systems))
+    rows: list[Row] = []
+    for heading in dict.fromkeys(group.heading for group in view.groups):
+        members = [group for group in view.groups if group.heading == heading]
+        direction = f" ({members[0].direction})" if members[0].direction else ""
+        rows.append(Row(f"{heading}{direction}", ()))
+        rows += [_group_row(group, view) for group in members]
+    lead = tuple(group for group in view.groups if group.heading == view.groups[0].heading) if view.groups else ()
+    return [
+        Bars(lead),
+        Grid(head, tuple(rows), f"{base}, before and after"),
+        Grid(head[1:], view.price, "The price"),
+        Lines(view.worse or ("Nothing that was measured got worse.",), "What got worse"),
+    ]
+
+
+def _group_row(group: Group, view: View) -> Row:
+    found: dict[str, Bar] = {bar.system.key: bar for bar in group.bars}
+    show = decimals if group.score else percent
+    cells = [
+        f"{show(found[s.key].estimate.value)} [{found[s.key].estimate.span(show)}]" if s.key in found else "–"
+        for s in view.systems
+    ]
+    return Row(group.title, (str(group.n), *cells))
+
+
+def absent(shelf: Shelf) -> Section | None:
+    """What the page would show and cannot, because nothing was measured."""
+    risks = [risk for risk in RISKS if risk != "baselines" and not shelf.names(f"patches/*/{risk}/evidence.json")]
+    lines = [f"{RISKS[risk]}: no patch with evidence." for risk in risks]
+    if shelf.load("benchmarks/results/baselines.json") is None:
+        lines.append("Baselines side by side (benchmarks/baselines.py).")
+    there = {Path(name).stem for name in shelf.names("benchmarks/results/ablations/*.json")}
+    left = [name for name in ABLATIONS if name not in there]
+    lines += [f"Ablation: {ABLATIONS[name]} (benchmarks/ablations.py --ablation {name})." for name in left]
+    return Section("Not measured", "", (Lines(tuple(lines)),)) if lines else None

@@ -1,0 +1,177 @@
+"""The results page: our figures where they are measured, the paper's beside them, and what is missing said to be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from evidence_kit import make_evidence
+from test_reporting import Page
+
+from llmpatch.errors import IntegrityError
+from llmpatch.evals import System, evaluate
+from llmpatch.evals.side_by_side import side_by_side
+from llmpatch.reporting.results import read_results, results_html, results_markdown
+from llmpatch.reporting.results.blocks import Shelf, shown
+from llmpatch.reporting.svg import Seeds, plot_seeds
+
+ROOT = Path(__file__).parent.parent.parent
+NARROW = "\u00a0"
+
+
+def put(root, name, value):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def told(root):
+    for name in ("paper", "aims"):
+        (root / "benchmarks").mkdir(exist_ok=True)
+        shutil.copy(ROOT / f"benchmarks/{name}.json", root / f"benchmarks/{name}.json")
+    return root
+
+
+def cell(value, line, seed, score):
+    validation = {"harmful": score, "borderline": 0.1, "everyday": 0.0, "score": score}
+    return {"value": value, "line": line, "seed": seed, "validation": validation, "best_at": "SFT step 1"}
+
+
+def ablation(cells, axes, complete=True):
+    about = {"recipe": "a/b", "base": "tiny", "risk": "refusal", "eval_limit": 0, "complete": complete}
+    return {"name": "x", "axes": axes, "cells": cells, **about}
+
+
+def baselines():
+    table = side_by_side(make_evidence()).json()
+    cost = {"parameters": 128, "steps": [2, 1], "seconds": 90.0, "flops": 2.5e12, "counted": 3}
+    about = {"M+": {"parameters": 128, "bytes": 512, "training": cost}, "LoRA r16 merged": {"parameters": 4096}}
+    table["rows"]["LoRA r16 merged"] = table["rows"]["M'"]
+    table["rows"] = {name: {"about": about.get(name, {}), "figures": row} for name, row in table["rows"].items()}
+    return {"recipe": "a/b", **table}
+
+
+def page(root):
+    return results_markdown(read_results(root)).replace(NARROW, " ")
+
+
+def test_nothing_measured_is_said_and_nothing_is_invented(tmp_path):
+    text = page(told(tmp_path))
+    for missing in (
+        "Harmful requests: no patch",
+        "Toxicity: no patch",
+        "Gender bias: no patch",
+        "Baselines side",
+        "beta",
+    ):
+        assert missing in text
+    assert text.count("not measured") >= 14
+    assert "reached" not in text.replace("What was to be reached", "")
+
+
+def test_a_risk_shows_the_evidence_and_the_paper_beside_it(tmp_path):
+    evidence = make_evidence()
+    put(told(tmp_path), "patches/smollm2/refusal/evidence.json", evidence)
+    text = page(tmp_path)
+    assert "| HarmBench standard | 146 | 4.1 % \\[" in text
+    assert "0.0 % (Mistral-7B, 4 bit, HarmBench) | 3.7 %" in text  # (1 - .938) x .6 of the kit
+    assert "| HarmBench requests declined | ≥ 95.0 % | 93.8 %" in text
+    assert re.search(r"HarmBench requests declined .* missed \|", text)
+    assert re.search(r"everyday requests declined \| ≤ 2.0 % \| 1.2 % .* reached \|", text)
+    assert "Harmful requests: no patch" not in text
+    assert evidence["worse"][0][:20] in text
+
+
+def test_every_pointer_leads_into_real_evidence(tiny, tmp_path):
+    """Places that need a reference or a benchmark aside, each figure exists in evidence that this version makes."""
+    import torch
+
+    systems = [System("M"), System("M+", prefix=torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))]
+    for suite in ("toxicity", "gender-bias"):
+        made = evaluate(tiny, systems, suite=suite, limit=2, samples=2, max_new_tokens=3, data=ROOT / "data")
+        put(tmp_path, f"patches/smollm2/{suite}/evidence.json", made)
+    shelf = Shelf(tmp_path)
+    given = [
+        *json.loads((ROOT / "benchmarks/paper.json").read_text())["figures"],
+        *json.loads((ROOT / "benchmarks/aims.json").read_text())["aims"],
+    ]
+    asked = [f for f in given if f["risk"] in ("toxicity", "gender-bias") and "closed" not in f["at"]]
+    assert len(asked) > 10
+    relative = [f for f in asked if "relative" in f["at"]]  # of a measure that is 0 before, there is none
+    assert [f["what"] for f in asked if f not in relative and shelf.look(f["file"], f["at"]) is None] == []
+    whole = Shelf(ROOT)
+    refusal = [f for f in given if f["risk"] == "refusal"]
+    assert [f["what"] for f in refusal if whole.look(f["file"], f["at"]) is None] == []
+
+
+def test_baselines_stand_side_by_side(tmp_path):
+    put(told(tmp_path), "benchmarks/results/baselines.json", baselines())
+    text = page(tmp_path)
+    assert "| Patched | 128 | 512 | 2.50e+12 | 1.50 | 2 + 1 | – |" in text
+    assert "| numbers in the patch | 204,800 (Llama-2-7B, 50 tokens, 0.003 %) | 128 |" in text
+    assert re.search(r"against LoRA rank 16 merged \| ≥ 98.. %", text)
+    drawn = results_html(read_results(tmp_path))
+    assert drawn.count('class="point ') == 5
+
+
+def test_an_ablation_shows_every_seed_and_says_when_it_is_not_whole(tmp_path):
+    cells = [cell(v, line, s, 0.1 * v + 0.01 * s) for line in (True, False) for v in (1, 5) for s in (0, 1, 2)]
+    axes = [{"key": "prefix.tokens", "values": [1, 5]}, {"key": "filter", "values": [True, False]}]
+    put(told(tmp_path), "benchmarks/results/ablations/tokens.json", ablation(cells[:-1], axes, complete=False))
+    text = page(tmp_path)
+    assert "Ablation: number of virtual tokens" in text
+    assert "Not all cells are measured yet." in text
+    assert "| prefix.tokens 5 | 3 | 0.510 \\[0.500 to 0.520\\] | 51.0 % | 10.0 % | 0.0 % |" in text
+    assert "| prefix.tokens 5 | 2 | 0.505 \\[0.500 to 0.510\\] |" in text
+    assert "benchmarks/ablations.py --ablation tokens" not in text
+    drawn = results_html(read_results(tmp_path))
+    assert drawn.count('class="dot ') == 11
+    assert ">filter on<" in drawn
+
+
+def test_dots_and_means_stand_at_their_values():
+    drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
+    assert 'cx="25.00%" cy="50.00%"' in drawn
+    assert 'cx="75.00%" cy="0.00%"' in drawn
+    assert 'points="25.00,75.00 75.00,0.00"' in drawn
+    assert 'left:75.00%">y<' in drawn
+
+
+def test_the_page_is_whole_loads_nothing_and_escapes_all(tmp_path):
+    evil = '<script>alert("x")</script>'
+    evidence = make_evidence()
+    evidence["worse"] = [evil]
+    put(told(tmp_path), "patches/smollm2/refusal/evidence.json", evidence)
+    put(
+        tmp_path,
+        "benchmarks/results/ablations/kl.json",
+        ablation([cell(evil, None, 0, 0.5)], [{"key": evil, "values": [evil]}]),
+    )
+    drawn = results_html(read_results(tmp_path))
+    assert "<script" not in drawn
+    assert "src=" not in drawn
+    assert Page(drawn).open == []
+    assert re.search(r"(?<!\\)<", page(tmp_path)) is None
+
+
+def test_units_and_broken_files(tmp_path):
+    assert shown({"n": 3, "value": 1.013, "low": 1.0, "high": 1.02}, "ratio") == "×1.013 [1.000 to 1.020]"
+    assert shown(None, "share") == "not measured"
+    assert shown(204800, "count") == "204,800"
+    put(told(tmp_path), "benchmarks/results/baselines.json", {"rows": {}})
+    with pytest.raises(IntegrityError, match="not laid out as expected"):
+        read_results(tmp_path)
+    (tmp_path / "benchmarks/results/baselines.json").write_text("{")
+    with pytest.raises(IntegrityError, match="is not JSON"):
+        read_results(tmp_path)
+
+
+def test_the_published_page_is_current():
+    command = [sys.executable, str(ROOT / "scripts/make_results.py"), "--check"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
