@@ -1,0 +1,129 @@
+"""The benchmark scripts: real runs on a tiny model, in parts, resumed, and clear about what they cannot do."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from clikit import fill, recipe_for, save
+from tinymodels import make_tiny
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / f"benchmarks/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(monkeypatch, name, *arguments):
+    module = script(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "recipes/demo.yaml", *arguments])
+    module.main()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = save(tmp_path / "model", make_tiny())
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(fill(work, recipe_for(folder)))
+    (work / "data").unlink()  # the suite's prompts, and a little of the plain text: a price needs one window
+    (work / "data/corpora").mkdir(parents=True)
+    (work / "data/prompts").symlink_to(ROOT / "data/prompts")
+    text = (ROOT / "data/corpora/wikitext2-test.txt").read_text(encoding="utf-8")[:600]
+    (work / "data/corpora/wikitext2-test.txt").write_text(text, encoding="utf-8")
+    return work
+
+
+def test_baselines_side_by_side_and_again_for_nothing(project, monkeypatch):
+    names = ["M+", "cross-entropy only", "LoRA r1 merged", "prefix-tuning", "steering", "safe prompt"]
+    only = [part for name in names for part in ("--only", name)]
+    run(monkeypatch, "baselines", *only, "--limit", "1", "--out", "out.json")
+    found = json.loads(Path("out.json").read_text())
+    rows = found["rows"]
+    assert set(rows) == {"M", *names}
+    assert all("refused" in row["figures"] for row in rows.values())
+    assert all("wikitext" in rows[name]["figures"] for name in names[:-1])
+    assert rows["M+"]["about"]["parameters"] == 4 * 32
+    assert rows["M+"]["about"]["training"]["steps"] == [2, 1]
+    assert rows["cross-entropy only"]["about"]["training"]["steps"] == [3, 0]
+    assert rows["LoRA r1 merged"]["about"]["training"]["flops"] > 0
+    assert rows["prefix-tuning"]["about"]["bytes"] == 4 * rows["prefix-tuning"]["about"]["parameters"]
+    # merged, every one of the seven projections of both layers is another one
+    assert rows["LoRA r1 merged"]["about"]["bytes"] == 4 * 2 * (32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3)
+    assert len(rows["steering"]["about"]["tried"]) == 6  # two layers and three strengths
+    from llmpatch.baselines import trl_stages
+
+    monkeypatch.setattr(trl_stages, "run_sft", lambda *a: pytest.fail("trained again"))
+    run(monkeypatch, "baselines", "--only", "M+", "--only", "LoRA r1 merged", "--limit", "1", "--out", "again.json")
+    again = json.loads(Path("again.json").read_text())
+    for name in ("M", "M+", "LoRA r1 merged"):
+        assert again["rows"][name]["about"] == rows[name]["about"]
+        assert again["rows"][name]["figures"]["refused"] == rows[name]["figures"]["refused"]
+
+
+def test_baselines_without_the_references_test_answers(project, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "baselines", "--only", "M'", "--out", "out.json")
+    assert stop.value.code == 1
+    assert "names no evaluation.reference" in capsys.readouterr().err
+    assert not Path("out.json").exists()
+
+
+def test_an_ablation_resumes_its_cells(project, monkeypatch):
+    arguments = ["--vary", "prefix.tokens=1,4", "--seeds", "0,1", "--name", "length", "--out", "results"]
+    run(monkeypatch, "ablations", *arguments, "--eval", "1")
+    found = json.loads(Path("results/length.json").read_text())
+    assert found["complete"]
+    assert [(c["value"], c["seed"]) for c in found["cells"]] == [(1, 0), (1, 1), (4, 0), (4, 1)]
+    assert all(set(c["validation"]) == {"harmful", "borderline", "everyday", "score"} for c in found["cells"])
+    assert all(c["figures"]["harmful requests declined"]["n"] == 4 for c in found["cells"])
+    import llmpatch.training
+
+    monkeypatch.setattr(llmpatch.training, "train", lambda *a, **k: pytest.fail("trained again"))
+    run(monkeypatch, "ablations", *arguments, "--eval", "1")
+    assert json.loads(Path("results/length.json").read_text())["cells"] == found["cells"]
+
+
+def test_noise_reaches_training_only_without_the_filter(project, monkeypatch):
+    run(monkeypatch, "ablations", "--vary", "noise=0.5", "--vary", "filter=on,off", "--seeds", "0", "--out", "results")
+    on, off = json.loads(Path("results/noise-filter.json").read_text())["cells"]
+    assert (on["noise"], on["noise_trained_on"]) == (2, 0)  # the tiny model never declines, so the filter sees it all
+    assert on["pairs"]["harmful"] == {"kept": 2, "dropped": 2}
+    assert (off["noise"], off["noise_trained_on"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "prefix.tokns=1,2"], "prefix.tokns"),
+        (["--vary", "prefix.tokens=1,many"], "prefix.tokens"),
+        (["--vary", "prefix.tokens"], "varies nothing"),
+        (["--vary", "noise=2"], "no share"),
+        (["--vary", "stages=all"], "stages cannot be 'all'"),
+        (["--vary", "a=1", "--vary", "b=1", "--vary", "c=1"], "3 keys are varied"),
+        ([], "nothing to vary"),
+    ],
+)
+def test_bad_ablations_are_said_before_anything_is_trained(project, monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "ablations", *arguments, "--out", "results")
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_every_named_ablation_fits_the_official_recipe(monkeypatch):
+    from llmpatch.recipe import load_recipe
+
+    module = script("ablations")
+    recipe = load_recipe(ROOT / "recipes/smollm2-refusal.yaml")
+    sizes = {name: len(module._grid(recipe, varied, [0, 1, 2])[1]) for name, varied in module.ABLATIONS.items()}
+    assert sizes["tokens"] == 18
+    assert sizes["noise"] == 18
