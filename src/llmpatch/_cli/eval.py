@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -42,6 +43,13 @@ from llmpatch._cli.output import say, say_json
     multiple=True,
     help="Of the suite's measure, in place of its own. Repeatable; the first one leads.",
 )
+@click.option(
+    "--scorer",
+    "scorers",
+    multiple=True,
+    metavar="BASE",
+    help="A model that says how fluent the answers are, beside the base itself: M' or an independent one. Repeatable.",
+)
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/eval"), show_default=True,
               help="Folder of kept answers: repeating or continuing costs nothing.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Write the evidence to this JSON file.")
@@ -60,6 +68,7 @@ def command(
     max_new_tokens: int | None,
     samples: int | None,
     judges: tuple[str, ...],
+    scorers: tuple[str, ...],
     run: Path,
     out: Path | None,
     report: Path | None,
@@ -73,9 +82,10 @@ def command(
     Rates come with n and a 95 % interval. The suite's prompts were in no training file of ours.
     """
     from llmpatch._cli.answer_file import check_out
-    from llmpatch._cli.evidence_view import price_lines, results_table, worse_lines
+    from llmpatch._cli.evidence_view import price_lines, results_table, scorer_lines, worse_lines
     from llmpatch._cli.opening import open_patched
     from llmpatch.evals import evaluate, usual_systems
+    from llmpatch.evals.scorers import evaluate_scored
     from llmpatch.files import write_json, write_text
     from llmpatch.judges import open_judge
     from llmpatch.progress import console
@@ -87,7 +97,8 @@ def command(
     opened = open_patched(base, revision, patches)
     import torch  # late: what is wrong on the command line is said before it loads
 
-    evidence = evaluate(
+    measure = partial(evaluate_scored, scorers=scorers) if scorers else evaluate
+    evidence = measure(
         opened.base,
         usual_systems(None if opened.rows is None else torch.tensor(opened.rows), reference),
         suite=suite,
@@ -113,5 +124,5 @@ def command(
         say_json(evidence)
         return
     say(results_table(evidence))
-    if lines := [*price_lines(evidence), *worse_lines(evidence)]:
+    if lines := [*price_lines(evidence), *scorer_lines(evidence), *worse_lines(evidence)]:
         say("\n" + "\n".join(lines))

@@ -86,6 +86,22 @@ def worse_lines(evidence: dict[str, Any]) -> list[str]:
     return [one_line(text) for text in _list(evidence.get("worse")) if isinstance(text, str)]
 
 
+def scorer_lines(evidence: dict[str, Any]) -> list[str]:
+    """Perplexity of each kind's answers under other models: one line per model and kind, all systems in it."""
+    lines = []
+    for scorer in _list(evidence.get("scorers")):
+        for kind, entry in evidence["kinds"].items():
+            found = {name: s.get("perplexity_under", {}).get(scorer["name"]) for name, s in entry["systems"].items()}
+            cells = [
+                f"{name} {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+                for name, value in found.items()
+                if value
+            ]
+            if cells:
+                lines.append(f"perplexity of {kind} answers under {one_line(str(scorer['name']))}: {'; '.join(cells)}")
+    return lines
+
+
 def example_blocks(evidence: dict[str, Any], width: int) -> list[str]:
     """One example per kind, the base's and the patched answer side by side."""
     blocks = []

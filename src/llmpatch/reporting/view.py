@@ -324,8 +324,18 @@ def price_rows(evidence: Json, systems: Sequence[System]) -> list[Row]:
             Row(what, tuple(cell_text(found["systems"].get(s.key, {}).get(key), show) for s in systems))
             for key, what, show in measures
         ]
-        rows += [Row(f"{kind.capitalize()} answers", ()), *group]
+        rows += [Row(f"{kind.capitalize()} answers", ()), *group, *_scored(evidence, found, systems)]
     return [row for row in rows if not row.cells or any(cell != "–" for cell in row.cells)]
+
+
+def _scored(evidence: Json, found: Json, systems: Sequence[System]) -> list[Row]:
+    """Perplexity of a kind's answers under other models."""
+    names = [str(scorer["name"]) for scorer in evidence.get("scorers", [])]
+    under = {s.key: found["systems"].get(s.key, {}).get("perplexity_under", {}) for s in systems}
+    return [
+        Row(f"perplexity under {name}", tuple(cell_text(under[s.key].get(name), plain) for s in systems))
+        for name in names
+    ]
 
 
 def _priced(price: Json, system: System, read: Callable[[Json], tuple[float, float, Estimate, str] | None]) -> str:
