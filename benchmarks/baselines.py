@@ -32,7 +32,7 @@ from llmpatch import baselines as peers
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
 from llmpatch.building import _balance, read_prompts, sample_pairs, start_rows, train_prefix
-from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.errors import LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_samples
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
@@ -73,6 +73,11 @@ def own_patch(run: Run) -> Made:
     if run.options.patch:
         patch = load_patch(run.options.patch)
         rows, seconds = torch.tensor(patch.embeddings), patch.evidence.get("training", {}).get("seconds")
+        if rows.shape[1] != run.base.hidden_size:
+            raise WrongBaseError(
+                f"{run.options.patch} has rows of {rows.shape[1]} numbers, {run.base.name} has {run.base.hidden_size}",
+                hint="give the patch of this recipe's base",
+            )
     else:
         result = train_prefix(run.recipe, run.base, run.pairs, run.validation, run.folder, run.progress)
         rows, seconds = result.rows, round(result.seconds, 1)
