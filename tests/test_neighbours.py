@@ -97,7 +97,7 @@ def test_only_the_trained_rows_move_and_only_they_are_kept(tiny):
     assert result.rows.shape == (5, 32)
     assert not torch.equal(result.rows, start())
     assert all(torch.equal(a, b) for a, b in zip(frozen, THREE, strict=True))
-    assert {row["neighbour_tokens"] for row in result.history} > {2.0}
+    assert len({row["neighbour_tokens"] for row in result.history}) > 3
 
 
 def test_a_run_without_neighbours_is_the_run_it_always_was(tiny):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from llmpatch import __version__
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
-from llmpatch.pairs import Dropped, Pair, best_of, encode, make_pairs, save_pairs, summarise
+from llmpatch.joining import join_evidence, join_pairs, join_validations, parts_of
+from llmpatch.pairs import Dropped, Pair, best_of, make_pairs, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -57,12 +58,16 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
     from llmpatch.bases import load_base
 
     check_target(out, overwrite)
-    prompts = read_prompts(recipe)
+    parts = parts_of(recipe)
+    prompts = [read_prompts(part) for part in parts]
     base = load_base(recipe.base.name, recipe.base.revision)
-    pairs, dropped = sample_pairs(recipe, base, prompts.train, run, progress)
+    made = [sample_pairs(part, base, p.train, run, progress) for part, p in zip(parts, prompts, strict=True)]
+    pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
     save_pairs(run, pairs, dropped)
-    result = train_prefix(recipe, base, pairs, prompts.validation, run, progress)
-    evidence = measure(recipe, base, result, summarise(pairs, dropped), run, progress)
+    joint = [(part, own, p.validation) for part, (own, _), p in zip(parts, made, prompts, strict=True)]
+    result = train_prefix(recipe, base, made[0][0], prompts[0].validation, run, progress, joint=joint[1:])
+    found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
+    evidence = _with_training(recipe, found, result, summarise(pairs, dropped))
     write_json(run / "evidence.json", evidence)
     fields = {
         "name": recipe.name,
@@ -71,7 +76,8 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
         "summary": recipe.summary,
         "license": recipe.license,
         "base": describe_base(base, revision=recipe.base.revision),
-        "fixes": fixes(evidence),
+        "fixes": [fix for document in found.values() for fix in fixes(document)],
+        **({"cumulative": True} if recipe.joint or recipe.training.distil else {}),
         "build": {
             "tool": "llmpatch",
             "tool_version": __version__,
@@ -84,7 +90,10 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
     patch = write_patch(
         out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
     )
-    write_report(run, evidence, patch)
+    for risk, document in found.items():
+        write_report(
+            run, {**document, "training": evidence["training"]}, patch, "" if risk == recipe.risk else f"-{risk}"
+        )
     return patch
 
 
@@ -167,24 +176,35 @@ def _ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, pr
 
 
 def train_prefix(
-    recipe: Recipe, base: Base, pairs: list[Pair], validation: list[Prompt], run: Path, progress: Progress
+    recipe: Recipe,
+    base: Base,
+    pairs: list[Pair],
+    validation: list[Prompt],
+    run: Path,
+    progress: Progress,
+    *,
+    joint: Sequence[tuple[Recipe, list[Pair], list[Prompt]]] = (),
 ) -> TrainingResult:
-    """Train the prefix on pairs, choosing the checkpoint on the validation prompts."""
+    """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
     from llmpatch.company import open_company, validated_together
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
     company = open_company(recipe, base, run, progress)
+    parts = [recipe, *(part for part, _, _ in joint)]
+    prompts = [validation, *(found for _, _, found in joint)]
+    checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
+    balanced = next((part for part in parts if part.balance is not None), recipe)
     return train(
         base,
-        encode(base, pairs),
+        join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]),
         start_rows(recipe, base),
         recipe.training,
         seed=recipe.seed,
         run=run,
-        validate=validated_together(recipe, company, make_validate(recipe, base, validation)),
+        validate=validated_together(recipe, company, join_validations(parts, checks)),
         progress=progress,
-        balance=_balance(recipe, base),
+        balance=_balance(balanced, base, balanced.risk if joint else ""),
         neighbours=company.neighbours,
         kept=company.kept,
     )
@@ -216,8 +236,8 @@ def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
     return torch.from_numpy(earlier.copy())
 
 
-def _balance(recipe: Recipe, base: Base) -> Balance | None:
-    """The words that a recipe balances, as token ids: the very ones that the eval counts."""
+def _balance(recipe: Recipe, base: Base, risk: str = "") -> Balance | None:
+    """The words that a recipe balances, as token ids: the very ones that the eval counts; only after prompts of ``risk``."""
     from llmpatch.evals.gender_bias import pronoun_ids
     from llmpatch.judges.gender_words import PRONOUNS
     from llmpatch.training import Balance
@@ -226,17 +246,15 @@ def _balance(recipe: Recipe, base: Base) -> Balance | None:
         return None
     ids = pronoun_ids(base)
     male, female = (tuple(i for word, i in ids.items() if PRONOUNS[word] == of) for of in ("male", "female"))
-    return Balance(recipe.balance.weight, male, female)
+    return Balance(recipe.balance.weight, male, female, risk)
 
 
-def measure(
-    recipe: Recipe, base: Base, result: TrainingResult, counts: dict[str, dict[str, int]], run: Path, progress: Progress
-) -> dict[str, Any]:
+def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:
     """The evidence of a trained prefix: base, patched, safe prompt and reference on the recipe's suite."""
     from llmpatch.evals import evaluate, usual_systems
 
     told = recipe.evaluation.reference
-    evidence = evaluate(
+    return evaluate(
         base,
         usual_systems(result.rows, Path(told) if told else None),
         suite=recipe.evaluation.suite,
@@ -246,6 +264,13 @@ def measure(
         store=run / "evals",
         progress=progress,
     )
+
+
+def _with_training(
+    recipe: Recipe, found: dict[str, dict[str, Any]], result: TrainingResult, counts: dict[str, dict[str, int]]
+) -> dict[str, Any]:
+    """Evidence of one risk as it is, of several as one document, and how training went."""
+    evidence = next(iter(found.values())) if len(found) == 1 else join_evidence(found)
     evidence["training"] = {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "recipe_digest": recipe.digest(),
@@ -310,7 +335,8 @@ def recipe_files(recipe: Recipe) -> list[str]:
     sections = [getattr(recipe.prompts, kind) for kind in KINDS]
     named = [path for s in sections if s for path in [*s.train, *s.validation]]
     own = [*named, *(path for path in (recipe.reference.path, recipe.prefix.path) if path)]
-    return [*own, *company_files(recipe)]
+    others = [path for part in parts_of(recipe)[1:] for path in recipe_files(part)]
+    return list(dict.fromkeys([*own, *company_files(recipe), *recipe.joint, *others]))
 
 
 def method(recipe: Recipe) -> str:
@@ -319,25 +345,38 @@ def method(recipe: Recipe) -> str:
     return (
         f"{p.tokens} virtual tokens from {p.init} init; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
         f"{t.sft.learning_rate:g}; DPO {t.dpo.steps} steps of {t.dpo.batch_size} at {t.dpo.learning_rate:g}, beta "
-        f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}"
+        f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}{_company(recipe)}"
     )
 
 
-def write_report(run: Path, evidence: dict[str, Any], patch: Patch) -> None:
-    """``report.html`` and ``report.md`` in the run folder."""
+def _company(recipe: Recipe) -> str:
+    """What else it learnt beside, for the method's sentence; empty without any."""
+    near, distil = recipe.training.neighbours, recipe.training.distil
+    parts = [f"with the pairs of {len(recipe.joint)} other risks"] if recipe.joint else []
+    if near is not None:
+        who = f"{len(near.patches)} frozen patches and {near.random} stand-ins"
+        parts.append(f"{who} around it in {100 * near.probability:g} % of the steps")
+    if distil is not None:
+        parts.append(f"distilled from a stack of {len(distil.patches)}, weight {distil.weight:g}")
+    return "".join(f"; {part}" for part in parts)
+
+
+def write_report(run: Path, evidence: dict[str, Any], patch: Patch, suffix: str = "") -> None:
+    """``report.html`` and ``report.md`` in the run folder, named with a suffix for further risks."""
     from llmpatch.reporting import render_html, render_markdown
 
     history = evidence["training"]["history"]
     manifest = patch.manifest.model_dump(mode="json", by_alias=True)
-    write_text(run / "report.md", render_markdown(evidence, history, manifest))
-    write_text(run / "report.html", render_html(evidence, history, manifest))
+    write_text(run / f"report{suffix}.md", render_markdown(evidence, history, manifest))
+    write_text(run / f"report{suffix}.html", render_html(evidence, history, manifest))
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
     """What a build would do and what it costs, without loading any model (``build --dry-run``)."""
     from llmpatch.estimate import estimate, find_shape, measured_rate
 
-    prompts = read_prompts(recipe)
+    every = [read_prompts(part) for part in parts_of(recipe)]
+    prompts = Prompts([p for one in every for p in one.train], [p for one in every for p in one.validation])
     shape = find_shape(recipe.base.name)
     cost = estimate(recipe, prompts.train, shape) if shape else None
     if cost:

@@ -269,7 +269,11 @@ class EvaluationSection(_Section):
 
 
 class Recipe(_Section):
-    """One patch, from base and prompts to evidence."""
+    """One patch, from base and prompts to evidence.
+
+    ``joint``: recipes of other risks, for one prefix that carries all of them: their prompts, pairs, references, balance and
+    suites count as well, each by its own sections, with an equal share of every batch; the rest of what they say does not.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$", max_length=128)]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$", max_length=64)]
@@ -286,6 +290,7 @@ class Recipe(_Section):
     training: TrainingSection = TrainingSection()
     balance: BalanceSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
+    joint: Annotated[list[str], Field(max_length=8)] = []
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Recipe:

@@ -35,14 +35,12 @@ from llmpatch.composing.stack import Stack, make_stack
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.errors import GateError
 from llmpatch.files import digest_json, write_bytes, write_json
+from llmpatch.joining import join_evidence
 from llmpatch.prefix import check_room
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-
-EXAMPLES = 12  # of each risk, since evidence of several must fit into one file
-SCHEMA = "llmpatch/composed/v1"
 
 
 @dataclass(frozen=True)
@@ -186,23 +184,12 @@ def _write(
             "method": f"concatenation of {len(stack.members)} patches, {len(stack.rows)} virtual tokens; no training",
         },
     }
-    files = render_patch(fields, stack.rows, _document(record, evidence), base_p999=input_norm_p999(base))
+    document = join_evidence(evidence, composition=json.loads(render_record(record)), worse=losses_in_words(record))
+    files = render_patch(fields, stack.rows, document, base_p999=input_norm_p999(base))
     if out is None:
         return parse_patch(files, Path(naming.name or _name(stack)))
     write_members(out, files, overwrite=overwrite)
     return read_patch(out)
-
-
-def _document(record: Record, evidence: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """``evidence.json`` of a composed patch: the record, the evidence of each risk, and rows for the card."""
-    shown = {risk: {**found, "examples": found["examples"][:EXAMPLES]} for risk, found in evidence.items()}
-    return {
-        "schema": SCHEMA,
-        "composition": json.loads(render_record(record)),
-        "risks": shown,
-        "results": [row for found in evidence.values() for row in found["results"]],
-        "worse": [*losses_in_words(record), *(line for found in evidence.values() for line in found["worse"])],
-    }
 
 
 def _fixes(stack: Stack, evidence: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
