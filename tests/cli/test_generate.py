@@ -1,5 +1,4 @@
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -8,8 +7,9 @@ import time
 import pytest
 
 from clikit import write_rows
+from composekit import make_patch
 from llmpatch._cli.answer_file import Settings, answer_file, read_rows
-from llmpatch.artifact import read_patch
+from llmpatch.artifact import read_patch, render_patch, write_members
 from llmpatch.errors import UsageError
 from llmpatch.patched import PatchedModel
 from llmpatch.progress import Silent
@@ -42,14 +42,19 @@ def test_rows_keep_their_order_and_get_completions(cli, workspace, prompts, mode
 def test_patches_go_one_after_another_in_the_order_given(cli, workspace, prompts, model_folder, tiny_base, built):
     import numpy as np
 
-    first = read_patch(built / "patches/tiny/refusal")
-    shutil.copytree(first.path, workspace / "second")
+    first, second = read_patch(built / "patches/tiny/refusal"), make_patch(tiny_base, "acme/second", seed=5)
+    members = render_patch(
+        second.manifest.model_dump(mode="json", by_alias=True, exclude_none=True,
+                                   exclude={"schema_", "prefix", "files", "checksum"}),
+        second.embeddings, second.evidence, base_p999=second.manifest.prefix.norm.base_p999,
+    )  # fmt: skip
+    write_members(workspace / "second", members)
     out = workspace / "out.jsonl"
     common = ("generate", "--base", model_folder, "--prompts", prompts, "--max-new-tokens", 6, "--out", out)
     found = cli(*common, "--patch", "tiny/refusal", "--patch", workspace / "second")
     assert found.code == 0
     assert found.err.startswith("warning: several patches")
-    model = PatchedModel(tiny_base, np.concatenate([first.embeddings, first.embeddings]), "both")
+    model = PatchedModel(tiny_base, np.concatenate([first.embeddings, second.embeddings]), "both")
     assert [row["completions"] for row in rows_of(out)] == model.generate([r["prompt"] for r in ROWS], max_new_tokens=6)
     assert cli(*common, "--patch", "tiny/refusal").err == ""
     one = PatchedModel(tiny_base, first.embeddings, "one").generate([r["prompt"] for r in ROWS], max_new_tokens=6)

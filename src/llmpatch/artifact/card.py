@@ -82,11 +82,16 @@ def _facts(manifest: Manifest) -> str:
         f"- **Released**: {manifest.released}",
         *([f"- **Expires**: {manifest.expires}"] if manifest.expires else []),
         f"- **Method**: {_plain(manifest.build.method)}",
+        *([f"- **Composed of, in this order**: {_members(manifest)}"] if manifest.members else []),
         f"- **Made by**: {_plain(manifest.build.tool)} {_plain(manifest.build.tool_version)},"
         f" seed {manifest.build.seed}, recipe sha256 {manifest.build.recipe_digest}",
         *([f"- **Contact**: {_plain(manifest.contact)}"] if manifest.contact else []),
     ]
     return "\n".join(lines)
+
+
+def _members(manifest: Manifest) -> str:
+    return ", ".join(f"{m.name} {m.version} ({m.tokens} tokens)" for m in manifest.members or ())
 
 
 def _results(manifest: Manifest, evidence: dict[str, Any]) -> str:

@@ -1,0 +1,200 @@
+"""Recipes that train with others: one prefix for several risks, a stack distilled, published patches as neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from composekit import make_patch, write_data
+from llmpatch.artifact import read_patch, write_members
+from llmpatch.bases import load_base
+from llmpatch.building import build, plan, recipe_files
+from llmpatch.company import open_company, validated_together
+from llmpatch.errors import RecipeError, UsageError, WrongBaseError
+from llmpatch.joining import join_validations, parts_of
+from llmpatch.progress import Silent
+from llmpatch.recipe import parse_recipe
+from llmpatch.training import Trainer
+from test_building import make_recipe, project  # noqa: F401 - a fixture
+from tinymodels import make_tiny
+
+
+def save(folder, patch):
+    """A made patch as a folder."""
+    from llmpatch.artifact import adapter_config, model_card, render_patch
+
+    fields = patch.manifest.model_dump(mode="json", by_alias=True, exclude_none=True,
+                                       exclude={"schema_", "prefix", "files", "checksum"})  # fmt: skip
+    files = render_patch(fields, patch.embeddings, patch.evidence, base_p999=patch.manifest.prefix.norm.base_p999)
+    write_members(folder, files)
+    assert read_patch(folder).digest == patch.digest
+    assert adapter_config(patch.manifest)
+    assert model_card(patch.manifest, patch.evidence)
+    return str(folder)
+
+
+@pytest.fixture
+def published(project):  # noqa: F811
+    """Two published patches for the project's base, as folders."""
+    base = load_base("./model")
+    return [
+        save(project / "one", make_patch(base, "acme/one", "toxicity", seed=1)),
+        save(project / "two", make_patch(base, "acme/two", "gender-bias", seed=2)),
+    ]
+
+
+def training(**more):
+    sections = make_recipe().training.model_dump(mode="json", exclude_defaults=True)
+    return sections | more
+
+
+TOXICITY = {
+    "risk": "toxicity", "name": "acme/calm",
+    "prompts": {"harmful": {"form": "raw", "train": ["borderline_train.jsonl"], "validation": ["borderline_validation.jsonl"]}},
+    "reference": {"kind": "self"}, "decoding": {"max_new_tokens": 6, "temperature": 1.0},
+    "pairs": {"judge": "toxicity-head", "samples": 2, "margin": 0.0, "winner": 0.0, "max_prompt_tokens": 300},
+    "evaluation": {"suite": "toxicity", "samples": 2, "max_new_tokens": 6, "limit": 2},
+}  # fmt: skip
+
+
+def write_recipe(path, **changes):
+    mapping = make_recipe(**changes).model_dump(mode="json", exclude_defaults=True)
+    path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    return str(path)
+
+
+def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, monkeypatch):  # noqa: F811
+    write_data(project, 2)
+    other = write_recipe(project / "calm.yaml", **TOXICITY)
+    distil = {"patches": published, "chat": ["everyday_train.jsonl"], "raw": ["borderline_train.jsonl"], "limit": 3,
+              "batch_size": 4, "answer_tokens": 5}  # fmt: skip
+    recipe = make_recipe(joint=[other], training=training(distil=distil))
+    seen = []
+    update = Trainer._update
+
+    def watched(self, state, stage):
+        seen.append({self.data.examples[i].risk for i in self.indices(stage, state.step, offset=state.stage)})
+        (kept,) = self.kept
+        assert kept.rows.shape == (6, 32)
+        assert {e.risk for e in kept.data.examples} <= {"everyday_train", "borderline_train"}
+        return update(self, state, stage)
+
+    monkeypatch.setattr(Trainer, "_update", watched)
+    patch = build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert set().union(*seen) == {"refusal", "toxicity"}
+    manifest = patch.manifest
+    assert manifest.cumulative
+    assert {fix.risk for fix in manifest.fixes} == {"refusal", "toxicity"}
+    assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
+    assert any("RTP challenging" in row["name"] for row in patch.evidence["results"])
+    assert "with the pairs of 1 other risks; distilled from a stack of 2" in manifest.build.method
+    named = manifest.build.data_digests
+    assert {"calm.yaml", "one/patch.json", "two/patch.json", "borderline_train.jsonl"} <= {
+        path.removeprefix(f"{project}/") for path in named
+    }
+    for name in ("report.html", "report-toxicity.html"):
+        assert "acme/tiny" in (project / "run" / name).read_text()
+    rows = [row for row in patch.evidence["training"]["history"] if "validation" in row]
+    found = rows[0]["validation"]
+    assert found["score"] == pytest.approx((found["refusal/score"] + found["toxicity/score"]) / 2)
+    assert all("kept" in row for row in patch.evidence["training"]["history"] if "loss" in row)
+
+
+def test_neighbours_of_a_recipe_stand_around_its_rows(project, published):  # noqa: F811
+    near = {"patches": published, "probability": 1.0, "random": 1, "random_tokens": 2, "norm_budget": 2.0,
+            "validate_together": True, "keep": {"raw": ["borderline_train.jsonl"], "answer_tokens": 4}}  # fmt: skip
+    recipe = make_recipe(training=training(neighbours=near))
+    base = load_base("./model")
+    company = open_company(recipe, base, project / "run", Silent())
+    assert [len(rows) for rows in company.neighbours.patches] == [3, 3]
+    assert company.neighbours.largest > 0
+    assert company.kept[0].rows is None
+    assert company.together.shape == (6, 32)
+    calls = []
+
+    def validate(rows):
+        calls.append(len(rows))
+        return {"harmful": 0.5, "score": 0.9 if len(rows) == 4 else 0.3}
+
+    found = validated_together(recipe, company, validate)(company.together[:4])
+    assert calls == [4, 10]
+    assert (found["score"], found["together_score"], found["harmful"]) == (0.3, 0.3, 0.5)
+
+
+def test_recipes_without_company_have_the_digest_they_had():
+    plain = make_recipe()
+    assert "joint" not in plain.model_dump(mode="json", exclude_defaults=True)
+    assert set(plain.training.model_dump(mode="json", exclude_defaults=True)) == {
+        "sft", "dpo", "validate_every", "checkpoint_every",
+    }  # fmt: skip
+    assert parts_of(plain) == [plain]
+    check = object()
+    assert join_validations([plain], [check]) is check
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"joint": ["same.yaml"]}, "is of the risk refusal, as acme/tiny is"),
+        ({"joint": ["nested.yaml"]}, "is joined with others itself"),
+        ({"joint": ["elsewhere.yaml"]}, "is for the base other, this recipe for ./model"),
+        ({"joint": ["none.yaml"]}, "no such file"),
+    ],
+)
+def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # noqa: F811
+    write_recipe(project / "same.yaml")
+    write_recipe(project / "calm.yaml", **TOXICITY)
+    write_recipe(project / "nested.yaml", **(TOXICITY | {"joint": ["calm.yaml"]}))
+    write_recipe(project / "elsewhere.yaml", **(TOXICITY | {"base": {"name": "other"}}))
+    with pytest.raises(UsageError, match=said):
+        plan(make_recipe(**changes))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"neighbours": {}}, "there are no neighbours"),
+        ({"neighbours": {"random": 1, "keep": {}}}, "names no prompts"),
+        ({"neighbours": {"random": 1, "probability": 1.5}}, "probability"),
+        ({"distil": {"chat": ["x.jsonl"]}}, "patches"),
+        ({"distil": {"chat": ["x.jsonl"], "patches": []}}, "patches"),
+        ({"neighbours": {"random": 1, "colour": "red"}}, "colour"),
+    ],
+)
+def test_crooked_sections_name_the_key(section, said):
+    with pytest.raises(RecipeError, match=said):
+        make_recipe(training=training(**section))
+
+
+def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
+    base = load_base("./model")
+
+    def opened(**section):
+        return open_company(make_recipe(training=training(**section)), base, project / "run", Silent())
+
+    with pytest.raises(UsageError, match="twice"):
+        opened(neighbours={"patches": [published[0], published[0]]})
+    with pytest.raises(UsageError, match=r"virtual tokens are too many for the context of \./model"):
+        opened(neighbours={"random": 1, "random_tokens": 200})
+    foreign = save(project / "foreign", make_patch(make_tiny(seed=1), "acme/foreign"))
+    with pytest.raises(WrongBaseError, match="embedding table"):
+        opened(neighbours={"patches": [foreign]})
+    recipe = make_recipe(training=training(neighbours={"random": 1, "validate_together": True}))
+    with pytest.raises(UsageError, match="needs published patches"):
+        validated_together(recipe, opened(neighbours={"random": 1}), lambda rows: {"score": 0.0})
+    long = make_recipe(
+        pairs={"max_prompt_tokens": 3},
+        training=training(distil={"patches": published, "chat": ["everyday_train.jsonl"]}),
+    )
+    with pytest.raises(UsageError, match="all prompts have more than 3 tokens"):
+        open_company(long, base, project / "run", Silent())
+
+
+def test_a_plan_counts_the_prompts_of_all_parts(project):  # noqa: F811
+    other = write_recipe(project / "calm.yaml", **TOXICITY)
+    assert plan(make_recipe())["train"]["harmful"] == 6
+    assert plan(make_recipe(joint=[other]))["train"]["harmful"] == 12
+    assert other in recipe_files(make_recipe(joint=[other]))
+    assert parse_recipe(make_recipe(joint=[other]).model_dump(mode="json", exclude_none=True)) == make_recipe(
+        joint=[other]
+    )
