@@ -8,12 +8,14 @@ import os
 import secrets
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
 
 from exportkit import make_patch, write_tiny_gguf
 from llmpatch.bases import load_base
+from llmpatch.errors import LlmpatchError
 from llmpatch.exporting import export, requantise
 
 xllamacpp = pytest.importorskip("xllamacpp")
@@ -32,7 +34,8 @@ class Engine:
         params.use_jinja = True
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in adapters]
         params.lora_init_without_apply = True
-        params.api_keys = [secrets.token_urlsafe(16)]
+        self.key = secrets.token_urlsafe(16)
+        params.api_keys = [self.key]
         self.server = xllamacpp.Server(params)
 
     def chat(self, prompt, tokens, **more):
@@ -112,6 +115,40 @@ def test_a_tiny_model_in_llama_cpp(tmp_path):
     base = load_base(str(write_tiny_gguf(tmp_path / "base.gguf", kind="F16")))
     patch = make_patch(base, tmp_path / "p")
     check_engines(base, patch, tmp_path, bound=0.05)
+
+
+def test_the_gateway_before_llama_cpp(tmp_path):
+    """Over HTTP: a client that knows nothing of patches gets the patched model, and the probe sees that it does."""
+    from fastapi.testclient import TestClient
+
+    from llmpatch.exporting import read_description
+    from llmpatch.gateway import Plan, Settings, make_app, plan_for, probe
+
+    base = load_base(str(write_tiny_gguf(tmp_path / "base.gguf", kind="F16")))
+    export(base, [make_patch(base, tmp_path / "p")], "lora-gguf", tmp_path / "lora")
+    engine = Engine(tmp_path / "lora/base.gguf", [tmp_path / "lora/adapter.gguf"])
+    url, auth = engine.server.listening_address, {"authorization": f"Bearer {engine.key}"}
+    plan = plan_for(read_description(tmp_path / "lora"))
+    with httpx.Client(base_url=url, headers=auth) as client:
+        assert "3 tokens" in probe(client, plan)
+        with pytest.raises(LlmpatchError, match="does not put the patch"):
+            probe(client, Plan("gguf", plan.level, plan.text, plan.ids))  # asks without the template argument
+    asked = {
+        "messages": [{"role": "user", "content": PROMPTS[0]}],
+        "max_tokens": 1,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
+    with TestClient(make_app(Settings(url, plan)), headers=auth) as client:
+        reply = client.post("/v1/chat/completions", json=asked)
+        text = client.post("/v1/completions", json={"prompt": "The sea", "max_tokens": 4}).json()
+    assert reply.headers["x-llmpatch-level"] == "tiny/refusal 1.2.0-rc.1"
+    top = reply.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    found = {bytes(entry["bytes"]): entry["logprob"] for entry in top}
+    patched, plain = engine.first(PROMPTS[0], **PATCHED), engine.first(PROMPTS[0], lora=[{"id": 0, "scale": 0.0}])
+    assert found == pytest.approx(patched, abs=1e-3)
+    assert found != pytest.approx(plain, abs=1e-1)
+    assert text["usage"]["prompt_tokens"] == 3 + len(base.text_ids("The sea"))
 
 
 @pytest.mark.real

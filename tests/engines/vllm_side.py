@@ -67,4 +67,4 @@ def compare(found: dict, reply, wanted: dict) -> None:
 
 
 if __name__ == "__main__":
-    print("RESULT " + json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
+    sys.stdout.write("RESULT " + json.dumps(main(Path(sys.argv[1]), sys.argv[2])) + "\n")

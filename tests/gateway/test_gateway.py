@@ -242,3 +242,27 @@ def test_plans():
     ):  # fmt: skip
         with pytest.raises(UsageError, match=part):
             plan_for(description(**changes), adapter=adapter)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["--upstream", "http://127.0.0.1:9"], 2, "cannot reach"),
+        (["--upstream", "localhost:9"], 1, "not a URL"),
+        (["--upstream", "http://127.0.0.1:9", "--adapter", "x"], 1, "not the number"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, capsys, arguments, code, part):
+    from llmpatch._cli.main import main
+
+    text = description(to="lora-gguf").model_dump_json(by_alias=True)
+    (tmp_path / "export.json").write_text(text)
+    assert main(["gateway", "--export", str(tmp_path), *arguments]) == code
+    assert part in capsys.readouterr().err
+
+
+def test_the_command_needs_an_export(tmp_path, capsys):
+    from llmpatch._cli.main import main
+
+    assert main(["gateway", "--export", str(tmp_path), "--upstream", "http://127.0.0.1:9"]) == 1
+    assert "export.json" in capsys.readouterr().err
