@@ -58,7 +58,7 @@ def answer(events, choices=1) -> list[tuple[str, str]]:
     """Text and finish of each choice."""
     texts, finishes = [""] * choices, [None] * choices
     while None in finishes:
-        event = events.get(timeout=60)
+        event = events.get(timeout=300)
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Piece):
@@ -171,7 +171,7 @@ def test_logprobs_are_those_of_a_plain_forward(running, tiny):
     events = submit(engine, ids, prefix_of(engine, rows), Sampling(temperature=0, top_logprobs=3), max_tokens=5)
     tokens = []
     while True:
-        piece = events.get(timeout=60)
+        piece = events.get(timeout=300)
         tokens += piece.tokens
         if piece.finish:
             break
@@ -191,7 +191,7 @@ def test_a_prompt_is_scored_by_what_stands_before_each_token(running, tiny, leng
     rows, ids = rows_of(7), tiny.text_ids("abcde" * 80)[:length]
     scoring = Sampling(temperature=0, top_logprobs=2)
     events = submit(engine, ids, prefix_of(engine, rows), scoring, max_tokens=0, score_prompt=True)
-    scored, end = events.get(timeout=60), events.get(timeout=60)
+    scored, end = events.get(timeout=300), events.get(timeout=60)
     plain = tiny.model(inputs_embeds=torch.cat([rows, tiny.embed(torch.tensor(ids))])[None]).logits[0].log_softmax(-1)
     assert isinstance(scored, Scored)
     assert (end.finish, end.count, end.text) == ("length", 0, "")

@@ -33,7 +33,7 @@ class Check:
     """What the canary said about one patch set.
 
     Attributes:
-        ok: The patch is applied (or the base answers as itself, where there is none).
+        ok: The patch is applied (or the base answers as itself, where there is none), in every row that holds it.
         delta: Largest distance of what is served from what the model computes without any of the server's parts.
         distance: Largest distance of what is served from the unpatched base.
         time: Seconds since 1970.
@@ -73,6 +73,7 @@ def served(batch: Batch, prefix: Prefix) -> torch.Tensor:
     found = []
     for ids in probe_ids(batch.base):
         shared = prefix.shared(ids)
+        memory.forget(memory.scratch)
         memory.put(memory.scratch, prefix, shared)
         own = torch.tensor([ids[shared - prefix.rows :]])
         hidden = memory.forward(memory.scratch, own, [shared])
@@ -80,20 +81,21 @@ def served(batch: Batch, prefix: Prefix) -> torch.Tensor:
     return torch.stack(found)
 
 
-def check(found: torch.Tensor, expected: torch.Tensor, unpatched: torch.Tensor | None) -> Check:
+def check(found: torch.Tensor, expected: torch.Tensor, unpatched: torch.Tensor | None, intact: bool = True) -> Check:
     """Judge what is served.
 
     Args:
         found: From :func:`served`.
         expected: From :func:`plain`, with the same rows.
         unpatched: From :func:`plain` without rows; ``None`` when nothing is to differ from it.
+        intact: Whether the rows of the batch hold what they are said to.
     """
     import torch
 
     delta = _distance(found, expected)
     distance = 0.0 if unpatched is None else _distance(found, unpatched)
     tolerance = TOLERANCE if found.dtype == torch.float32 else HALF_TOLERANCE
-    ok = delta <= tolerance and (unpatched is None or 4 * delta < distance)
+    ok = intact and delta <= tolerance and (unpatched is None or 4 * delta < distance)
     return Check(ok, delta, distance, time.time())
 
 

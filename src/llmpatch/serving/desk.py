@@ -189,8 +189,7 @@ class Desk:
         """Make a set active: in the store where the desk follows one, else here.
 
         Raises:
-            GateError: no gate passed on this set here.
-            UsageError: there is no such patch; several at once, in a store, which adds one to what is active.
+            UsageError: there is no such patch; in a store: no gate passed on what would be active, or several at once.
         """
         if not self.follows:
             with self._lock:

@@ -163,6 +163,20 @@ class KeyValues:
                 layer.write(row, clean, keys[:, clean:shared], values[:, clean:shared])
         self._holds[row], self._clean[row] = prefix, shared
 
+    def forget(self, row: int) -> None:
+        """Copy a prefix to a row at its next use, whatever it holds."""
+        self._holds[row] = None
+
+    def intact(self, prefix: Prefix) -> bool:
+        """Whether every row that is said to hold a prefix holds it, bit by bit."""
+        held = [row for row, found in enumerate(self._holds) if found is prefix and self._clean[row]]
+        return all(
+            layer.keys[row, :, : self._clean[row]].equal(keys[:, : self._clean[row]])
+            and layer.values[row, :, : self._clean[row]].equal(values[:, : self._clean[row]])
+            for layer, keys, values in zip(self._layers, prefix.keys, prefix.values, strict=True)
+            for row in held
+        )
+
     def move(self, source: int, target: int, prefix: Prefix, shared: int, length: int) -> None:
         """Copy a row of ``length`` positions, of which the first ``shared`` are a prefix's; the source stays."""
         self.put(target, prefix, shared)
@@ -179,7 +193,7 @@ class KeyValues:
         if not parts:
             return Prefix(0, (), (), ())
         embeds = torch.cat(parts)[None]
-        self._holds[self.scratch] = None
+        self.forget(self.scratch)
         self.forward(self.scratch, embeds, [0])
         keys = tuple(layer.keys[self.scratch, :, : embeds.shape[1]].clone() for layer in self._layers)
         values = tuple(layer.values[self.scratch, :, : embeds.shape[1]].clone() for layer in self._layers)

@@ -114,5 +114,6 @@ def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None) -
 
 def probe(engine: Engine, ready: Ready, unpatched: torch.Tensor | None) -> canary.Check:
     """Ask the canary about a set."""
+    intact = engine.call(lambda batch: batch.memory.intact(ready.prefix))
     found = engine.call(lambda batch: canary.served(batch, ready.prefix))
-    return canary.check(found, ready.expected, unpatched if ready.patches.patches else None)
+    return canary.check(found, ready.expected, unpatched if ready.patches.patches else None, intact)

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from llmpatch.serving.limits import MAX_PATCHES, MAX_PROMPTS, MAX_STOP_CHARACTERS, MAX_STOPS, MAX_TOP_LOGPROBS
 
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-PatchName = Annotated[str, Field(min_length=1, max_length=256)]
-# FailFast: a megabyte of wrong items must not become a gigabyte of error messages.
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1), FailFast()]
+
+def _unicode(text: str) -> str:
+    """JSON can spell half of a surrogate pair, which no text can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("not Unicode text: half of a surrogate pair") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+PatchName = Annotated[Text, Field(min_length=1, max_length=256)]
+# fail_fast: a megabyte of wrong items must not become a gigabyte of error messages.
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1, fail_fast=True)]
 
 
 class _Closed(BaseModel):
@@ -38,7 +49,7 @@ class _Common(_Closed):
     nothing here. Penalties and biases are not applied, so only their neutral values are taken.
     """
 
-    model: Annotated[str, Field(max_length=1024)] | None = None
+    model: Annotated[Text, Field(max_length=1024)] | None = None
     patches: Annotated[list[PatchName], Field(max_length=MAX_PATCHES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
@@ -80,14 +91,14 @@ class TextPart(_Closed):
     """A part of a message. Only text."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(_Closed):
     """One message of a chat; what assistants' replies carry besides may come back, empty."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=256), FailFast()]
+    content: Text | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
     name: Annotated[str, Field(max_length=256)] | None = None
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -110,7 +121,7 @@ class TextFormat(_Closed):
 class ChatRequest(_Common):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024), FailFast()]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -136,7 +147,9 @@ class ChatRequest(_Common):
 class CompletionRequest(_Common):
     """``POST /v1/completions``. ``echo`` puts the prompt before the text, and scores it where ``logprobs`` are asked for."""
 
-    prompt: str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), FailFast()]
+    prompt: (
+        str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+    )
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
@@ -166,10 +179,10 @@ class ActivateRequest(_Closed):
 
     patches: Annotated[list[PatchName], Field(max_length=MAX_PATCHES)]
     skip_gate: bool = False
-    reason: Annotated[str, Field(max_length=512)] = ""
+    reason: Annotated[Text, Field(max_length=512)] = ""
 
 
 class RollbackRequest(_Closed):
     """``POST /admin/rollback``."""
 
-    reason: Annotated[str, Field(max_length=512)] = ""
+    reason: Annotated[Text, Field(max_length=512)] = ""

@@ -10,10 +10,13 @@ import math
 import signal
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import LlmpatchError
 from llmpatch.serving.limits import Limits
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -40,20 +43,25 @@ def run_server(app: Any, listening: socket.socket, limits: Limits) -> None:
         listening: From :func:`open_socket`.
         limits: Connections, and how long a request may take.
     """
+    _log_to_stderr()
+    # uvicorn raises the signal again when it is done: after a drain that was asked for, the exit code is 0.
+    before = signal.signal(signal.SIGTERM, _nothing)
+    try:
+        make_server(app, limits).run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def make_server(app: Any, limits: Limits) -> uvicorn.Server:
+    """The HTTP server, not started."""
     import uvicorn
 
-    _log_to_stderr()
     config = uvicorn.Config(
         app, log_config=None, access_log=False, proxy_headers=False, server_header=False, http="h11", loop="asyncio",
         lifespan="on", limit_concurrency=limits.connections, timeout_keep_alive=15, h11_max_incomplete_event_size=1 << 16,
         timeout_graceful_shutdown=math.ceil(limits.request_seconds) + 5,
     )  # fmt: skip
-    # uvicorn raises the signal again when it is done: after a drain that was asked for, the exit code is 0.
-    before = signal.signal(signal.SIGTERM, _nothing)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return uvicorn.Server(config)
 
 
 def _nothing(*_: Any) -> None:

@@ -1,0 +1,246 @@
+"""Changing what is active under load, who may do it, and the canary that proves what is applied."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+
+import pytest
+
+from llmpatch import store as stores
+from llmpatch.errors import UsageError
+from llmpatch.serving.admin import Admin, read_token
+from llmpatch.serving.patchsets import CanaryError
+from servekit import TOKEN, make_patch, save_patch, serving
+
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+def until(condition, seconds=200.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_swaps_under_load_fail_nothing_and_mix_nothing(tiny, patches):
+    sets = [(), (patches["first"],), (patches["second"],), (patches["first"], patches["second"])]
+    questions = ["Hi", "Tell me about the sea", "Why?"]
+    with serving(tiny, [], rows=6) as live:
+        live.desk.given = (patches["first"], patches["second"])
+        wanted = {
+            (live.desk.ready(group).level, q): live.expected(q, group, max_new_tokens=6)
+            for group in sets
+            for q in questions
+        }
+        assert len(set(wanted.values())) > len(questions)  # the sets can be told apart
+        seen: collections.Counter = collections.Counter()
+        wrong: list = []
+
+        def ask(worker: int) -> None:
+            for i in range(50):
+                question = questions[(worker + i) % 3]
+                response = live.chat(question, max_tokens=6)
+                level = response.headers["x-llmpatch-level"]
+                body = response.json()
+                seen[level] += 1
+                if response.status_code != 200 or body["system_fingerprint"] != level:
+                    wrong.append(body)
+                elif body["choices"][0]["message"]["content"] != wanted[level, question]:
+                    wrong.append((level, question, body))
+
+        workers = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
+        for worker in workers:
+            worker.start()
+        for i in range(50):
+            names = [patch.manifest.name for patch in sets[i % len(sets)]]
+            done = live.http.post("/admin/activate", json={"patches": names}, headers=BEARER)
+            assert done.status_code == 200
+            assert done.json()["active"] == live.desk.ready(sets[i % len(sets)]).level
+            time.sleep(0.01)
+        for worker in workers:
+            worker.join(300)
+        assert wrong == []
+        assert sum(seen.values()) == 300
+        assert len(seen) > 1
+        assert live.desk.swapped >= 49
+
+
+def test_the_server_follows_the_store_and_administers_it(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    first = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
+    newer = save_patch(tmp_path, tiny, "acme/refusal", version="1.1.0", seed=2)
+    second = stores.install(store, newer, stores.unsigned).digest
+    with serving(tiny, None, store) as live:
+        assert live.desk.active.level == "none"
+        stores.activate(store, first, skip_gate=True)
+        until(lambda: live.desk.active.level.startswith("acme/refusal@1.0.0"))
+        patch = stores.read_stored(store, first)
+        assert live.chat().json()["choices"][0]["message"]["content"] == live.expected("Hi", [patch])
+
+        refused = live.http.post("/admin/activate", json={"patches": ["acme/refusal@1.1.0"]}, headers=BEARER)
+        assert (refused.status_code, live.desk.active.level[:18]) == (400, "acme/refusal@1.0.0")
+        wanted = {"patches": ["acme/refusal@1.1.0"], "skip_gate": True, "reason": "tried elsewhere"}
+        done = live.http.post("/admin/activate", json=wanted, headers=BEARER).json()
+        assert done["active"].startswith("acme/refusal@1.1.0")
+        assert stores.load(store).state.active_digests == {second}
+        assert "tried elsewhere" in stores.load(store).generation.reason
+        back = live.http.post("/admin/rollback", headers=BEARER).json()
+        assert back["active"].startswith("acme/refusal@1.0.0")
+        assert back["generation"] == stores.load(store).generation.number
+        assert [swap["new"][:18] for swap in back["last_swaps"]][-1] == "acme/refusal@1.0.0"
+
+        stores.revoke(store, first, "found wanting")
+        until(lambda: not live.desk.active.level.startswith("acme/refusal@1.0.0"))
+        gone = live.chat(patches=["acme/refusal@1.0.0"])
+        assert (gone.status_code, "revoked" in gone.text) == (403, True)
+
+
+def test_a_store_that_breaks_leaves_what_was_active(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    digest = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
+    stores.activate(store, digest, skip_gate=True)
+    with serving(tiny, None, store) as live:
+        level = live.desk.active.level
+        for path in store.generations.iterdir():
+            path.chmod(0o644)
+            path.write_text("{}")
+        store.current.write_text("{}")
+        until(lambda: live.desk.trouble)
+        assert live.chat().headers["x-llmpatch-level"] == level != "none"
+        assert live.http.get("/health").json()["trouble"]
+
+
+def test_an_old_set_drains_while_the_new_one_answers(tiny, patches):
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (patches["second"],)
+        old = live.desk.active.level
+        live.desk.ready([patches["second"]])
+        with live.http.stream(
+            "POST", "/v1/completions", json={"prompt": "abc", "max_tokens": 250, "ignore_eos": True, "stream": True}
+        ) as response:
+            lines = response.iter_lines()
+            next(lines)
+            hold = threading.Event()
+            blocked = threading.Thread(target=live.engine.call, args=(lambda _: hold.wait(300),))
+            blocked.start()
+            live.desk.activate(["acme/second"])
+            status = live.http.get("/admin/status", headers=BEARER).json()
+            hold.set()
+            assert status["draining"] == {old: 1}
+            assert live.chat().headers["x-llmpatch-level"].startswith("acme/second")
+            assert response.headers["x-llmpatch-level"] == old
+            assert f'"system_fingerprint":"{old}"' in [line for line in lines if line][-2]
+        assert live.http.post("/admin/rollback", headers=BEARER).json()["active"] == old
+        assert live.http.post("/admin/rollback", headers=BEARER).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 401), ({"authorization": "Bearer wrong"}, 401), ({"authorization": f"Basic {TOKEN}"}, 401), (BEARER, 200)],
+)
+def test_administration_takes_the_token(live, headers, status):
+    assert live.http.get("/admin/status", headers=headers).status_code == status
+    wanted = 400 if status == 200 else status
+    answer = live.http.post("/admin/activate", json={"patches": ["acme/unknown"]}, headers=headers)
+    assert answer.status_code == wanted
+
+
+def test_administration_without_a_token_or_from_elsewhere_is_refused(tiny, monkeypatch):
+    with serving(tiny, [], admin=Admin(None)) as live:
+        assert live.http.get("/admin/status", headers=BEARER).status_code == 403
+    with serving(tiny, []) as live, monkeypatch.context() as elsewhere:
+        elsewhere.setattr("llmpatch.serving.admin._is_local", lambda request: False)
+        assert live.http.get("/admin/status", headers=BEARER).status_code == 403
+
+
+def test_tokens_that_can_be_guessed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("LLMPATCH_ADMIN_TOKEN", raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv("LLMPATCH_ADMIN_TOKEN", TOKEN)
+    assert read_token(None) == TOKEN
+    path = tmp_path / "token"
+    for text in ("", "short", "with a space in it, long"):
+        path.write_text(text)
+        with pytest.raises(UsageError, match="admin token"):
+            read_token(path)
+    path.write_text(f"{TOKEN}\nsecond line")
+    assert read_token(path) == TOKEN
+
+
+def damage(prefix) -> None:
+    for keys in prefix.keys:
+        keys.normal_()
+
+
+def test_the_canary_finds_a_prefix_that_is_not_the_patchs_and_mends_it(tiny, patches):
+    with serving(tiny, [patches["first"]]) as live:
+        assert live.desk.ask_canary().ok
+        wanted = live.chat().json()["choices"][0]["message"]["content"]
+        ready = live.desk.active
+        live.engine.call(lambda _: damage(ready.prefix))
+        assert live.desk.ask_canary().ok
+        assert live.desk.active is not ready
+        assert live.chat().json()["choices"][0]["message"]["content"] == wanted
+
+
+def test_the_canary_looks_at_what_rows_hold(tiny, patches):
+    with serving(tiny, [patches["first"]]) as live:
+        live.chat()
+        ready = live.desk.active
+        live.engine.call(lambda batch: batch.memory._layers[0].keys[0, :, 2].add_(1))
+        assert live.desk.ask_canary().ok
+        assert live.desk.active is not ready
+        assert live.chat().json()["choices"][0]["message"]["content"] == live.expected("Hi", [patches["first"]])
+
+
+def test_what_the_canary_cannot_mend_is_not_served(tiny, patches, monkeypatch):
+    with serving(tiny, [patches["first"]], canary_seconds=0.05) as live:
+        real = type(live.engine.batch.memory).make_prefix
+
+        def broken(self, rows, head):
+            made = real(self, rows, head)
+            damage(made)
+            return made
+
+        monkeypatch.setattr(type(live.engine.batch.memory), "make_prefix", broken)
+        live.engine.call(lambda _: damage(live.desk.active.prefix))
+        until(lambda: live.http.get("/health").status_code == 503)
+        refused = live.chat()
+        assert (refused.status_code, "is not applied" in refused.json()["error"]["message"]) == (503, True)
+        assert "llmpatch_healthy 0.0" in live.http.get("/metrics").text
+        monkeypatch.undo()
+        until(lambda: live.http.get("/health").status_code == 200)
+        assert live.chat().status_code == 200
+
+
+def test_a_patch_that_changes_nothing_does_not_pass_the_canary(tiny, patches, monkeypatch):
+    with serving(tiny, []) as live:
+        real = type(live.engine.batch.memory).make_prefix
+        monkeypatch.setattr(
+            type(live.engine.batch.memory), "make_prefix", lambda self, rows, head: real(self, None, head)
+        )
+        with pytest.raises(CanaryError, match="acme/first"):
+            live.desk.ready([patches["first"]])
+        level = live.desk.active.level
+        refused = live.http.post("/v1/completions", json={"prompt": "a", "patches": ["acme/first"]})
+        assert refused.status_code in (400, 503)
+        assert live.desk.active.level == level == "none"
+
+
+def test_a_patch_of_another_base_is_refused(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    made = make_patch(tiny, "acme/other")
+    path = save_patch(tmp_path, tiny, "acme/other")
+    assert made.digest == stores.install(store, path, stores.unsigned).digest
+    with serving(tiny, [], store) as live:
+        assert "tiny@acme/other@1.0.0" in [m["id"] for m in live.http.get("/v1/models").json()["data"]]
+        live.engine.base.tokenizer.chat_template, before = "{{ messages }}", live.engine.base.tokenizer.chat_template
+        live.engine.base.__dict__.pop("fingerprint")
+        try:
+            refused = live.http.post("/v1/completions", json={"prompt": "a", "patches": ["acme/other"]})
+        finally:
+            live.engine.base.tokenizer.chat_template = before
+            live.engine.base.__dict__.pop("fingerprint", None)
+        assert (refused.status_code, "chat template" in refused.text) == (400, True)
