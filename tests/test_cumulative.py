@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from composekit import make_patch, write_data
-from llmpatch.artifact import read_patch, write_members
+from composekit import make_patch, save, write_data
 from llmpatch.bases import load_base
 from llmpatch.building import build, plan, recipe_files
 from llmpatch.company import open_company, validated_together
@@ -19,27 +18,13 @@ from test_building import make_recipe, project  # noqa: F401 - a fixture
 from tinymodels import make_tiny
 
 
-def save(folder, patch):
-    """A made patch as a folder."""
-    from llmpatch.artifact import adapter_config, model_card, render_patch
-
-    fields = patch.manifest.model_dump(mode="json", by_alias=True, exclude_none=True,
-                                       exclude={"schema_", "prefix", "files", "checksum"})  # fmt: skip
-    files = render_patch(fields, patch.embeddings, patch.evidence, base_p999=patch.manifest.prefix.norm.base_p999)
-    write_members(folder, files)
-    assert read_patch(folder).digest == patch.digest
-    assert adapter_config(patch.manifest)
-    assert model_card(patch.manifest, patch.evidence)
-    return str(folder)
-
-
 @pytest.fixture
 def published(project):  # noqa: F811
     """Two published patches for the project's base, as folders."""
     base = load_base("./model")
     return [
-        save(project / "one", make_patch(base, "acme/one", "toxicity", seed=1)),
-        save(project / "two", make_patch(base, "acme/two", "gender-bias", seed=2)),
+        str(save(project / "one", make_patch(base, "acme/one", "toxicity", seed=1))),
+        str(save(project / "two", make_patch(base, "acme/two", "gender-bias", seed=2))),
     ]
 
 
@@ -176,7 +161,7 @@ def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
         opened(neighbours={"patches": [published[0], published[0]]})
     with pytest.raises(UsageError, match=r"virtual tokens are too many for the context of \./model"):
         opened(neighbours={"random": 1, "random_tokens": 200})
-    foreign = save(project / "foreign", make_patch(make_tiny(seed=1), "acme/foreign"))
+    foreign = str(save(project / "foreign", make_patch(make_tiny(seed=1), "acme/foreign")))
     with pytest.raises(WrongBaseError, match="embedding table"):
         opened(neighbours={"patches": [foreign]})
     recipe = make_recipe(training=training(neighbours={"random": 1, "validate_together": True}))

@@ -90,6 +90,7 @@ def join_evidence(evidence: Mapping[str, dict[str, Any]], **more: Any) -> dict[s
         "schema": SCHEMA,
         **more,
         "risks": shown,
+        "price": next((found["price"] for found in evidence.values() if found["price"]), {}),
         "results": [row for found in evidence.values() for row in found["results"]],
         "worse": [*more.get("worse", ()), *(line for found in evidence.values() for line in found["worse"])],
     }

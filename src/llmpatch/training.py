@@ -10,17 +10,17 @@ history) is written every ``checkpoint_every`` steps, so an interrupted run resu
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, choose, make_batch, shares
-from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
-from llmpatch.files import digest_json, read_bytes, write_bytes
+from llmpatch.checkpoints import State, load_state, save_rows, save_state
+from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.files import digest_json
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement, Neighbours, arrange, within
 from llmpatch.prefix import check_head, head_logits
@@ -89,25 +89,6 @@ class Kept:
         """Identity, so that a checkpoint of another reference is not resumed."""
         rows = None if self.rows is None else self.rows.double().sum().item()
         return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows])
-
-
-@dataclass
-class State:
-    """Everything a resumed run needs."""
-
-    rows: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-    best: torch.Tensor
-    after_sft: torch.Tensor
-    stage: int = 0
-    step: int = 0
-    updates: int = 0
-    best_score: float = float("-inf")
-    best_at: str = "start"
-    stale: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -272,7 +253,10 @@ class Trainer:
     # -- the DPO reference -----------------------------------------------------------------------------------------
 
     def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
-        """Log-probabilities of both answers under the DPO reference policy, once for all steps."""
+        """Log-probabilities of both answers under the DPO reference policy, once for all steps.
+
+        Always without neighbours: beside them, too, the patch is to do what it does alone.
+        """
         import torch
 
         needed = sorted({i for step in range(stage.steps) for i in self.indices(stage, step, offset=1)})
@@ -412,7 +396,7 @@ class Trainer:
         found = self.validate(state.rows)
         state.history.append({"stage": name, "step": state.step, "validation": found})
         if self.run_folder:  # for the frontier: a checkpoint that was not the best may suit another taste
-            _save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
+            save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
         if found["score"] > state.best_score:
             state.best, state.best_score = state.rows.clone(), found["score"]
             state.best_at, state.stale = f"{name} step {state.step}", 0
@@ -464,11 +448,11 @@ def train(
     settings: list[Any] = [_settings(section), seed, list(rows.shape), rows.sum().item()]
     identity = digest_json([data.digest(), *settings, *_balanced(balance), *_company(neighbours, kept)])
     path = run / "training.safetensors" if run else None
-    state = _resume(path, identity) if path and path.exists() else None
+    state = load_state(path, identity) if path and path.exists() else None
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
-    return trainer.run(state, lambda s: _save(path, s, identity) if path else None)
+    return trainer.run(state, lambda s: save_state(path, s, identity) if path else None)
 
 
 def _settings(section: TrainingSection) -> dict[str, Any]:
@@ -490,41 +474,3 @@ def _company(neighbours: Neighbours | None, kept: Sequence[Kept]) -> list[Any]:
         found.append([[list(rows.shape), rows.double().sum().item()] for rows in neighbours.patches])
         found.append(neighbours.largest)
     return found
-
-
-_TENSORS = ("rows", "first", "second", "best", "after_sft")
-
-
-def _save(path: Path, state: State, identity: str) -> None:
-    from safetensors.torch import save
-
-    plain = {k: v for k, v in vars(state).items() if k not in _TENSORS}
-    plain["best_score"] = plain["best_score"] if plain["best_score"] != float("-inf") else None
-    tensors = {k: getattr(state, k).contiguous() for k in _TENSORS}
-    write_bytes(path, save(tensors, metadata={"identity": identity, "state": json.dumps(plain)}))
-
-
-def _save_rows(path: Path, rows: torch.Tensor) -> None:
-    from safetensors.torch import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save({"prompt_embeddings": rows.cpu().contiguous()}))
-
-
-def _resume(path: Path, identity: str) -> State | None:
-    """The state of an earlier run of the same settings, or ``None`` when it was of others."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = read_bytes(path, limit=1 << 28)
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        if metadata["identity"] != identity:
-            return None
-        plain = json.loads(metadata["state"])
-        plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
-        tensors: dict[str, Any] = load(data)
-        return State(**tensors, **plain)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh") from error

@@ -6,20 +6,10 @@ import json
 
 import pytest
 
-from composekit import make_patch
-from llmpatch.artifact import pack_members, read_contents, read_patch, write_members
+from composekit import make_patch, save
+from llmpatch.artifact import pack_members, read_contents, read_patch
 from llmpatch.artifact.composition import parse_record
 from llmpatch.store import default_store, known_here, load
-
-
-def save(folder, patch):
-    from llmpatch.artifact import render_patch
-
-    fields = patch.manifest.model_dump(mode="json", by_alias=True, exclude_none=True,
-                                       exclude={"schema_", "prefix", "files", "checksum"})  # fmt: skip
-    write_members(folder, render_patch(fields, patch.embeddings, patch.evidence,
-                                       base_p999=patch.manifest.prefix.norm.base_p999))  # fmt: skip
-    return folder
 
 
 @pytest.fixture
@@ -45,7 +35,7 @@ def test_compose_measures_writes_and_remembers(cli, two, workspace, model_folder
     again = cli("compose", *two, "--search", "--json", *options)
     shown = json.loads(again.out)
     assert [row["order"] for row in shown["orders"]["orders"]] == [[0, 1], [1, 0]]
-    assert shown["patch"] is None
+    assert "patch" not in shown
 
     lock = cli("lock", "write", *two, "--composition", "run/composition.json", "-o", "my.lock")
     assert lock.code == 0, lock.err

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from clikit import write_rows
-from composekit import make_patch
+from composekit import make_patch, save
 from llmpatch._cli.answer_file import Settings, answer_file, read_rows
-from llmpatch.artifact import read_patch, render_patch, write_members
+from llmpatch.artifact import read_patch
 from llmpatch.errors import UsageError
 from llmpatch.patched import PatchedModel
 from llmpatch.progress import Silent
@@ -43,12 +43,7 @@ def test_patches_go_one_after_another_in_the_order_given(cli, workspace, prompts
     import numpy as np
 
     first, second = read_patch(built / "patches/tiny/refusal"), make_patch(tiny_base, "acme/second", seed=5)
-    members = render_patch(
-        second.manifest.model_dump(mode="json", by_alias=True, exclude_none=True,
-                                   exclude={"schema_", "prefix", "files", "checksum"}),
-        second.embeddings, second.evidence, base_p999=second.manifest.prefix.norm.base_p999,
-    )  # fmt: skip
-    write_members(workspace / "second", members)
+    save(workspace / "second", second)
     out = workspace / "out.jsonl"
     common = ("generate", "--base", model_folder, "--prompts", prompts, "--max-new-tokens", 6, "--out", out)
     found = cli(*common, "--patch", "tiny/refusal", "--patch", workspace / "second")

@@ -10,6 +10,7 @@ import click
 from llmpatch._cli.output import note, say, say_json, table
 
 if TYPE_CHECKING:
+    from llmpatch.artifact import Patch
     from llmpatch.artifact.composition import Record
     from llmpatch.composing import Stack
 
@@ -68,7 +69,7 @@ def command(
     llmpatch compose acme/refusal acme/toxicity -o both --limit 100
     llmpatch compose acme/refusal acme/toxicity acme/gender-bias --search
     """
-    from llmpatch.composing import Naming, compose, make_stack
+    from llmpatch.composing import Naming, compose, look, make_stack
     from llmpatch.store import load_patch
 
     stack = make_stack([load_patch(found) for found in patches])
@@ -79,17 +80,21 @@ def command(
     from llmpatch.errors import GateError
     from llmpatch.progress import console
 
-    loaded = load_base(base, revision) if base else None
+    measuring: dict[str, Any] = {
+        "base": load_base(base, revision) if base else None, "search": search, "prompts": _by_risk(files), "limit": limit,
+        "samples": samples, "allow_loss": allow_loss, "run": run, "progress": console(),
+    }  # fmt: skip
+    made: Patch | None = None
     try:
-        made = compose(
-            stack.patches, out, base=loaded, search=search, naming=Naming(name, version, summary), prompts=_by_risk(files),
-            limit=limit, samples=samples, allow_loss=allow_loss, overwrite=overwrite, run=run, progress=console(),
-        )  # fmt: skip
+        if out:
+            made = compose(stack.patches, out, naming=Naming(name, version, summary), overwrite=overwrite, **measuring)
+        else:
+            look(stack.patches, **measuring)
     except GateError:
         _say_measured(run, search, remember, as_json)
         raise
-    _say_measured(run, search, remember, as_json, {"patch": str(out) if out else None, "digest": made.digest})
-    if out and not as_json:
+    _say_measured(run, search, remember, as_json, {"patch": str(out), "digest": made.digest} if made else {})
+    if made and not as_json:
         say(f"\npatch: {out}  (sha256 {made.digest})")
 
 

@@ -13,7 +13,7 @@ from llmpatch.composing.search import order_table, search_orders
 from llmpatch.composing.stack import Stack, make_stack
 from llmpatch.composing.surveying import figures_table, survey_one, survey_set, survey_table
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
-from llmpatch.composing.writing import Naming, compose
+from llmpatch.composing.writing import Naming, compose, look
 from llmpatch.prefix import check_room
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "check_room",
     "compose",
     "figures_table",
+    "look",
     "losses_in_words",
     "make_figures",
     "make_stack",

@@ -97,11 +97,36 @@ def compose(
         UsageError: fewer than two patches, or what :func:`llmpatch.composing.make_stack` refuses; ``out`` is taken.
         LlmpatchError: a measurement failed; what was answered is kept.
     """
+    if out is not None:
+        check_target(out, overwrite)
+    bench, stack, record = look(
+        patches, base=base, search=search, prompts=prompts, limit=limit, samples=samples, allow_loss=allow_loss, run=run,
+        data=data, progress=progress,
+    )  # fmt: skip
+    evidence = {task.risk: _evidence(bench.base, stack, task, run, data, bench.progress) for task in bench.tasks}
+    return _write(bench.base, stack, record, evidence, naming or Naming(), out, run, overwrite)
+
+
+def look(
+    patches: Sequence[str | Path | Patch],
+    *,
+    base: Base | None = None,
+    search: bool = False,
+    prompts: Mapping[str, Sequence[Path]] | None = None,
+    limit: int | None = None,
+    samples: int | None = None,
+    allow_loss: bool = False,
+    run: Path = Path("runs/compose"),
+    data: Path = Path("data"),
+    progress: Progress | None = None,
+) -> tuple[Bench, Stack, Record]:
+    """What :func:`compose` measures before it makes a patch: what each member keeps, in the order taken.
+
+    The run folder gets ``composition.json``, and ``orders.json`` after a search (arguments and errors as there).
+    """
     from llmpatch.bases import load_base
     from llmpatch.store import load_patch
 
-    if out is not None:
-        check_target(out, overwrite)
     stack = make_stack([found if isinstance(found, Patch) else load_patch(found) for found in patches])
     tasks = open_tasks(stack.patches, prompts=prompts, limit=limit, samples=samples, data=data)
     wanted = stack.patches[0].manifest.base
@@ -120,8 +145,7 @@ def compose(
             f"{lost[0]}{more}; all figures are in {run / 'composition.json'}",
             hint="try --search for another order, use a cumulative patch, or --allow-loss on your own responsibility",
         )
-    evidence = {task.risk: _evidence(base, stack, task, run, data, bench.progress) for task in tasks}
-    return _write(base, stack, record, evidence, naming or Naming(), out, run, overwrite)
+    return bench, stack, record
 
 
 def _best_order(bench: Bench, stack: Stack, run: Path) -> Stack:

@@ -1,0 +1,83 @@
+"""Checkpoints of a training run: the whole state in one file, whose identity says which run it belongs to.
+
+    save_state(path, state, identity)
+    state = load_state(path, identity)       # None when it is of another run
+
+Tensors in safetensors, the rest as JSON in its metadata; nothing is unpickled. Knows nothing about losses.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import IntegrityError
+from llmpatch.files import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class State:
+    """Everything a resumed run needs."""
+
+    rows: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    best: torch.Tensor
+    after_sft: torch.Tensor
+    stage: int = 0
+    step: int = 0
+    updates: int = 0
+    best_score: float = float("-inf")
+    best_at: str = "start"
+    stale: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+_TENSORS = ("rows", "first", "second", "best", "after_sft")
+
+
+def save_state(path: Path, state: State, identity: str) -> None:
+    """Write a state and what it belongs to (errors as in :func:`llmpatch.files.write_bytes`)."""
+    from safetensors.torch import save
+
+    plain = {k: v for k, v in vars(state).items() if k not in _TENSORS}
+    plain["best_score"] = plain["best_score"] if plain["best_score"] != float("-inf") else None
+    tensors = {k: getattr(state, k).contiguous() for k in _TENSORS}
+    write_bytes(path, save(tensors, metadata={"identity": identity, "state": json.dumps(plain)}))
+
+
+def save_rows(path: Path, rows: torch.Tensor) -> None:
+    """Write rows alone, as a patch's tensor file holds them (errors as in :func:`llmpatch.files.write_bytes`)."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save({"prompt_embeddings": rows.cpu().contiguous()}))
+
+
+def load_state(path: Path, identity: str) -> State | None:
+    """The state of an earlier run of the same settings, or ``None`` when it was of others.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = read_bytes(path, limit=1 << 28)
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        if metadata["identity"] != identity:
+            return None
+        plain = json.loads(metadata["state"])
+        plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
+        tensors: dict[str, Any] = load(data)
+        return State(**tensors, **plain)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh") from error
