@@ -223,7 +223,9 @@ def _noisy(recipe: Recipe, share: float, base: Base, shared: Path, progress: Pro
     rows = []
     for prompt, answer in zip(harmful, told, strict=True):
         said = own[prompt.id] if prompt.text in flipped else answer
-        rows.append({"prompt": prompt.text, "completion": said.text, "finish": said.finish})
+        # As whole answers: cut ones would be left out whatever the filter is, and then no noise would ever be trained on.
+        finish = "stop" if prompt.text in flipped else said.finish
+        rows.append({"prompt": prompt.text, "completion": said.text, "finish": finish})
     path = shared / "noise" / f"{digest_json(rows)[:24]}.jsonl"
     if not path.exists():
         write_jsonl(path, rows)
