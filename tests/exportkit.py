@@ -27,13 +27,15 @@ def common_tiny(family: str = "llama", **changes) -> Base:
     return base
 
 
-def make_patch(base: Base, folder: Path, seed: int = 0, count: int = ROWS, name: str = "tiny/refusal") -> Patch:
-    """A patch whose rows are near the base's own embeddings."""
+def make_patch(
+    base: Base, folder: Path, seed: int = 0, count: int = ROWS, name: str = "tiny/refusal", noise=0.05
+) -> Patch:
+    """A patch whose rows are the base's own embeddings with noise."""
     import torch
 
     ids = torch.randint(base.vocab_size, (count,), generator=torch.Generator().manual_seed(seed))
-    noise = np.random.default_rng(seed).normal(0, 0.05, (count, base.hidden_size))
-    rows = (base.embed(ids).float().numpy() + noise).astype(np.float32)
+    change = np.random.default_rng(seed).normal(0, noise, (count, base.hidden_size))
+    rows = (base.embed(ids).float().numpy() + change).astype(np.float32)
     fields = patchkit.fields(name=name, base=describe_base(base))
     return write_patch(folder, fields, rows, patchkit.EVIDENCE, base_p999=input_norm_p999(base))
 

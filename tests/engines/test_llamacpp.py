@@ -48,10 +48,10 @@ class Engine:
         return reply
 
     def first(self, prompt, **more):
-        """Log-probabilities of the most likely first tokens, by their bytes."""
+        """Log-probabilities of the most likely first tokens, by their ids."""
         reply = self.chat(prompt, 1, **more)
         top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return {bytes(entry["bytes"]): entry["logprob"] for entry in top}
+        return {entry["id"]: entry["logprob"] for entry in top}
 
     def says(self, prompt, tokens, **more):
         return self.chat(prompt, tokens, **more)["choices"][0]["message"]["content"]
@@ -72,15 +72,11 @@ def gap(base, rows, engine, **more):
     for prompt in PROMPTS:
         mine = ours(base, rows, prompt)
         theirs = engine.first(prompt, **more)
-        own = {token_bytes(base, i): mine[i] for i in np.argsort(-mine)[:20]}
+        own = {int(i): mine[i] for i in np.argsort(-mine)[:20]}
         shared = own.keys() & theirs.keys()
         assert len(shared) >= 10
         worst = max(worst, *(abs(float(own[key]) - theirs[key]) for key in shared if own[key] > -8))
     return worst
-
-
-def token_bytes(base, token):
-    return base.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False).encode()
 
 
 PATCHED = {"lora": [{"id": 0, "scale": 1.0}], "chat_template_kwargs": {"llmpatch": True}}
@@ -113,8 +109,8 @@ def check_engines(base, patch, folder, bound):
 
 def test_a_tiny_model_in_llama_cpp(tmp_path):
     base = load_base(str(write_tiny_gguf(tmp_path / "base.gguf", kind="F16")))
-    patch = make_patch(base, tmp_path / "p")
-    check_engines(base, patch, tmp_path, bound=0.05)
+    patch = make_patch(base, tmp_path / "p", noise=4.0)
+    check_engines(base, patch, tmp_path, bound=0.01)
 
 
 def test_the_gateway_before_llama_cpp(tmp_path):
@@ -125,7 +121,7 @@ def test_the_gateway_before_llama_cpp(tmp_path):
     from llmpatch.gateway import Plan, Settings, make_app, plan_for, probe
 
     base = load_base(str(write_tiny_gguf(tmp_path / "base.gguf", kind="F16")))
-    export(base, [make_patch(base, tmp_path / "p")], "lora-gguf", tmp_path / "lora")
+    export(base, [make_patch(base, tmp_path / "p", noise=4.0)], "lora-gguf", tmp_path / "lora")
     engine = Engine(tmp_path / "lora/base.gguf", [tmp_path / "lora/adapter.gguf"])
     url, auth = engine.server.listening_address, {"authorization": f"Bearer {engine.key}"}
     plan = plan_for(read_description(tmp_path / "lora"))
@@ -144,7 +140,7 @@ def test_the_gateway_before_llama_cpp(tmp_path):
         text = client.post("/v1/completions", json={"prompt": "The sea", "max_tokens": 4}).json()
     assert reply.headers["x-llmpatch-level"] == "tiny/refusal 1.2.0-rc.1"
     top = reply.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-    found = {bytes(entry["bytes"]): entry["logprob"] for entry in top}
+    found = {entry["id"]: entry["logprob"] for entry in top}
     patched, plain = engine.first(PROMPTS[0], **PATCHED), engine.first(PROMPTS[0], lora=[{"id": 0, "scale": 0.0}])
     assert found == pytest.approx(patched, abs=1e-3)
     assert found != pytest.approx(plain, abs=1e-1)
