@@ -14,6 +14,7 @@ from generated import main
 from llmpatch.advisories import Advisory
 from llmpatch.artifact.composition import Record
 from llmpatch.artifact.manifest import Manifest
+from llmpatch.exporting import Description
 from llmpatch.gate import Policy, Verdict
 from llmpatch.signing import Trust
 from llmpatch.store import Lock
@@ -27,6 +28,7 @@ def schemas() -> dict[str, str]:
         "advisory.schema.json": ("OSV 1.7, as llmpatch reads it", Advisory.model_json_schema(by_alias=True)),
         "composition.schema.json": ("llmpatch/composition/v1", Record.model_json_schema(by_alias=True)),
         "lock.schema.json": ("llmpatch/lock/v1", Lock.model_json_schema(by_alias=True)),
+        "export.schema.json": ("llmpatch/export/v1: export.json", Description.model_json_schema(by_alias=True)),
         "patch.schema.json": ("llmpatch/patch/v1: patch.json", Manifest.model_json_schema(by_alias=True)),
         "policy.schema.json": ("llmpatch/policy/v1", Policy.model_json_schema(by_alias=True)),
         "trust.schema.json": ("llmpatch/trust/v1: trust.json", Trust.model_json_schema(by_alias=True)),
