@@ -199,6 +199,17 @@ def test_a_composed_patch_with_a_revoked_member_is_refused(store, two, tmp_path)
             act()
 
 
+def test_revoking_a_member_takes_the_composed_patch_out_of_use(store, two, tmp_path):
+    third = add(store, tmp_path, "acme/bias", fixed=(3,))
+    activate(store, third, gate=Gate())
+    members = [{"name": f"acme/n{i}", "version": "1.0.0", "digest": d, "tokens": 2} for i, d in enumerate(two)]
+    both = add(store, tmp_path, "acme/both", fixed=(1, 2), members=members)
+    activate(store, both, gate=Gate())
+    assert active(load(store).state) == [["acme/bias 1.0.0", "acme/both 1.0.0"]]
+    revoke(store, two[1], "it leaks")
+    assert active(load(store).state) == [["acme/bias 1.0.0"]]
+
+
 def test_a_composed_patch_replaces_its_members(store, two, tmp_path):
     activate_stack(store, two, gate=Gate())
     members = [{"name": f"acme/n{i}", "version": "1.0.0", "digest": d, "tokens": 2} for i, d in enumerate(two)]
@@ -264,7 +275,7 @@ def test_a_crooked_lock_file_is_refused(store, two, change):
         parse_lock(edited(render_lock(lock), change), where="llmpatch.lock")
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"schema": "llmpatch/lock/v1"}', b"x" * (1 << 20)])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"schema": "llmpatch/lock/v1"}', b"x" * (1 << 21)])
 def test_what_is_no_lock_file_is_refused(data):
     with pytest.raises(IntegrityError, match=r"llmpatch\.lock"):
         parse_lock(data, where="llmpatch.lock")

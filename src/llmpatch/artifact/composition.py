@@ -19,7 +19,7 @@ from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.errors import IntegrityError, UsageError
 
 SCHEMA = "llmpatch/composition/v1"
-MAX_RECORD_BYTES = 1 << 18
+MAX_RECORD_BYTES = 1 << 20
 _HINT = "give the composition.json that `llmpatch compose` wrote"
 
 Count = Annotated[int, Field(ge=1, le=1 << 40)]

@@ -9,9 +9,11 @@ Both are new generations: nothing is forgotten. Pins, high-water marks and revoc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
-from llmpatch.errors import IntegrityError, TrustError, UsageError
+from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
+from llmpatch.store.activating import check_members
 from llmpatch.store.contents import read_stored, title
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit
 from llmpatch.store.installing import Done, because
@@ -64,7 +66,7 @@ def revoke(store: Store, digest: str, reason: str) -> Done:
         revoked = {**head.state.revoked, digest: reason or "revoked"}
         past = list(ancestors(store, head))
         falls = [
-            _fall(store, group, past, revoked) if digest in group.patches else group for group in head.state.active
+            _fall(store, group, past, revoked) if _holds(store, group, digest) else group for group in head.state.active
         ]
         active = tuple(group for group in falls if group is not None)
         marked = with_active(head.state, active, {}, "inactive")
@@ -142,7 +144,19 @@ def _check_group(store: Store, state: State, group: ActiveSet, where: str) -> No
             )
         if state.entry(digest) is None:
             raise UsageError(f"{where}{digest[:16]} is no longer in the store", hint="install that patch again")
-        read_stored(store, digest)
+        check_members(state, read_stored(store, digest).manifest)
+
+
+def _holds(store: Store, group: ActiveSet, digest: str) -> bool:
+    """Whether a patch is in a set, by itself or as part of a composed one; what is damaged is not asked."""
+    if digest in group.patches:
+        return True
+    for other in group.patches:
+        with contextlib.suppress(LlmpatchError):
+            members = read_stored(store, other).manifest.members or ()
+            if any(member.digest == digest for member in members):
+                return True
+    return False
 
 
 def _fall(store: Store, group: ActiveSet, past: Sequence[Generation], revoked: dict[str, str]) -> ActiveSet | None:
