@@ -16,9 +16,11 @@ from test_reporting import Page
 from llmpatch.errors import IntegrityError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.side_by_side import side_by_side
+from llmpatch.judges.gender_words import PRONOUNS
 from llmpatch.reporting.results import read_results, results_html, results_markdown
 from llmpatch.reporting.results.blocks import Shelf, shown
 from llmpatch.reporting.svg import Seeds, plot_seeds
+from tinymodels import make_tiny
 
 ROOT = Path(__file__).parent.parent.parent
 NARROW = "\u00a0"
@@ -87,13 +89,18 @@ def test_a_risk_shows_the_evidence_and_the_paper_beside_it(tmp_path):
     assert evidence["worse"][0][:20] in text
 
 
-def test_every_pointer_leads_into_real_evidence(tiny, tmp_path):
+def test_every_pointer_leads_into_real_evidence(tmp_path):
     """Places that need a reference or a benchmark aside, each figure exists in evidence that this version makes."""
     import torch
 
+    base = make_tiny(vocab_size=len(make_tiny().tokenizer) + len(PRONOUNS))
+    base.tokenizer.add_tokens([f" {word}" for word in PRONOUNS])
+    (tmp_path / "data/corpora").mkdir(parents=True)
+    (tmp_path / "data/prompts").symlink_to(ROOT / "data/prompts")
+    (tmp_path / "data/corpora/wikitext2-test.txt").write_text("plain text of some length, " * 20, encoding="utf-8")
     systems = [System("M"), System("M+", prefix=torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))]
     for suite in ("toxicity", "gender-bias"):
-        made = evaluate(tiny, systems, suite=suite, limit=2, samples=2, max_new_tokens=3, data=ROOT / "data")
+        made = evaluate(base, systems, suite=suite, limit=2, samples=2, max_new_tokens=3, data=tmp_path / "data")
         put(tmp_path, f"patches/smollm2/{suite}/evidence.json", made)
     shelf = Shelf(tmp_path)
     given = [
