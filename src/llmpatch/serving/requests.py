@@ -148,7 +148,7 @@ class CompletionRequest(_Common):
     """``POST /v1/completions``. ``echo`` puts the prompt before the text, and scores it where ``logprobs`` are asked for."""
 
     prompt: (
-        str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
