@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -115,7 +116,6 @@ async def events(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[tupl
 
 def _jobs(asked: Asked, deadline: float, emit: Any) -> list[Job]:
     request = asked.request
-    chat = isinstance(request, ChatRequest)
     top = request.top if isinstance(request, ChatRequest) else request.logprobs
     sampling = Sampling(
         temperature=1.0 if request.temperature is None else request.temperature,
@@ -123,10 +123,10 @@ def _jobs(asked: Asked, deadline: float, emit: Any) -> list[Job]:
         seed=None if request.seed is None else request.seed % (1 << 32),
         top_logprobs=top,
     )
-    scores = not chat and bool(request.echo) and top is not None
+    scores = isinstance(request, CompletionRequest) and bool(request.echo) and top is not None
     return [
         Job(
-            ids, asked.ready.prefix, asked.ready.level, sampling, room, lambda event, i=index: emit(i, event),
+            ids, asked.ready.prefix, asked.ready.level, sampling, room, functools.partial(emit, index),
             choices=asked.choices, stops=request.stops, stream=bool(request.stream), score_prompt=scores,
             ignore_eos=request.ignore_eos, prompt=index, deadline=deadline,
         )

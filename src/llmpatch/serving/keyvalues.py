@@ -222,7 +222,7 @@ def _make_layer(rows: int, step: _Step) -> Any:
     """A layer of a transformers cache over one buffer. Made late, since its base class is transformers'."""
     from transformers.cache_utils import CacheLayerMixin
 
-    class Layer(CacheLayerMixin):
+    class Layer(CacheLayerMixin):  # type: ignore[misc]
         capacity = 0
 
         def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -263,7 +263,8 @@ def _make_layer(rows: int, step: _Step) -> Any:
 
         def clear(self, capacity: int) -> None:
             self.capacity = capacity
-            self.keys = self.values = None
+            if self.is_initialized:
+                del self.keys, self.values
             self.is_initialized = False
 
         def get_seq_length(self) -> int:
