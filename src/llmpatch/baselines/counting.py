@@ -9,6 +9,7 @@ lengths trained here, a few hundredths of the whole.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,3 +108,46 @@ def patch_flops(
         ]
         total += again / count * stage.steps + (first - again) / seen[0] * seen[1]
     return total
+
+
+class Watch:
+    """What happens around a step of TRL: time and FLOPs are taken, progress is shown, validation keeps the best."""
+
+    def __init__(
+        self, name: str, steps: int, advance: Callable[..., None], every: int, validate: Callable[[str], None]
+    ) -> None:
+        self.name, self.steps, self.advance, self.every, self.validate = name, steps, advance, every, validate
+        self._flops: list[float] = []
+        self._times: list[float] = []
+        self._counter: Any = None
+        self._started = 0.0
+
+    def begin(self, step: int) -> None:
+        """Before step number ``step``, counted from 0."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if step < SAMPLE:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+        self._started = time.perf_counter()
+
+    def end(self, step: int) -> None:
+        """After it."""
+        self._times.append(time.perf_counter() - self._started)
+        if self._counter:
+            self._counter.__exit__(None, None, None)
+            self._flops.append(float(self._counter.get_total_flops()))
+            self._counter = None
+        self.advance(1)
+        done = step + 1
+        if done % self.every == 0 or done == self.steps:
+            self.validate(f"{self.name} step {done}")
+
+    def flops(self) -> float:
+        """Of all steps, from those that were counted."""
+        return sum(self._flops) / len(self._flops) * self.steps
+
+    def seconds(self) -> float:
+        """Of all steps, from those that ran without the counter, where there are any."""
+        free = self._times[len(self._flops) :] or self._times
+        return sum(free) / len(free) * self.steps

@@ -11,21 +11,20 @@ base's own answers to benign prompts are learnt instead, as its users would). Ea
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.baselines.copies import share
-from llmpatch.baselines.counting import SAMPLE, Cost
+from llmpatch.baselines.counting import SAMPLE, Cost, Watch
+from llmpatch.baselines.kept import load_stage, save_stage, set_weights, trained_weights
 from llmpatch.baselines.key_values import behind_key_values
 from llmpatch.baselines.own_lora import PROJECTIONS
 from llmpatch.bases import Base
 from llmpatch.batching import Example
-from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.files import digest_json, read_bytes, write_bytes
+from llmpatch.errors import UsageError
+from llmpatch.files import digest_json
 from llmpatch.prefix import prefix_cache
 from llmpatch.progress import Progress, Silent
 from llmpatch.training import Trainer, TrainingSet
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from llmpatch.recipe import DPOSection, StageSection, TrainingSection
 
-MAX_WEIGHTS_BYTES = 1 << 32
 Score = Callable[[Base], float]
 
 
@@ -111,16 +109,16 @@ def train_peer(
     spent: list[dict[str, Any]] = []
     for offset, stage in enumerate((section.sft, section.dpo)):
         path = folder / f"{('sft', 'dpo')[offset]}.safetensors"
-        found = _load(path, about, wrapped)
+        found = load_stage(path, about, wrapped)
         if found is None:
             trial = _Trial(base, data, method, wrapped, section, seed, score, progress or Silent())
             if spent and spent[-1]["score"] is not None:
                 trial.keep(spent[-1]["score"], spent[-1]["best_at"])
             found = trial.run(offset, stage)
-            _save(path, about, wrapped, found)
+            save_stage(path, about, wrapped, found)
         spent.append(found)
     cost = Cost(
-        sum(weight.numel() for weight in _weights(wrapped).values()),
+        sum(weight.numel() for weight in trained_weights(wrapped).values()),
         (section.sft.steps, section.dpo.steps),
         sum(part["seconds"] for part in spent),
         sum(part["flops"] for part in spent),
@@ -200,12 +198,6 @@ def _as_base(base: Base, method: Lora | PrefixTuning, wrapped: Any) -> Base:
     return behind_key_values(base, whole[:, 0], whole[:, 1])
 
 
-def _weights(wrapped: Any) -> dict[str, torch.Tensor]:
-    """What is trained, by name."""
-    marks = ("lora_A.default", "lora_B.default", "prompt_encoder.default")
-    return {name: weight for name, weight in wrapped.named_parameters() if any(mark in name for mark in marks)}
-
-
 class _Trial:
     """One baseline's training: the rows of each step for TRL, and the best weights so far."""
 
@@ -226,7 +218,7 @@ class _Trial:
 
     def keep(self, score: float, at: str) -> None:
         """Take the weights as they are now for the best so far."""
-        self.best = (score, at, {name: w.detach().clone() for name, w in _weights(self.wrapped).items()})
+        self.best = (score, at, {name: w.detach().clone() for name, w in trained_weights(self.wrapped).items()})
 
     def run(self, offset: int, stage: StageSection) -> dict[str, Any]:
         """Train one stage; the wrapped model then has the weights to keep."""
@@ -243,7 +235,7 @@ class _Trial:
             self.progress.stage(f"TRL {('SFT', 'DPO')[offset]}", stage.steps) as advance,
             tempfile.TemporaryDirectory() as at,
         ):
-            watch = Watch(self, ("SFT", "DPO")[offset], stage.steps, advance)
+            watch = Watch(("SFT", "DPO")[offset], stage.steps, advance, self.section.validate_every, self.validate)
             if offset:
                 run_dpo(self.wrapped, self.base.tokenizer, rows, self.section, top, at, watch, self.reference(rows))
             else:
@@ -254,7 +246,7 @@ class _Trial:
         best_at = f"{('SFT', 'DPO')[offset]} step {stage.steps}"
         if self.best is not None:
             score, best_at, kept = self.best
-            _set(self.wrapped, kept)
+            set_weights(self.wrapped, kept)
         found = {"steps": stage.steps, "seconds": watch.seconds(), "flops": watch.flops()}
         return {**found, "score": score, "best_at": best_at}
 
@@ -284,82 +276,3 @@ class _Trial:
         self.wrapped.train()
         if self.best is None or found > self.best[0]:
             self.keep(found, at)
-
-
-class Watch:
-    """What happens around a step of TRL: time and FLOPs are taken, progress is shown, validation keeps the best."""
-
-    def __init__(self, trial: _Trial, name: str, steps: int, advance: Callable[..., None]) -> None:
-        self.trial, self.name, self.steps, self.advance = trial, name, steps, advance
-        self._flops: list[float] = []
-        self._times: list[float] = []
-        self._counter: Any = None
-        self._started = 0.0
-
-    def begin(self, step: int) -> None:
-        """Before step number ``step``, counted from 0."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        if step < SAMPLE:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
-        self._started = time.perf_counter()
-
-    def end(self, step: int) -> None:
-        """After it."""
-        self._times.append(time.perf_counter() - self._started)
-        if self._counter:
-            self._counter.__exit__(None, None, None)
-            self._flops.append(float(self._counter.get_total_flops()))
-            self._counter = None
-        self.advance(1)
-        done = step + 1
-        if done % self.trial.section.validate_every == 0 or done == self.steps:
-            self.trial.validate(f"{self.name} step {done}")
-
-    def flops(self) -> float:
-        """Of all steps, from those that were counted."""
-        return sum(self._flops) / len(self._flops) * self.steps
-
-    def seconds(self) -> float:
-        """Of all steps, from those that ran without the counter, where there are any."""
-        free = self._times[len(self._flops) :] or self._times
-        return sum(free) / len(free) * self.steps
-
-
-def _set(wrapped: Any, weights: dict[str, Any]) -> None:
-    import torch
-
-    with torch.no_grad():
-        for name, weight in _weights(wrapped).items():
-            weight.copy_(weights[name])
-
-
-def _save(path: Path, about: str, wrapped: Any, found: dict[str, Any]) -> None:
-    from safetensors.torch import save
-
-    weights = {name: weight.detach().contiguous() for name, weight in _weights(wrapped).items()}
-    write_bytes(path, save(weights, metadata={"about": about, "found": json.dumps(found)}))
-
-
-def _load(path: Path, about: str, wrapped: Any) -> dict[str, Any] | None:
-    """What a kept stage took, with its weights set; ``None`` where there is none of these settings."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    if not path.exists():
-        return None
-    data = read_bytes(path, limit=MAX_WEIGHTS_BYTES)
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        if metadata["about"] != about:
-            return None
-        found: dict[str, Any] = json.loads(metadata["found"])
-        weights = load(data)
-        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in _weights(wrapped).items()}:
-            raise ValueError("other weights than this baseline has")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"the baseline {path} is damaged: {error}", hint="delete it to train it again") from None
-    _set(wrapped, weights)
-    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.batching import Example
 
 if TYPE_CHECKING:
-    from llmpatch.baselines.peers import Watch
+    from llmpatch.baselines.counting import Watch
     from llmpatch.recipe import TrainingSection
 
 _IGNORED = -100  # the label of a token that is not learnt
