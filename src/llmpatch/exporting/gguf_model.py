@@ -14,7 +14,7 @@ import numpy as np
 from llmpatch.bases import Base, load_base
 from llmpatch.catalogue import locate
 from llmpatch.errors import UsageError
-from llmpatch.exporting.checking import ROUNDED, Forward, compare, held_out, require, runtime, with_slots
+from llmpatch.exporting.checking import HALF_TABLE, Forward, compare, held_out, require, runtime, with_slots
 from llmpatch.exporting.checkpoint import BYPASS
 from llmpatch.exporting.gguf_file import Stored, dequantise, new_gguf, open_gguf, quantise, rewrite, stored, value_of
 from llmpatch.exporting.job import Job, Made
@@ -46,7 +46,7 @@ def write_gguf(job: Job, folder: Path) -> Made:
     )
     exported = load_base(str(folder / MODEL))
     measured = compare(runtime(base, job.rows), with_slots(exported, slots.ids), held_out(base), slots.ids)
-    require(measured, ROUNDED, "GGUF file")
+    require(measured, HALF_TABLE, "GGUF file")
     how = {"serve": f"llama-server -m {MODEL} --jinja"}
     return Made({"forward of the loaded file": measured}, slots, how, (*_notes(reader), BYPASS))
 
@@ -78,8 +78,8 @@ def write_lora_gguf(job: Job, folder: Path) -> Made:
     texts = held_out(base)
     patched = compare(runtime(base, job.rows), _with_adapter(exported, folder / ADAPTER, slots.ids), texts, slots.ids)
     plain = compare(runtime(base, None), with_slots(exported, ()), texts, slots.ids)
-    require(patched, ROUNDED, "LoRA adapter")
-    require(plain, ROUNDED, "base of the LoRA adapter, unpatched,")
+    require(patched, HALF_TABLE, "LoRA adapter")
+    require(plain, HALF_TABLE, "base of the LoRA adapter, unpatched,")
     how = {
         "serve": f"llama-server -m {BASE} --lora {ADAPTER} --lora-init-without-apply --jinja",
         "request": {"lora": [{"id": 0, "scale": 1.0}], "chat_template_kwargs": {ARGUMENT: True}},
