@@ -20,9 +20,9 @@ import torch
 
 from llmpatch.bases import Base, load_base
 from llmpatch.building import read_prompts
-from llmpatch.evals import load_suite
 from llmpatch.evals.environment import environment
 from llmpatch.evals.stats import rate
+from llmpatch.evals.suites import load_suite
 from llmpatch.files import write_json
 from llmpatch.prefix import backbone, common_head, expand_cache, prefix_cache
 from llmpatch.progress import Advance, console
