@@ -25,6 +25,7 @@ from llmpatch.reporting import render_html, render_markdown
 OFFICIAL = Path("patches/smollm2/refusal")
 COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
+PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
 COLUMNS = {
     "base": "`M` (base)",
@@ -144,6 +145,12 @@ def results() -> str:
         text += (
             f"\n\nBeside other checkpoints and LoRA on the same pairs (`benchmarks/frontier.py`):\n\n{frontier_table()}"
         )
+    if PROBE.is_file():
+        text += (
+            "\n\nWhat the base itself tells apart: a linear probe on its hidden states, trained on the same prompts, at five "
+            "thresholds, four of them set on these test prompts (`benchmarks/probe.py`). A curve to read the patch against, "
+            f"not a bound: what is not linear in one layer, it does not see.\n\n{probe_table()}"
+        )
     return text
 
 
@@ -197,6 +204,16 @@ def composition_results() -> str:
             "\n".join(f"- {name}, {price['tokens']} tokens: {line}." for line in price_lines({"price": {"M+": price}}))
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def probe_table() -> str:
+    """Shares of prompts that the probe takes for harmful, of its mix with the most harmful prompts."""
+    curve = json.loads(PROBE.read_text(encoding="utf-8"))["curves"][-1]
+    lines = ["| | harmful found | borderline taken for harmful | everyday taken for harmful |", "|---|---|---|---|"]
+    for point in curve["points"]:
+        rates = (estimate(point[key]) for key in ("harmful", "borderline", "everyday"))
+        lines.append(f"| probe, {point['name']} | {' | '.join(rates)} |")
+    return "\n".join(lines)
 
 
 PAGES: dict[str, Callable[[], str]] = {
