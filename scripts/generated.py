@@ -15,6 +15,16 @@ from llmpatch.files import write_text
 ROOT = Path(__file__).parent.parent
 
 
+def between(name: str, start: str, end: str, found: str) -> str:
+    """The document ``name`` with ``found`` between two marks, which it must have."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    before, _, rest = text.partition(start)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        sys.exit(f"{name} has no {start} ... {end}")
+    return f"{before}{start}\n{found}\n{end}{after}"
+
+
 def main(pages: Callable[[], Mapping[str, str]], description: str | None, script: str) -> None:
     """Write the pages that differ; with ``--check`` name them and exit with 1 instead.
 

@@ -7,14 +7,13 @@ python scripts/make_docs.py --check    # exit code 1 when one differs
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from generated import ROOT, main
+from generated import ROOT, between, main
 from llmpatch._cli.evidence_view import estimate, price_lines
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
@@ -117,12 +116,7 @@ def shown(value: Any) -> str:
 
 def readme_page() -> str:
     """README.md with the results of the official patch between its markers."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        sys.exit(f"README.md has no {START} ... {END}")
-    return f"{before}{START}\n{results()}\n{END}{after}"
+    return between("README.md", START, END, results())
 
 
 def results() -> str:
@@ -180,12 +174,7 @@ def frontier_table() -> str:
 
 def composition_page() -> str:
     """docs/composition.md with what benchmarks/composition.py measured between its markers."""
-    text = (ROOT / "docs/composition.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        sys.exit(f"docs/composition.md has no {START} ... {END}")
-    return f"{before}{START}\n{composition_results()}\n{END}{after}"
+    return between("docs/composition.md", START, END, composition_results())
 
 
 def composition_results() -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from generated import ROOT, main
+from generated import ROOT, between, main
 from llmpatch.files import read_jsonl, write_jsonl
 
 PAGE = "docs/engines.md"
@@ -31,13 +31,8 @@ def take_in(path: Path) -> None:
 
 
 def page() -> dict[str, str]:
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        sys.exit(f"{PAGE} has no {START} ... {END}")
     rows = read_jsonl(FIGURES) if FIGURES.is_file() else []
-    return {PAGE: f"{before}{START}\n{table(rows)}\n{END}{after}"}
+    return {PAGE: between(PAGE, START, END, table(rows))}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

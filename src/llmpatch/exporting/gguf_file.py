@@ -73,7 +73,7 @@ def rewrite(source: Any, target: Path, *, fields: Mapping[str, Any], tensors: Ma
         fields: New values, of the type the field had; a new field may hold a text or true or false.
         tensors: New tensors; those the source has keep their place. ``None`` leaves a tensor out.
     """
-    from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+    from gguf import GGUFValueType, GGUFWriter
 
     writer = GGUFWriter(None, value_of(source, "general.architecture"))
     writer.data_alignment = source.alignment
@@ -89,26 +89,26 @@ def rewrite(source: Any, target: Path, *, fields: Mapping[str, Any], tensors: Ma
         if name not in known:
             writer.add_key_value(name, value, GGUFValueType.BOOL if isinstance(value, bool) else GGUFValueType.STRING)
     old_tensors = {t.name: Stored(t.data, t.tensor_type.name) for t in source.tensors}
-    for name, tensor in ({**old_tensors, **tensors}).items():
-        if tensor is not None:
-            writer.add_tensor(name, tensor.data, raw_dtype=GGMLQuantizationType[tensor.kind])
-    try:
-        writer.write_header_to_file(target)
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
+    _write(writer, target, {**old_tensors, **tensors})
 
 
 def new_gguf(target: Path, architecture: str, fields: Mapping[str, Any], tensors: Mapping[str, Stored]) -> None:
     """Write a GGUF file of texts, floats and tensors."""
-    from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+    from gguf import GGUFValueType, GGUFWriter
 
     writer = GGUFWriter(None, architecture)
     for name, value in fields.items():
         writer.add_key_value(name, value, GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.STRING)
+    _write(writer, target, tensors)
+
+
+def _write(writer: Any, target: Path, tensors: Mapping[str, Stored | None]) -> None:
+    """Add the tensors that are kept, write the file and close it."""
+    from gguf import GGMLQuantizationType
+
     for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor.data, raw_dtype=GGMLQuantizationType[tensor.kind])
+        if tensor is not None:
+            writer.add_tensor(name, tensor.data, raw_dtype=GGMLQuantizationType[tensor.kind])
     try:
         writer.write_header_to_file(target)
         writer.write_kv_data_to_file()
