@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
+from llmpatch.nucleus import draw
 from llmpatch.prefix import backbone, common_head, head_logits, prefix_cache, repeat_cache
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _decode(
         with torch.no_grad():
             hidden, cache = _forward(base, ids, mask, cache)
             logits = head_logits(base, hidden[:, -1]).float()
-        tokens = [_choose(logits[i], row, decoding) for i, row in enumerate(alive)]
+        tokens = _choose(logits, alive, decoding)
         for row, token in zip(alive, tokens, strict=True):
             if token not in stop:
                 row.new.append(token)
@@ -229,13 +230,9 @@ def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> t
     return output.last_hidden_state, cache
 
 
-def _choose(logits: torch.Tensor, row: _Row, decoding: DecodingSection) -> int:
-    """The next token: the likeliest, or one drawn from the nucleus with the row's own generator."""
+def _choose(logits: torch.Tensor, rows: Sequence[_Row], decoding: DecodingSection) -> list[int]:
+    """The next token of each row: the likeliest, or one drawn with the row's own generator."""
     if decoding.temperature == 0:
-        return int(logits.argmax())
-    probabilities = (logits / decoding.temperature).softmax(-1).cpu()
-    if decoding.top_p < 1:
-        # Masked in vocabulary order: which random number a token meets must not hang on how near-ties are sorted.
-        ordered, order = probabilities.sort(descending=True)
-        probabilities[order[(ordered.cumsum(-1) - ordered) >= decoding.top_p]] = 0
-    return int(probabilities.multinomial(1, generator=row.random))
+        found: list[int] = logits.argmax(-1).tolist()
+        return found
+    return draw((logits / decoding.temperature).softmax(-1), decoding.top_p, [row.random for row in rows])

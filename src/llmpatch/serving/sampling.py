@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmpatch.nucleus import draw
+
 if TYPE_CHECKING:
     import torch
 
@@ -87,9 +89,4 @@ def report(logits: torch.Tensor, token: int, top: int | None) -> Token:
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    probabilities = (logits / sampling.temperature).softmax(-1).cpu()
-    if sampling.top_p < 1:
-        # Masked in vocabulary order: which random number a token meets must not hang on how near-ties are sorted.
-        ordered, order = probabilities.sort(descending=True)
-        probabilities[order[(ordered.cumsum(-1) - ordered) >= sampling.top_p]] = 0
-    return int(probabilities.multinomial(1, generator=generator))
+    return draw((logits / sampling.temperature).softmax(-1)[None], sampling.top_p, [generator])[0]
