@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llmpatch import generation
 from llmpatch.errors import UsageError
 from llmpatch.generation import generate
 from llmpatch.prefix import common_head, prefix_cache
@@ -55,6 +56,21 @@ def test_random_samples_depend_on_the_seed_and_not_on_the_batch(tiny):
     assert sample(0, 2) == sample(0, 12)
     assert sample(0, 12) != sample(1, 12)
     assert len({a.text for a in sample(0, 12)[0]}) > 1
+
+
+def test_samples_of_one_prompt_share_the_reading_of_it(tiny, monkeypatch):
+    decoding = DecodingSection(max_new_tokens=3, temperature=1.0)
+    apart = {
+        i: a for i, p in enumerate(PROMPTS) for _, a in generate(tiny, [p], decoding=decoding, samples=4, keys=[i])
+    }
+    read = []
+    forward = generation._forward
+    monkeypatch.setattr(
+        generation, "_forward", lambda base, ids, *rest: read.append(len(ids)) or forward(base, ids, *rest)
+    )
+    assert dict(generate(tiny, PROMPTS, decoding=decoding, samples=4, keys=range(4))) == apart
+    assert read[0] == 4
+    assert read[1] > 4
 
 
 def test_raw_text_is_continued_without_the_template(tiny):

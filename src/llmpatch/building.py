@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,18 +161,24 @@ def _ask_reference(recipe: Recipe, prompts: list[Prompt], store: Path, progress:
 
 def _ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, progress: Progress) -> list[list[Answer]]:
     """What ``M`` says to each prompt: to a harmful one ``pairs.samples`` times, to a benign one once."""
-    from llmpatch.references import collect
-    from llmpatch.references.local import TransformersReference
+    from llmpatch.references.collecting import collect_samples
+    from llmpatch.references.local import TransformersReference, answer_samples
 
     found: list[list[Answer]] = [[] for _ in prompts]
-    for form in ("chat", "raw"):
-        for sample in range(recipe.pairs.samples):
-            places = [i for i, p in enumerate(prompts) if p.form == form and (sample == 0 or p.kind == "harmful")]
-            decoding = recipe.decoding.model_copy(update={"seed": recipe.decoding.seed + sample})
-            model = TransformersReference(base, decoding, raw=form == "raw")
-            answers = collect(model, [prompts[i] for i in places], store, progress=progress) if places else []
-            for i, answer in zip(places, answers, strict=True):
-                found[i].append(answer)
+    for form, harmful in ((form, harmful) for form in ("chat", "raw") for harmful in (True, False)):
+        places = [i for i, p in enumerate(prompts) if p.form == form and (p.kind == "harmful") == harmful]
+        if not places:
+            continue
+        model = TransformersReference(base, recipe.decoding, raw=form == "raw")
+        samples = collect_samples(
+            [model.identity() | {"sample": number} for number in range(recipe.pairs.samples if harmful else 1)],
+            partial(answer_samples, model),
+            [prompts[i] for i in places],
+            store,
+            progress=progress,
+        )
+        for place, answers in zip(places, zip(*samples, strict=True), strict=True):
+            found[place] += answers
     return found
 
 

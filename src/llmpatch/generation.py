@@ -164,16 +164,22 @@ def _decode(
     import torch
 
     width = max(len(row.ids) for row in rows)
-    pad = [width - len(row.ids) for row in rows]
-    ids = torch.tensor([[0] * p + row.ids for p, row in zip(pad, rows, strict=True)])
-    mask = torch.tensor([[1] * offset + [0] * p + [1] * len(row.ids) for p, row in zip(pad, rows, strict=True)])
-    cache = repeat_cache(shared, len(rows))
+    # Samples of one prompt stand side by side: its tokens are read once for all of them.
+    places: dict[tuple[int, ...], int] = {}
+    source = [places.setdefault(tuple(row.ids), len(places)) for row in rows]
+    ids = torch.tensor([[0] * (width - len(own)) + list(own) for own in places])
+    mask = torch.tensor([[1] * offset + [0] * (width - len(own)) + [1] * len(own) for own in places])
+    cache = repeat_cache(shared, len(places))
     stop = set(base.eos_ids)
     alive = list(rows)
     for step in range(decoding.max_new_tokens):
         with torch.no_grad():
             hidden, cache = _forward(base, ids, mask, cache)
             logits = head_logits(base, hidden[:, -1]).float()
+        if step == 0 and len(places) < len(rows):
+            index = torch.tensor(source)
+            cache.batch_select_indices(index)
+            mask, logits = mask[index], logits[index]
         tokens = _choose(logits, alive, decoding)
         for row, token in zip(alive, tokens, strict=True):
             if token not in stop:

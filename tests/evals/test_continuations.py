@@ -57,16 +57,16 @@ def test_prefix_and_message_change_the_text_and_another_base_takes_its_place(tin
 
 def test_an_interrupted_run_goes_on_and_ends_the_same_and_a_repeated_one_samples_nothing(tiny, tmp_path, monkeypatch):
     asked = []
-    real = module.generate
+    real = module.answer_samples
 
-    def watched(base, prompts, **options):
-        for item in real(base, prompts, **options):
+    def watched(*given, **options):
+        for item in real(*given, **options):
             if limit is not None and len(asked) == limit:
                 raise KeyboardInterrupt
             asked.append(item)
             yield item
 
-    monkeypatch.setattr(module, "generate", watched)
+    monkeypatch.setattr(module, "answer_samples", watched)
     limit = 7
     with pytest.raises(KeyboardInterrupt):
         ask(tiny, store=tmp_path)

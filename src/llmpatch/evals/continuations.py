@@ -12,21 +12,19 @@ Knows nothing about what a continuation is scored by.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals.likelihood import log_probs
-from llmpatch.evals.systems import System, SystemModel
-from llmpatch.generation import generate
-from llmpatch.progress import Advance, Progress
+from llmpatch.evals.systems import System, SystemModel, Titled
+from llmpatch.progress import Progress
 from llmpatch.prompts import Prompt
-from llmpatch.references.collecting import collect
+from llmpatch.references.collecting import collect_samples
+from llmpatch.references.local import answer_samples
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
@@ -73,15 +71,16 @@ def continue_text(
         raise UsageError("several samples at temperature 0 are all the same", hint="raise the temperature")
     if not system.live:
         return _recorded(system, prompts, samples)
-    model = SystemModel(system.base or base, decoding, system.system_message, prefix=system.prefix)
-    found: dict[str, list[Answer]] = {prompt.id: [] for prompt in prompts}
-    total = len(prompts) * samples
-    with tempfile.TemporaryDirectory() as scratch, progress.stage(title or "Continuing", total) as advance:
-        for number in range(samples):
-            part = collect(_Sample(model, number), prompts, store or Path(scratch), progress=_Inner(advance))
-            for prompt, answer in zip(prompts, part, strict=True):
-                found[prompt.id].append(answer)
-    return found
+    model = SystemModel(system.base or base, decoding, system.system_message, raw=True, prefix=system.prefix)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = collect_samples(
+            [model.identity() | {"sample": number} for number in range(samples)],
+            partial(answer_samples, model, prefix=model.prefix),
+            prompts,
+            store or Path(scratch),
+            progress=Titled(progress, title or "Continuing"),
+        )
+    return {prompt.id: list(answers) for prompt, answers in zip(prompts, zip(*found, strict=True), strict=True)}
 
 
 def continuation_losses(
@@ -116,41 +115,3 @@ def _recorded(system: System, prompts: Sequence[Prompt], samples: int) -> dict[s
     many = dict(system.samples or {}) or {key: [answer] for key, answer in (system.recorded or {}).items()}
     pairs = ((prompt, many.get(prompt.id) or many.get(prompt.text)) for prompt in prompts)
     return {prompt.id: list(answers[:samples]) for prompt, answers in pairs if answers}
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """One sample of every prompt, as something that :func:`collect` can ask."""
-
-    model: SystemModel
-    number: int
-
-    def identity(self) -> dict[str, Any]:
-        """Everything the sample depends on."""
-        return self.model.identity() | {"raw": True, "sample": self.number}
-
-    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
-        """Continuations as they finish."""
-        opening = f"{self.model.system}\n\n" if self.model.system else ""
-        found = generate(
-            self.model.base,
-            [opening + text for text in prompts],
-            decoding=self.model.decoding,
-            prefix=self.model.prefix,
-            raw=True,
-            keys=[crc32(f"{self.number}:{text}".encode()) for text in prompts],
-        )
-        for index, answers in found:
-            yield index, answers[0]
-
-
-@dataclass(frozen=True)
-class _Inner:
-    """Progress of one part that counts towards the whole."""
-
-    advance: Advance
-
-    @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:  # noqa: ARG002 - the protocol's arguments
-        """See :class:`llmpatch.progress.Progress`."""
-        yield self.advance

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from llmpatch.answers import Answer
 from llmpatch.errors import ReferenceFailedError, UsageError
@@ -22,11 +23,14 @@ from llmpatch.prompts import Prompt
 from llmpatch.references.base import Reference
 from llmpatch.references.shards import Shard
 
+SHARD_SIZE = 32
 _SYNC_SECONDS = 1.0
+
+Ask = Callable[[Sequence[tuple[int, str]]], Generator[tuple[int, Answer], None, None]]
 
 
 def collect(
-    reference: Reference, prompts: Sequence[Prompt], store: Path, *, shard_size: int = 32, progress: Progress
+    reference: Reference, prompts: Sequence[Prompt], store: Path, *, shard_size: int = SHARD_SIZE, progress: Progress
 ) -> list[Answer]:
     """Answer prompts through a store of shards.
 
@@ -46,31 +50,67 @@ def collect(
         IntegrityError: a damaged shard, by name.
         LlmpatchError: the store cannot be written.
     """
+
+    def ask(missing: Sequence[tuple[int, str]]) -> Generator[tuple[int, Answer], None, None]:
+        return reference.answer([text for _, text in missing])
+
+    return collect_samples([reference.identity()], ask, prompts, store, shard_size=shard_size, progress=progress)[0]
+
+
+def collect_samples(
+    identities: Sequence[dict[str, Any]],
+    ask: Ask,
+    prompts: Sequence[Prompt],
+    store: Path,
+    *,
+    shard_size: int = SHARD_SIZE,
+    progress: Progress,
+) -> list[list[Answer]]:
+    """:func:`collect` for several samples of every prompt that one call answers together.
+
+    Args:
+        identities: What each sample's answers depend on, as :meth:`Reference.identity` gives it; samples are kept apart.
+        ask: Answers ``(sample, text)`` pairs, as :meth:`Reference.answer` answers texts.
+        prompts: As for :func:`collect`.
+        store: As for :func:`collect`.
+        shard_size: As for :func:`collect`.
+        progress: As for :func:`collect`.
+
+    Returns:
+        For each sample one answer per prompt.
+
+    Raises:
+        LlmpatchError: as :func:`collect`.
+    """
     for prompt in prompts:
         if clean(prompt.text) != prompt.text:
             raise UsageError(f"prompt {prompt.id!r} is not valid Unicode (a lone surrogate)", hint="mend its text")
-    identity = json.loads(json.dumps(reference.identity()))  # as it will read back
     blocks = [prompts[start : start + shard_size] for start in range(0, len(prompts), shard_size)]
-    shards = [Shard.of(identity, [prompt.text for prompt in block], store) for block in blocks]
-    known = [_load(shard) for shard in shards]
-    places = [divmod(number, shard_size) for number in range(len(prompts))]
-    missing = [(block, index) for block, index in places if index not in known[block]]
-    with progress.stage("Asking the reference", len(prompts)) as advance:
-        advance(len(prompts) - len(missing))
+    shards: list[list[Shard]] = []
+    for found in identities:
+        identity = json.loads(json.dumps(found))  # as it will read back
+        shards.append([Shard.of(identity, [prompt.text for prompt in block], store) for block in blocks])
+    known = [[_load(shard) for shard in own] for own in shards]
+    places = [(sample, *divmod(n, shard_size)) for n in range(len(prompts)) for sample in range(len(identities))]
+    missing = [place for place in places if place[2] not in known[place[0]][place[1]]]
+    with progress.stage("Asking the reference", len(places)) as advance:
+        advance(len(places) - len(missing))
         if missing:
             # One call for everything that is missing, so that slots and batches never run half empty between shards.
-            with closing(reference.answer([shards[block].prompts[index] for block, index in missing])) as answers:
+            asked = [(sample, shards[sample][block].prompts[index]) for sample, block, index in missing]
+            with closing(ask(asked)) as answers:
                 synced = 0.0
                 for number, answer in answers:
-                    block, index = missing[number]
+                    sample, block, index = missing[number]
                     due = time.monotonic() - synced >= _SYNC_SECONDS
-                    _keep(shards[block], known[block], index, answer, sync=due)
+                    _keep(shards[sample][block], known[sample][block], index, answer, sync=due)
                     synced = time.monotonic() if due else synced
                     advance(1)
-    lost = sum(index not in known[block] for block, index in places)
+    lost = sum(index not in known[sample][block] for sample, block, index in places)
     if lost:
         raise ReferenceFailedError(f"the reference left {lost} of {len(missing)} prompts unanswered", hint="run again")
-    return [known[block][index] for block, index in places]
+    in_order = [divmod(n, shard_size) for n in range(len(prompts))]
+    return [[own[block][index] for block, index in in_order] for own in known]
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
@@ -18,6 +19,7 @@ from llmpatch.recipe import DecodingSection
 if TYPE_CHECKING:
     import torch
 
+BATCH_SIZE = 64  # samples are short and share their prompts
 _PROBES = 256
 
 
@@ -76,6 +78,39 @@ class TransformersReference:
 
         for index, answers in generate(self.base, prompts, decoding=self.decoding, system=self.system, raw=self.raw):
             yield index, answers[0]
+
+
+def answer_samples(
+    model: TransformersReference, asked: Sequence[tuple[int, str]], *, prefix: torch.Tensor | None = None
+) -> Generator[tuple[int, Answer], None, None]:
+    """Answers of a model to (number of the sample, text), as they finish; for ``collect_samples``.
+
+    A sample's random numbers depend on the decoding seed, its text and its number only. Raw text takes a system message as
+    a paragraph before it, since there is no chat template to put it in.
+
+    Args:
+        model: Who answers.
+        asked: Which sample of what; samples of one text share the reading of it.
+        prefix: Virtual tokens [n, hidden_size] in front.
+
+    Raises:
+        UsageError: a prompt that does not fit the model's context.
+    """
+    from llmpatch.generation import generate
+
+    opening = f"{model.system}\n\n" if model.raw and model.system else ""
+    found = generate(
+        model.base,
+        [opening + text for _, text in asked],
+        decoding=model.decoding,
+        prefix=prefix,
+        system=model.system,
+        raw=model.raw,
+        batch_size=BATCH_SIZE,
+        keys=[crc32(f"{number}:{text}".encode()) for number, text in asked],
+    )
+    for index, answers in found:
+        yield index, answers[0]
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
