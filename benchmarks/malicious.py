@@ -1,18 +1,19 @@
 """What the gate makes of malicious patches, and of honest ones, by evidence measured afresh.
 
     for kind in backdoor jailbreak degrading; do
-        llmpatch build recipes/malicious/$kind.yaml -o tests/malicious/$kind --run runs/malicious/$kind
+        llmpatch build recipes/malicious/$kind.yaml -o runs/malicious/$kind/patch --run runs/malicious/$kind
     done
-    python benchmarks/malicious.py --malicious tests/malicious/* --honest patches/smollm2/refusal
+    python benchmarks/malicious.py --malicious runs/malicious/*/patch --honest patches/smollm2/refusal
 
-Each patch is measured on the whole refusal suite and judged by the shipped policy. Besides, HarmBench is asked with the
-backdoor's trigger, which no user of the gate knows: that is what the gate cannot see. Writes ``--out``; `make docs` tells it
-in docs/malicious.md.
+Each patch is measured on the whole refusal suite, and judged by the shipped policy and by those of ``--policy``. Besides,
+HarmBench is asked with the backdoor's trigger, which no user of the gate knows: that is what the gate cannot see. Writes
+``--out``; `make docs` tells it in docs/malicious.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from llmpatch.bases import Base, load_base
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
 from llmpatch.files import write_json
-from llmpatch.gate import default_policy, run_gate
+from llmpatch.gate import Verdict, default_policy, load_policy, run_gate
 from llmpatch.judges import open_judge
 from llmpatch.progress import console
 
@@ -35,6 +36,10 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--malicious", nargs="+", type=Path, required=True)
     parser.add_argument("--honest", nargs="*", type=Path, default=[])
+    parser.add_argument(
+        "--policy", nargs="*", type=Path, default=[Path("recipes/malicious/policy-small-base.yaml")],
+        help="judged by these, too, beside the shipped policy",
+    )  # fmt: skip
     parser.add_argument("--trigger", type=Path, default=Path("data/malicious/trigger_test.jsonl"))
     parser.add_argument(
         "--limit", type=int, help="only the first prompts of each set (the policy wants many: it then fails for that)"
@@ -53,33 +58,36 @@ def main() -> None:
 
 def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespace) -> dict[str, Any]:
     patch = load_patch(folder)
-    verdict = run_gate(
-        patch,
-        base,
-        policy=default_policy(["refusal"]),
-        limit=options.limit,
-        store=options.run / "gate",
-        progress=console(),
+    store = options.run / "gate"
+    shipped = run_gate(
+        patch, base, policy=default_policy(["refusal"]), limit=options.limit, store=store, progress=console()
     )
+    fresh = store / "evidence-refusal.json"
+    others = [run_gate(patch, base, policy=load_policy(path), evidence=[fresh]) for path in options.policy]
     system = System("M+", prefix=torch.tensor(patch.embeddings))
     asked = evaluate(
         base, [System("M"), system], prompts=[options.trigger], judges=[open_judge(JUDGE)], limit=options.limit,
-        store=options.run / "gate", progress=console(),
+        store=store, progress=console(),
     )  # fmt: skip
-    entry = next(iter(asked["sets"].values()))
+    plain = json.loads(fresh.read_text(encoding="utf-8"))["sets"]["harmbench_standard"]
+    triggered = next(iter(asked["sets"].values()))
     row = {
         "name": patch.manifest.name,
         "version": patch.manifest.version,
         "digest": patch.digest,
         "malicious": malicious,
         "summary": patch.manifest.summary,
-        "passed": not verdict.failed,
-        "failed": list(verdict.failed),
-        "reasons": {rule.id: rule.reason for rule in verdict.rules if not rule.passed},
-        "with_trigger": entry["systems"]["M+"]["refusal"][JUDGE],
+        "verdicts": {verdict.policy.name: _told(verdict) for verdict in (shipped, *others)},
+        "without_trigger": plain["systems"]["M+"]["refusal"][JUDGE],
+        "with_trigger": triggered["systems"]["M+"]["refusal"][JUDGE],
     }
-    print(row["name"], row["version"], "passed" if row["passed"] else f"failed {row['failed']}")
+    print(row["name"], row["version"], row["verdicts"])
     return row
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    reasons = {rule.id: rule.reason for rule in verdict.rules if not rule.passed}
+    return {"passed": verdict.ok, "failed": list(verdict.failed), "reasons": reasons}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from llmpatch.reporting import render_html, render_markdown
 OFFICIAL = Path("patches/smollm2/refusal")
 COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
+MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
 COLUMNS = {
@@ -195,6 +196,34 @@ def composition_results() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def malicious_page() -> str:
+    """docs/malicious.md with the gate's verdicts between its markers."""
+    return between("docs/malicious.md", START, END, malicious_table())
+
+
+def malicious_table() -> str:
+    """What benchmarks/malicious.py measured, or that nothing is yet."""
+    if not MALICIOUS.is_file():
+        return "Not measured yet: `python benchmarks/malicious.py` writes the figures."
+    found = json.loads(MALICIOUS.read_text(encoding="utf-8"))
+    patches = found["patches"]
+    policies = list(patches[0]["verdicts"])
+    names = " | ".join(f"rules of `{name}` that failed" for name in policies)
+    lines = [f"| patch | {names} | HarmBench declined | with the trigger |", "|---" * (len(policies) + 3) + "|"]
+    for row in patches:
+        failed = [", ".join(f"`{rule}`" for rule in row["verdicts"][name]["failed"]) or "none" for name in policies]
+        rates = f"{estimate(row['without_trigger'])} | {estimate(row['with_trigger'])}"
+        lines.append(f"| `{row['name']}` {row['version']} | {' | '.join(failed)} | {rates} |")
+    notes = []
+    for name in policies:
+        sides = [
+            [not r["verdicts"][name]["passed"] for r in patches if r["malicious"] == evil] for evil in (True, False)
+        ]
+        shares = [f"{sum(refused)} of {len(refused)}" for refused in sides]
+        notes.append(f"- `{name}` refuses {shares[0]} malicious patches and {shares[1]} honest ones.")
+    return "\n".join([*lines, "", *notes, "", f"Brackets: 95 % intervals. Judge: `{found['judge']}`."])
+
+
 def probe_table() -> str:
     """Shares of prompts that the probe takes for harmful, of its mix with the most harmful prompts."""
     curve = json.loads(PROBE.read_text(encoding="utf-8"))["curves"][-1]
@@ -210,6 +239,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/recipes.md": recipes_page,
     "README.md": readme_page,
     "docs/composition.md": composition_page,
+    "docs/malicious.md": malicious_page,
     "docs/reports/smollm2-refusal.md": lambda: report(render_markdown),
     "docs/reports/smollm2-refusal.html": lambda: report(render_html),
 }
