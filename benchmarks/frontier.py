@@ -11,6 +11,7 @@ refused prompts of each kind with its interval; the report of the patch shows it
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--lora", metavar="SFT,DPO", help="train LoRA for so many steps of each stage")
     parser.add_argument("--lora-rank", type=int, default=16)
     parser.add_argument("--lora-rate", type=float, default=5e-4)
+    parser.add_argument("--add", action="store_true", help="keep the points of --out that this run does not measure")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
     options = parser.parse_args()
@@ -69,6 +71,10 @@ def main() -> None:
                 | {"everyday": rates["everyday"], **notes.get(system.name, {})}
             )
             print(system.name, {kind: round(rate["value"], 3) for kind, rate in rates.items()})
+    if options.add:
+        measured = {point["name"] for point in points}
+        kept = json.loads(options.out.read_text(encoding="utf-8"))["points"]
+        points = [*points, *(point for point in kept if point["name"] not in measured)]
     write_json(options.out, {"judge": JUDGE, "environment": environment(), "points": points})
 
 
