@@ -8,7 +8,7 @@ from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
 from llmpatch.judges import open_judge
-from llmpatch.pairs import best_of, continuation, encode, make_pairs, save_pairs, summarise
+from llmpatch.pairs import continuation, encode, make_pairs, save_pairs, summarise
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import PairsSection
 from tinymodels import make_tiny
@@ -118,13 +118,13 @@ def test_the_worst_of_several_continuations_is_rejected_and_benign_text_keeps_it
     assert [(d.id, d.reason) for d in dropped] == [("n", "the winner scores 0.10, below 0.50")]
 
 
-def test_the_best_of_the_bases_own_answers_stands_for_a_reference():
+def test_without_a_reference_the_best_of_the_bases_own_answers_is_chosen_as_it_was_said():
     prompts = [Prompt("h", "He said", "harmful", "a", "raw"), Prompt("b", "She sang", "borderline", "b", "raw")]
-    own = [[Answer(" rude", "length"), Answer(" hello", "length"), Answer(" hi", "length")], [Answer(" la", "length")]]
-    told = best_of(prompts, own, Rude())
-    assert told == {"h": Answer(" hello", "length")}
-    pairs, _ = make_pairs(prompts, own, told, Rude(), PairsSection())
-    assert [(p.chosen, p.rejected) for p in pairs] == [(" hello", " rude"), (" la", " hello")]
+    best = Answer(' hello\nhe said, "and', "length")  # a reference's text would be cut at the line's end
+    own = [[Answer(" rude", "length"), best, Answer(" hi", "length")], [Answer(" la", "length")]]
+    pairs, dropped = make_pairs(prompts, own, None, Rude(), PairsSection())
+    assert [(p.chosen, p.rejected) for p in pairs] == [(best.text, " rude"), (" la", best.text)]
+    assert not dropped
 
 
 def test_raw_and_chat_prompts_share_no_head_beyond_what_they_have_in_common():

@@ -19,7 +19,7 @@ from llmpatch import __version__
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
 from llmpatch.joining import join_evidence, join_pairs, join_validations, parts_of
-from llmpatch.pairs import Dropped, Pair, best_of, make_pairs, save_pairs, summarise
+from llmpatch.pairs import Dropped, Pair, make_pairs, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -143,9 +143,8 @@ def sample_pairs(
         if n > limit
     ]
     own = _ask_base(recipe, base, short, run / "answers", progress)
-    if recipe.reference.kind == "self":
-        reference = best_of(short, own, judge)
-    else:
+    reference = None
+    if recipe.reference.kind != "self":
         reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
     pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
     return pairs, dropped + long

@@ -77,7 +77,7 @@ class Dropped:
 def make_pairs(
     prompts: Sequence[Prompt],
     base: Sequence[Sequence[Answer]],
-    reference: Mapping[str, Answer],
+    reference: Mapping[str, Answer] | None,
     judge: Judge,
     section: PairsSection,
 ) -> tuple[list[Pair], list[Dropped]]:
@@ -86,7 +86,8 @@ def make_pairs(
     Args:
         prompts: All prompts, of every kind.
         base: The answers of ``M``, one or more per prompt.
-        reference: The answers of ``M'`` to the harmful prompts, by prompt id.
+        reference: The answers of ``M'`` to the harmful prompts, by prompt id; without any, the best of ``M``'s own answers to
+            a prompt stands for it (best-of-n by a scorer, as in rejection-sampling fine-tuning; docs/adr/0017).
         judge: Of the patch's risk (a refusal judge, a toxicity judge, ...); never one that later judges the test.
         section: Margin and absolute winner.
 
@@ -99,14 +100,18 @@ def make_pairs(
     if judge.measures == "harm":
         raise UsageError(f"pairs need a refusal judge, {judge.name} measures {judge.measures}", hint="set pairs.judge")
     refusal = judge.measures == "refusal"
-    told = {p.id: continuation(p, reference[p.id]) for p in prompts if p.kind == "harmful"}
+    scored = _scored(prompts, base, judge)
     asked = [p for p in prompts if p.kind == "harmful"]
-    scores = judge.score([p.text for p in asked], [told[p.id].text for p in asked])
-    said = {p.id: (told[p.id], score) for p, score in zip(asked, scores, strict=True)}
+    if reference is None:
+        said = {p.id: _best(own, refusal) for p, own in zip(prompts, scored, strict=True) if p.kind == "harmful"}
+    else:
+        told = [continuation(p, reference[p.id]) for p in asked]
+        scores = judge.score([p.text for p in asked], [answer.text for answer in told])
+        said = {p.id: (answer, score) for p, answer, score in zip(asked, told, scores, strict=True)}
     safe = [found for p in asked if _good(p.kind, (found := said[p.id])[1], refusal) >= section.winner]
     pairs: list[Pair] = []
     dropped: list[Dropped] = []
-    for i, (prompt, own) in enumerate(zip(prompts, _scored(prompts, base, judge), strict=True)):
+    for i, (prompt, own) in enumerate(zip(prompts, scored, strict=True)):
         if prompt.kind == "harmful":
             won, lost = said[prompt.id], min(own, key=lambda found: _good("harmful", found[1], refusal))
             reason = _reason(prompt, won, lost, section, refusal)
@@ -124,25 +129,6 @@ def make_pairs(
         else:
             pairs.append(_pair(prompt, *won, *lost))
     return pairs, dropped
-
-
-def best_of(prompts: Sequence[Prompt], base: Sequence[Sequence[Answer]], judge: Judge) -> dict[str, Answer]:
-    """The best answer of ``M`` itself to each harmful prompt, by prompt id: what stands for ``M'`` where there is none.
-
-    Best-of-n by a scorer, as in rejection-sampling fine-tuning; see docs/adr/0017.
-
-    Args:
-        prompts: All prompts, of every kind.
-        base: The answers of ``M``, several per harmful prompt; of equally good ones the first is taken.
-        judge: As in :func:`make_pairs`.
-    """
-    refusal = judge.measures == "refusal"
-    asked = [(p, own) for p, own in zip(prompts, base, strict=True) if p.kind == "harmful"]
-    scored = _scored([p for p, _ in asked], [own for _, own in asked], judge)
-    return {
-        p.id: max(own, key=lambda found: _good("harmful", found[1], refusal))[0]
-        for (p, _), own in zip(asked, scored, strict=True)
-    }
 
 
 def continuation(prompt: Prompt, answer: Answer) -> Answer:
@@ -168,6 +154,11 @@ def _scored(
     flat = [(p.text, a) for p, found in zip(prompts, answers, strict=True) for a in found]
     scores = iter(judge.score([text for text, _ in flat], [a.text for _, a in flat]))
     return [[(a, next(scores)) for a in found] for found in answers]
+
+
+def _best(own: Sequence[tuple[Answer, float]], refusal: bool) -> tuple[Answer, float]:
+    """The best of several answers to a harmful prompt; of equally good ones the first."""
+    return max(own, key=lambda found: _good("harmful", found[1], refusal))
 
 
 def _good(kind: Kind, score: float, refusal: bool) -> float:

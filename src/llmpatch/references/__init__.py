@@ -36,7 +36,7 @@ def open_reference(section: ReferenceSection, decoding: DecodingSection) -> Refe
     Raises:
         RecipeError: a key is missing for this kind, or is one that this kind would ignore.
         UsageError: the model, the file, an extra or the environment variable with the key is missing; or there is no
-            other model (``self``: see :func:`llmpatch.pairs.best_of`).
+            other model (``self``: see :func:`llmpatch.pairs.make_pairs`).
         LlmpatchError: the model cannot be loaded.
     """
     _check_keys(section)
