@@ -6,7 +6,8 @@
 speed: time to the first token and tokens/s, patched and not, by turns on one server, 1 and 8 requests at a time, after a first
 request each. Beside it what an implementation without a prefix cache pays: whole forwards over [patch rows; prompt].
 swaps: the patch is activated and deactivated in a store that the server follows, while workers ask; an answer that is not
-what its patch level says alone is counted as mixed. Every swap is timed from the commit until /health names the new level.
+what its patch level says alone is counted as mixed. Every swap is timed from the commit until new requests
+get the new set (by the server's own clock, which is the same), and until /health, under the same load, was seen to say so.
 fuzz: bodies that are nearly requests; anything but a 2xx, a 4xx or a 503 counts. Writes ``--out``.
 """
 
@@ -17,6 +18,7 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import statistics
 import subprocess
 import sys
@@ -57,6 +59,7 @@ WORDS = [
     2**70,
     "\u0000",
 ]
+TOKEN = secrets.token_hex(16)
 FIELDS = ["model", "messages", "prompt", "patches", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "stream",
           "stream_options", "logprobs", "top_logprobs", "echo", "user", "logit_bias", "tools", "extra"]  # fmt: skip
 
@@ -79,22 +82,33 @@ def main() -> None:
         stores.activate(store, digest, skip_gate=True)
         found = asyncio.run(_measure(options, store, digest))
     found["plain_prefill"] = _plain_prefill(options)
-    write_json(options.out, found)
+    _keep(options, found)
     print(json.dumps(found, indent=1))
+
+
+def _keep(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """What is measured so far: a run of an hour that is cut off has not been for nothing."""
+    write_json(options.out, found)
 
 
 async def _measure(options: argparse.Namespace, store: stores.Store, digest: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "llmpatch", "serve", "--base", options.base, "--port", "0", "--queue", "4096"]
     server = subprocess.Popen(
-        command, env=os.environ | {"LLMPATCH_STORE": str(store.root)}, stderr=subprocess.PIPE, text=True
+        command,
+        env=os.environ | {"LLMPATCH_STORE": str(store.root), "LLMPATCH_ADMIN_TOKEN": TOKEN},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         url = _ready(server)
         async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=64)) as http:
             found: dict[str, Any] = {"base": options.base, "patch": digest, "environment": environment()}
             found["speed"] = [await _speed(http, size, options) for size in (1, 8)]
-            found["swaps"] = await _swaps(http, store, digest, options)
+            _keep(options, found)
             found["fuzz"] = await _fuzz(http, options.fuzz)
+            _keep(options, found)
+            found["swaps"] = await _swaps(http, store, digest, options)
+            _keep(options, found)
     finally:
         server.terminate()
         found_rc = server.wait(600)
@@ -178,19 +192,31 @@ async def _swaps(
 
     began = time.perf_counter()
     workers = [asyncio.create_task(work(seed)) for seed in range(options.workers)]
-    times = []
+    seen, took = [], []
     for i in range(options.swaps):
         await asyncio.to_thread(_swap, store, digest, bool(i % 2))
-        times.append(await _until(http, i % 2 == 1))
+        seen.append(await _until(http, i % 2 == 1))
+        took.append(await _swapped(http) - store.current.stat().st_mtime)
         await asyncio.sleep(0.05)
     swapping = time.perf_counter() - began
     await asyncio.gather(*workers)
     return {
         "requests": options.requests, "swaps": options.swaps, "workers": options.workers, **counts,
         "failures": failures[:5], "by_level": dict(by_level), "questions": len(QUESTIONS), "questions_that_differ": differ,
-        "swap_seconds": {"median": statistics.median(times), "max": max(times)} if times else None,
+        "swap_seconds": _middle(took), "seen_by_health_seconds": _middle(seen),
         "seconds": round(time.perf_counter() - began, 2), "seconds_of_swapping": round(swapping, 2),
     }  # fmt: skip
+
+
+def _middle(times: list[float]) -> dict[str, float] | None:
+    return {"median": statistics.median(times), "max": max(times)} if times else None
+
+
+async def _swapped(http: httpx.AsyncClient) -> float:
+    """When the last swap was done: from then on new requests get the new set."""
+    response = await http.get("/admin/status", headers={"authorization": f"Bearer {TOKEN}"})
+    response.raise_for_status()
+    return float(response.json()["last_swaps"][-1]["time"])
 
 
 def _swap(store: stores.Store, digest: str, on: bool) -> None:
@@ -221,20 +247,32 @@ async def _ask(http: httpx.AsyncClient, question: str, patches: list[str] | None
 
 async def _fuzz(http: httpx.AsyncClient, number: int) -> dict[str, Any]:
     chance, statuses, wrong = random.Random(0), Counter[str](), []
-    for i in range(number):
-        body: Any = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1} if i % 2 else {"prompt": "a"}
-        for _ in range(chance.randrange(1, 4)):
-            body[chance.choice(FIELDS)] = chance.choice(WORDS)
-        data = json.dumps(body).encode()
-        if chance.random() < 0.2:
-            data = data[: chance.randrange(len(data))] + chance.randbytes(chance.randrange(4))
-        path = "/v1/chat/completions" if i % 2 else "/v1/completions"
-        response = await http.post(path, content=data, headers={"content-type": "application/json"}, timeout=120)
+    slots = asyncio.Semaphore(16)
+
+    async def send(path: str, data: bytes) -> None:
+        async with slots:
+            response = await http.post(path, content=data, headers={"content-type": "application/json"}, timeout=120)
         statuses[str(response.status_code)] += 1
         if response.status_code >= 500 and response.status_code != 503:
             wrong.append(data.decode("latin-1")[:200])
+
+    await asyncio.gather(*(send(*_body(chance, i)) for i in range(number)))
     health = (await http.get("/health")).status_code
     return {"bodies": number, "statuses": dict(statuses), "wrong": len(wrong), "first": wrong[:3], "health": health}
+
+
+def _body(chance: random.Random, number: int) -> tuple[str, bytes]:
+    """A path and a body that is mostly wrong for it."""
+    chat = bool(number % 2)
+    body: Any = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1} if chat else {"prompt": "a"}
+    for _ in range(chance.randrange(1, 4)):
+        body[chance.choice(FIELDS)] = chance.choice(WORDS)
+    if body.get("max_tokens") is None:
+        body["max_tokens"] = 1  # what is right by chance need not talk to the end of its context
+    data = json.dumps(body).encode()
+    if chance.random() < 0.2:
+        data = data[: chance.randrange(len(data))] + chance.randbytes(chance.randrange(4))
+    return "/v1/chat/completions" if chat else "/v1/completions", data
 
 
 def _plain_prefill(options: argparse.Namespace) -> dict[str, Any]:
