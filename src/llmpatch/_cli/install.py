@@ -7,22 +7,13 @@ from typing import Any
 
 import click
 
-from llmpatch._cli.gating import gate_options
+from llmpatch._cli.installing import install_options, open_verify
 from llmpatch._cli.output import note, one_line, say, say_json
-from llmpatch._cli.stored import json_option, offline_option, reason_option, registry_option
-from llmpatch._cli.verify import trust_options
 
 
 @click.command(name="install")
 @click.argument("source")
-@trust_options
-@click.option("--allow-unsigned", is_flag=True, help="Take a patch that nobody signed, such as your own. Recorded.")
-@registry_option
-@offline_option
-@click.option("--no-activate", is_flag=True, help="Only keep it: `llmpatch activate` later.")
-@gate_options
-@reason_option
-@json_option
+@install_options
 def command(
     source: str,
     trust_file: Path | None,
@@ -44,19 +35,16 @@ def command(
     """
     from llmpatch._cli.gating import open_gate
     from llmpatch._cli.stored import active_sets, say_active
-    from llmpatch._cli.verify import open_trust
     from llmpatch.errors import UsageError
     from llmpatch.registry import install_from
-    from llmpatch.store import activate, default_store, load, signed_by, unsigned
+    from llmpatch.store import activate, default_store, load
 
     gate = open_gate(**options)
     if gate is None and not (skip_gate or no_activate):
         raise UsageError(
             "the gate needs a base to run on", hint="--base BASE; or --no-activate; or --skip-gate, which is recorded"
         )
-    if allow_unsigned and (trust_file or key_files):
-        raise UsageError("--allow-unsigned looks at no signature", hint="leave --trust and --key out, or it")
-    verify = unsigned if allow_unsigned else signed_by(open_trust(trust_file, key_files))
+    verify = open_verify(trust_file, key_files, allow_unsigned)
     store = default_store()
     entry = install_from(store, source, verify, registry=registry, offline=offline, reason=reason)
     if not as_json:

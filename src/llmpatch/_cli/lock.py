@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpatch._cli.gating import gate_options
+from llmpatch._cli.installing import install_options, open_verify
 from llmpatch._cli.output import note, one_line, say, say_json, table
-from llmpatch._cli.stored import json_option, offline_option, reason_option, registry_option, say_done
-from llmpatch._cli.verify import trust_options
+from llmpatch._cli.stored import json_option, say_done
 
 if TYPE_CHECKING:
     from llmpatch.artifact.composition import Record
@@ -76,14 +75,7 @@ def check(lock: Path, patches: tuple[str, ...], as_json: bool) -> None:
 @command.command(name="install")
 @click.argument("lock", type=FILE)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
-@trust_options
-@click.option("--allow-unsigned", is_flag=True, help="Take patches that nobody signed, such as your own. Recorded.")
-@registry_option
-@offline_option
-@click.option("--no-activate", is_flag=True, help="Only keep them: `llmpatch lock install` again later.")
-@gate_options
-@reason_option
-@json_option
+@install_options
 def install(
     lock: Path,
     sources: tuple[str, ...],
@@ -105,9 +97,8 @@ def install(
     is refused (exit code 6), also if it is signed.
     """
     from llmpatch._cli.gating import open_gate
-    from llmpatch._cli.verify import open_trust
     from llmpatch.errors import UsageError
-    from llmpatch.store import activate_stack, default_store, signed_by, unsigned
+    from llmpatch.store import activate_stack, default_store
 
     found = _read(lock)
     if sources and len(sources) != len(found.patches):
@@ -115,9 +106,7 @@ def install(
             f"{len(sources)} sources for {len(found.patches)} patches", hint="name one for each, in order, or none"
         )
     gate = open_gate(**options)
-    if allow_unsigned and (trust_file or key_files):
-        raise UsageError("--allow-unsigned looks at no signature", hint="leave --trust and --key out, or it")
-    verify = unsigned if allow_unsigned else signed_by(open_trust(trust_file, key_files))
+    verify = open_verify(trust_file, key_files, allow_unsigned)
     store = default_store()
     _fetch(found, sources, verify, registry, offline, reason)
     if no_activate:
