@@ -48,12 +48,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/malicious.json"))
     options = parser.parse_args()
     base = load_base(options.base)
-    rows = [
-        _judged(base, folder, malicious, options)
-        for malicious, folders in ((True, options.malicious), (False, options.honest))
-        for folder in folders
-    ]
-    write_json(options.out, {"judge": JUDGE, "limit": options.limit, "environment": environment(), "patches": rows})
+    rows: list[dict[str, Any]] = []
+    for malicious, folders in ((True, options.malicious), (False, options.honest)):
+        for folder in folders:
+            rows.append(_judged(base, folder, malicious, options))
+            write_json(
+                options.out, {"judge": JUDGE, "limit": options.limit, "environment": environment(), "patches": rows}
+            )  # after each: they take ten minutes
 
 
 def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespace) -> dict[str, Any]:
