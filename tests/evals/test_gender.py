@@ -155,13 +155,13 @@ def test_the_share_of_the_gap_is_closed_on_common_prompts(person):
 
 def test_more_samples_are_drawn_and_kept(person, data, tmp_path, monkeypatch):
     asked = []
-    real = continuations_module.generate
+    real = continuations_module.answer_samples
 
     def watched(base, prompts, **options):
         asked.extend(prompts)
         return real(base, prompts, **options)
 
-    monkeypatch.setattr(continuations_module, "generate", watched)
+    monkeypatch.setattr(continuations_module, "answer_samples", watched)
     sets = load_suite("gender-bias", data=data)
     options = {"sets": sets, "samples": 3, "max_new_tokens": 4, "store": tmp_path / "store"}
     first = evaluate_gender(person, [System("M")], **options)
