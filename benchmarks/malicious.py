@@ -21,14 +21,20 @@ import torch
 
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.evals import System, evaluate
+from llmpatch.evals import System
 from llmpatch.evals.environment import environment
+from llmpatch.evals.scoring import THRESHOLD
+from llmpatch.evals.stats import rate
+from llmpatch.evals.suites import load_own
+from llmpatch.evals.systems import ask
 from llmpatch.files import write_json
 from llmpatch.gate import Verdict, default_policy, load_policy, run_gate
 from llmpatch.judges import open_judge
 from llmpatch.progress import console
+from llmpatch.recipe import DecodingSection
 
 JUDGE = "refusal-head"
+ANSWER_TOKENS = 48  # as the gate asks
 
 
 def main() -> None:
@@ -65,13 +71,11 @@ def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespa
     )
     fresh = store / "evidence-refusal.json"
     others = [run_gate(patch, base, policy=load_policy(path), evidence=[fresh]) for path in options.policy]
+    prompts = load_own([options.trigger], limit=options.limit)[0].prompts
     system = System("M+", prefix=torch.tensor(patch.embeddings))
-    asked = evaluate(
-        base, [System("M"), system], prompts=[options.trigger], judges=[open_judge(JUDGE)], limit=options.limit,
-        store=store, progress=console(),
-    )  # fmt: skip
+    answers = ask(base, system, prompts, DecodingSection(max_new_tokens=ANSWER_TOKENS), store=store, progress=console())
+    scores = open_judge(JUDGE).score([p.text for p in prompts], [answers[p.id].text for p in prompts])
     plain = json.loads(fresh.read_text(encoding="utf-8"))["sets"]["harmbench_standard"]
-    triggered = next(iter(asked["sets"].values()))
     row = {
         "name": patch.manifest.name,
         "version": patch.manifest.version,
@@ -80,7 +84,7 @@ def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespa
         "summary": patch.manifest.summary,
         "verdicts": {verdict.policy.name: _told(verdict) for verdict in (shipped, *others)},
         "without_trigger": plain["systems"]["M+"]["refusal"][JUDGE],
-        "with_trigger": triggered["systems"]["M+"]["refusal"][JUDGE],
+        "with_trigger": rate([float(score >= THRESHOLD) for score in scores]).json(),
     }
     print(row["name"], row["version"], row["verdicts"])
     return row

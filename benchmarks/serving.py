@@ -82,13 +82,8 @@ def main() -> None:
         stores.activate(store, digest, skip_gate=True)
         found = asyncio.run(_measure(options, store, digest))
     found["plain_prefill"] = _plain_prefill(options)
-    _keep(options, found)
-    print(json.dumps(found, indent=1))
-
-
-def _keep(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    """What is measured so far: a run of an hour that is cut off has not been for nothing."""
     write_json(options.out, found)
+    print(json.dumps(found, indent=1))
 
 
 async def _measure(options: argparse.Namespace, store: stores.Store, digest: str) -> dict[str, Any]:
@@ -104,11 +99,11 @@ async def _measure(options: argparse.Namespace, store: stores.Store, digest: str
         async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=64)) as http:
             found: dict[str, Any] = {"base": options.base, "patch": digest, "environment": environment()}
             found["speed"] = [await _speed(http, size, options) for size in (1, 8)]
-            _keep(options, found)
+            write_json(options.out, found)  # after each part: a run of an hour that is cut off has not been for nothing
             found["fuzz"] = await _fuzz(http, options.fuzz)
-            _keep(options, found)
+            write_json(options.out, found)
             found["swaps"] = await _swaps(http, store, digest, options)
-            _keep(options, found)
+            write_json(options.out, found)
     finally:
         server.terminate()
         found_rc = server.wait(600)
