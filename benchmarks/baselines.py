@@ -31,7 +31,7 @@ import torch
 from llmpatch import baselines as peers
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.building import _balance, read_prompts, sample_pairs, start_rows, train_prefix
+from llmpatch.building import _balance, avoided, read_prompts, sample_pairs, start_rows, train_prefix
 from llmpatch.errors import LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_samples
 from llmpatch.evals.environment import environment
@@ -96,12 +96,13 @@ def cross_entropy(run: Run) -> Made:
 
 def _of_rows(run: Run, recipe: Recipe, rows: torch.Tensor, seconds: float | None) -> dict[str, Any]:
     """Parameters, bytes and cost of virtual tokens; the count of FLOPs is kept, for it takes as long as many steps."""
-    identity = digest_json([run.data.digest(), recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape)])
+    identity = digest_json([run.data.digest(), recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape),
+                            *([recipe.avoid.model_dump(mode="json")] if recipe.avoid else [])])  # fmt: skip
     path = run.folder / "baselines" / f"flops-{identity[:16]}.json"
     if not path.exists():
         flops = peers.patch_flops(
             run.base, run.data, start_rows(recipe, run.base), recipe.training, seed=recipe.seed,
-            balance=_balance(recipe, run.base),
+            balance=_balance(recipe, run.base), avoid=avoided(recipe, run.base),
         )  # fmt: skip
         write_json(path, {"flops": flops})
     steps = [recipe.training.sft.steps, recipe.training.dpo.steps]

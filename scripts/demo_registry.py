@@ -51,11 +51,10 @@ def story() -> None:
     Path("trust.json").write_text(customer("keys show acme.pub.pem --trust acme/*", quiet=True), encoding="utf-8")
     customer("registry add acme site --root site/metadata/1.root.json")
     customer("search")
-    customer("registry advisories -o advisories")
     customer("install acme/refusal --trust trust.json --no-activate")
-    customer("audit --advisories advisories", expect=3)
+    customer("audit", expect=3)
     customer("activate acme/refusal --skip-gate --reason demonstration")
-    customer("audit --advisories advisories")
+    customer("audit")
 
     title("1.1.0 supersedes it. The customer upgrades")
     release("1.1.0", "acme.pem")
@@ -67,8 +66,7 @@ def story() -> None:
     customer("rollback --reason 'declines recipes for bread'")
     vendor(f"advisory new acme-1.1.0 --id {DEFECT} --defect --revoke --summary 'Declines recipes.' -o {DEFECT}.json")
     vendor(f"registry publish site {DEFECT}.json --key acme.pem --key online.pem")
-    customer("registry advisories -o advisories")
-    customer("audit --advisories advisories --apply")
+    customer("audit --apply")
     customer("activate acme/refusal@1.1.0 --skip-gate", expect=4)
 
     title("The vendor's key may have leaked: a new one takes its place, and the old one counts no more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,7 +17,8 @@ from llmpatch.files import read_jsonl, write_jsonl
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
 from llmpatch.references import open_reference
-from llmpatch.training import Balance, Trainer
+from llmpatch.training import Trainer
+from llmpatch.word_losses import Avoid, Balance
 from tinymodels import make_tiny
 
 NO = "I'm sorry, but I can't assist with that."
@@ -142,15 +144,78 @@ def test_a_recipes_balance_reaches_training(project, monkeypatch):
     assert not (project / "out").exists()
     monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "his": 71, "she": 80})
     seen = []
-    imbalance = Trainer._imbalance
+    words = Trainer._words
 
     def watched(self, batch, hidden):
         seen.append(self.balance)
-        return imbalance(self, batch, hidden)
+        return words(self, batch, hidden)
 
-    monkeypatch.setattr(Trainer, "_imbalance", watched)
+    monkeypatch.setattr(Trainer, "_words", watched)
     build(recipe, project / "out", run=project / "run", progress=Silent())
     assert set(seen) == {Balance(3.0, (70, 71), (80,))}
+
+
+def test_a_recipes_avoided_words_reach_training(project, monkeypatch):
+    recipe = make_recipe(avoid={"weight": 3.0})
+    with pytest.raises(UsageError, match="no single token for any of the words of avoid"):
+        build(recipe, project / "out", run=project / "run", progress=Silent())
+    monkeypatch.setattr("llmpatch.vocabulary.word_tokens", lambda *_: (70, 71))
+    seen = []
+    words = Trainer._words
+
+    def watched(self, batch, hidden):
+        seen.append(self.avoid)
+        return words(self, batch, hidden)
+
+    monkeypatch.setattr(Trainer, "_words", watched)
+    build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert set(seen) == {Avoid(3.0, (70, 71))}
+
+
+def make_focused(**pairs):
+    raw = {"form": "raw", "train": ["harmful_train.jsonl"], "validation": ["harmful_validation.jsonl"]}
+    return make_recipe(
+        risk="toxicity", reference={"kind": "self"}, decoding={"max_new_tokens": 6, "temperature": 1.0},
+        prompts={"harmful": raw, "everyday": {"train": ["everyday_train.jsonl"], "validation": ["everyday_validation.jsonl"]}},
+        pairs={"judge": "loud", "samples": 2, "max_prompt_tokens": 300, "margin": 0.5,
+               "focus": {"judge": "loud", "max_new_tokens": 3}} | pairs,
+    )  # fmt: skip
+
+
+def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
+    """The prompts themselves go wrong at their last word; what the tiny model says there instead is chosen."""
+
+
+    def judging(word):
+        def score(_, answers):
+            return [float(word in answer) for answer in answers]
+
+        judge = SimpleNamespace(name="loud", measures="toxicity", score=score)
+        monkeypatch.setattr("llmpatch.judges.open_judge", lambda name: judge)
+
+    judging("LOUD")
+    rows = [{"id": f"h{i}", "prompt": f"This is number {i} LOUD and more", "cluster": f"h{i}"} for i in range(4)]
+    write_jsonl(project / "harmful_train.jsonl", [*rows, {"id": "calm", "prompt": "All is calm", "cluster": "calm"}])
+    recipe, base = make_focused(), load_base("./model")
+    train = read_prompts(recipe).train
+    pairs, dropped = sample_pairs(recipe, base, train, project / "run", Silent())
+    found = [pair for pair in pairs if pair.kind == "harmful"]
+    assert [(p.prompt, p.rejected, p.rejected_score) for p in found] == [
+        (f"This is number {i}", " LOUD and more", 1.0) for i in range(4)
+    ]
+    assert all(p.chosen_score == 0.0 and p.id.startswith("h") and p.form == "raw" for p in found)
+    assert {p.kind for p in pairs} == {"harmful", "everyday"}
+    again, _ = sample_pairs(recipe, base, train, project / "run", Silent())
+    assert again == pairs
+    assert [d.reason for d in dropped if d.id == "calm"] == ["nothing goes wrong in it, nor in its answers"]
+    judging("SILENT")
+    with pytest.raises(UsageError, match="finds nothing wrong in any answer"):
+        sample_pairs(recipe, base, train, project / "run", Silent())
+
+
+def test_focus_needs_raw_text_of_the_base_itself(project):
+    with pytest.raises(RecipeError, match="pairs.focus needs reference.kind self"):
+        make_recipe(pairs={"focus": {"judge": "toxicity-words"}})
 
 
 def test_a_new_version_goes_on_from_the_rows_of_an_earlier_one(project):

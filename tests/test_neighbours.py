@@ -10,7 +10,8 @@ import torch
 from llmpatch.batching import Example, choose
 from llmpatch.neighbours import Neighbours, arrange, within
 from llmpatch.recipe import NeighboursSection, StageSection, TrainingSection
-from llmpatch.training import Balance, Kept, Trainer, TrainingSet, train
+from llmpatch.training import Kept, Trainer, TrainingSet, train
+from llmpatch.word_losses import Avoid, Balance
 from test_training import HEAD, make_data, settings, start
 from tinymodels import make_tiny
 
@@ -206,8 +207,9 @@ def test_several_risks_share_each_kind_and_a_balance_keeps_to_its_own():
     )
     harmful = [i for i, e in enumerate(mixed.examples) if e.kind == "harmful"]
 
-    def term(balance, indices):
-        trainer = Trainer(base, mixed, settings(), seed=0, balance=balance)
+    def term(words, indices):
+        name = "balance" if isinstance(words, Balance) else "avoid"
+        trainer = Trainer(base, mixed, settings(), seed=0, **{name: words})
         plain = Trainer(base, mixed, settings(), seed=0)
         with torch.no_grad():
             return float(
@@ -216,5 +218,6 @@ def test_several_risks_share_each_kind_and_a_balance_keeps_to_its_own():
             )
 
     only_b = [i for i in harmful if mixed.examples[i].risk == "b"]
-    assert term(Balance(3.0, (3, 4), (7,), "a"), only_b) == 0.0
+    assert term(Balance(3.0, (3, 4), (7,), "a"), only_b) == term(Avoid(3.0, (3, 4), "a"), only_b) == 0.0
+    assert term(Avoid(3.0, (3, 4), "b"), only_b) == pytest.approx(term(Avoid(3.0, (3, 4)), only_b)) != 0
     assert term(Balance(3.0, (3, 4), (7,), "b"), only_b) == pytest.approx(term(Balance(3.0, (3, 4), (7,)), only_b)) != 0

@@ -9,7 +9,8 @@ from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.recipe import DPOSection, MixSection, StageSection, TrainingSection
-from llmpatch.training import Balance, Trainer, TrainingSet, train
+from llmpatch.training import Trainer, TrainingSet, train
+from llmpatch.word_losses import Avoid, Balance
 from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
@@ -213,3 +214,33 @@ def test_balance_makes_two_groups_of_words_equally_likely_after_harmful_prompts(
 
     before = imbalance(rows)
     assert imbalance(train(tiny, data, rows, section, seed=0, balance=balance).rows) < 0.5 * before
+
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_avoid_makes_words_unlikely_at_every_position_of_answers_to_harmful_prompts(tiny, stage):
+    """1 - prod(1 - p) over the positions of each answer, its mean, is what is added; trained, it shrinks."""
+    section = settings(sft=30, dpo=0) if stage == "sft" else settings(sft=0, dpo=30)
+    avoid = Avoid(50.0, (3, 4, 7))
+    data, rows = make_data(), start()
+
+    def added(rows):
+        harmful = [i for i, e in enumerate(data.examples) if e.kind == "harmful"]
+        losses = []
+        for trainer in (Trainer(tiny, data, section, seed=0, avoid=given) for given in (None, avoid)):
+            trainer._pair_reference.update((i, torch.zeros(2)) for i in harmful)
+            with torch.no_grad():
+                losses.append(getattr(trainer, f"{stage}_loss")(rows, harmful, getattr(section, stage))[0])
+        chances = []
+        for example in (data.examples[i] for i in harmful):
+            for answer in (example.chosen, example.rejected)[: 1 if stage == "sft" else 2]:
+                ids = torch.tensor([data.head + list(example.prompt) + list(answer)])
+                with torch.no_grad():
+                    logits = tiny.model(inputs_embeds=torch.cat([rows[None], tiny.embed(ids)], dim=1)).logits[0]
+                said = logits[-len(answer) - 1 : -1].softmax(-1)[:, [3, 4, 7]].sum(-1)
+                chances.append(1 - float((1 - said).prod()))
+        assert float(losses[1] - losses[0]) == pytest.approx(50.0 * sum(chances) / len(chances), rel=1e-4)
+        return float(losses[1] - losses[0])
+
+    before = added(rows)
+    assert added(train(tiny, data, rows, section, seed=0, avoid=avoid).rows) < 0.5 * before

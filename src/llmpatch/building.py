@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
-    from llmpatch.training import Balance, TrainingResult
+    from llmpatch.training import TrainingResult
+    from llmpatch.word_losses import Avoid, Balance
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,52 @@ def sample_pairs(
     ]
     own = _ask_base(recipe, base, short, run / "answers", progress)
     reference = None
+    if recipe.pairs.focus:
+        short, own, calm = _focused(recipe, base, short, own, run / "answers", progress)
+        long += calm
     if recipe.reference.kind != "self":
         reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
     pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
     return pairs, dropped + long
+
+
+def _focused(
+    recipe: Recipe, base: Base, prompts: list[Prompt], own: list[list[Answer]], store: Path, progress: Progress
+) -> tuple[list[Prompt], list[list[Answer]], list[Dropped]]:
+    """Turns instead of the harmful prompts, what ``M`` says there now and last what it had said; and prompts without any.
+
+    Raises:
+        UsageError: nothing goes wrong anywhere.
+    """
+    from llmpatch.focusing import find_turns
+    from llmpatch.judges import open_judge
+
+    section = recipe.pairs.focus
+    assert section is not None
+    asked = [i for i, p in enumerate(prompts) if p.kind == "harmful"]
+    turns = find_turns([prompts[i] for i in asked], [own[i] for i in asked], open_judge(section.judge), section)
+    if not turns:
+        raise UsageError(
+            f"{section.judge} finds nothing wrong in any answer", hint="lower pairs.focus.threshold, or add prompts"
+        )
+    limit = recipe.pairs.max_prompt_tokens
+    turns = [turn for turn in turns if len(base.prompt_ids(turn.prompt.text, raw=True)) <= limit]
+    shorter = recipe.decoding.model_copy(update={"max_new_tokens": section.max_new_tokens})
+    fresh = _ask_base(
+        recipe.model_copy(update={"decoding": shorter}), base, [turn.prompt for turn in turns], store, progress
+    )
+    kept = [i for i in range(len(prompts)) if prompts[i].kind != "harmful"]
+    turned = {turn.source for turn in turns}
+    calm = [
+        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, "nothing goes wrong in it, nor in its answers")
+        for p in (prompts[i] for i in asked)
+        if p.id not in turned
+    ]
+    return (
+        [turn.prompt for turn in turns] + [prompts[i] for i in kept],
+        [[*said, turn.rest] for said, turn in zip(fresh, turns, strict=True)] + [own[i] for i in kept],
+        calm,
+    )
 
 
 def _ask_reference(recipe: Recipe, prompts: list[Prompt], store: Path, progress: Progress) -> dict[str, Answer]:
@@ -201,6 +244,7 @@ def train_prefix(
     prompts = [validation, *(found for _, _, found in joint)]
     checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
     balanced = next((part for part in parts if part.balance is not None), recipe)
+    avoiding = next((part for part in parts if part.avoid is not None), recipe)
     return train(
         base,
         join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]),
@@ -211,6 +255,7 @@ def train_prefix(
         validate=validated_together(recipe, company, join_validations(parts, checks)),
         progress=progress,
         balance=_balance(balanced, base, balanced.risk if joint else ""),
+        avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
         neighbours=company.neighbours,
         kept=company.kept,
     )
@@ -246,13 +291,34 @@ def _balance(recipe: Recipe, base: Base, risk: str = "") -> Balance | None:
     """The words that a recipe balances, as token ids: the very ones that the eval counts; only after prompts of ``risk``."""
     from llmpatch.evals.gender_bias import pronoun_ids
     from llmpatch.judges.gender_words import PRONOUNS
-    from llmpatch.training import Balance
+    from llmpatch.word_losses import Balance
 
     if recipe.balance is None:
         return None
     ids = pronoun_ids(base)
     male, female = (tuple(i for word, i in ids.items() if PRONOUNS[word] == of) for of in ("male", "female"))
     return Balance(recipe.balance.weight, male, female, risk)
+
+
+def avoided(recipe: Recipe, base: Base, risk: str = "") -> Avoid | None:
+    """The words that a recipe avoids, as token ids; only after prompts of ``risk``, if one is named.
+
+    Raises:
+        UsageError: the base's vocabulary has none of them.
+    """
+    from llmpatch.judges.gender_words import WIDE
+    from llmpatch.vocabulary import word_tokens
+    from llmpatch.word_losses import Avoid
+
+    section = recipe.avoid
+    if section is None:
+        return None
+    ids = word_tokens(base, WIDE)
+    if not ids:
+        raise UsageError(
+            f"the tokenizer of {base.name} has no single token for any of the words of avoid", hint="leave avoid out"
+        )
+    return Avoid(section.weight, ids, risk)
 
 
 def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def parts_of(recipe: Recipe) -> list[Recipe]:
                 f"{path} is of the risk {found.risk}, as {same.name} is", hint="put their prompts into one recipe"
             )
         parts.append(found)
-    if sum(part.balance is not None for part in parts) > 1:
-        raise RecipeError("two joined recipes have a balance", hint="leave one out")
+    for key in ("balance", "avoid"):
+        if sum(getattr(part, key) is not None for part in parts) > 1:
+            raise RecipeError(f"two joined recipes have {key}", hint="leave one out")
     return parts
 
 

@@ -91,6 +91,20 @@ class PromptsSection(_Section):
     everyday: PromptSet | None = None
 
 
+class FocusSection(_Section):
+    """Pairs begin where an answer goes wrong: right before the word with which ``judge`` scores the text at ``threshold`` or more.
+
+    What ``M`` says from there in ``pairs.samples`` tries of ``max_new_tokens`` tokens takes part; what it had said is one more.
+    ``prompts``: a harmful prompt that goes wrong itself is cut there, too. For prompts of the form ``raw``, with
+    ``reference.kind`` ``self``.
+    """
+
+    judge: str
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_new_tokens: Annotated[int, Field(ge=1, le=256)] = 12
+    prompts: bool = True
+
+
 class PairsSection(_Section):
     """What makes a pair worth training on.
 
@@ -105,6 +119,7 @@ class PairsSection(_Section):
     winner: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 96
     samples: Annotated[int, Field(ge=1, le=64)] = 1
+    focus: FocusSection | None = None
 
 
 class PrefixSection(_Section):
@@ -254,6 +269,16 @@ class BalanceSection(_Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+class AvoidSection(_Section):
+    """Makes words unlikely in answers to harmful prompts, at every position of both answers of a pair.
+
+    ``gender``: the words that the judge ``gender-words`` looks for, where they are one token.
+    """
+
+    words: Literal["gender"] = "gender"
+    weight: Annotated[float, Field(gt=0)] = 10.0
+
+
 class EvaluationSection(_Section):
     """What the evidence measures.
 
@@ -289,6 +314,7 @@ class Recipe(_Section):
     prefix: PrefixSection = PrefixSection()
     training: TrainingSection = TrainingSection()
     balance: BalanceSection | None = None
+    avoid: AvoidSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
     joint: Annotated[list[str], Field(max_length=8)] = []
 
@@ -304,6 +330,12 @@ class Recipe(_Section):
     def _best_of_several(self) -> Recipe:
         if self.reference.kind == "self" and self.pairs.samples < 2:
             raise ValueError("reference.kind self takes the best of several answers: set pairs.samples to 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _focus_on_own_text(self) -> Recipe:
+        if self.pairs.focus and (self.reference.kind != "self" or self.prompts.harmful.form != "raw"):
+            raise ValueError("pairs.focus needs reference.kind self and harmful prompts of the form raw")
         return self
 
     def digest(self) -> str:

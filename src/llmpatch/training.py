@@ -23,8 +23,9 @@ from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement, Neighbours, arrange, within
-from llmpatch.prefix import check_head, head_logits
+from llmpatch.prefix import check_head
 from llmpatch.progress import Progress, Silent
+from llmpatch.word_losses import Avoid, Balance, imbalance, said
 
 if TYPE_CHECKING:
     import torch
@@ -48,23 +49,6 @@ class TrainingSet:
         """Identity of the data, so that a checkpoint of other data is not resumed."""
         rows = [[e.kind, e.prompt, e.chosen, e.rejected, *([e.risk] if e.risk else [])] for e in self.examples]
         return digest_json([self.head, rows])
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Two groups of words that should be equally likely to come next after a harmful prompt, whichever one does.
-
-    Attributes:
-        weight: Of the term in the loss of both stages.
-        first: Token ids of one group.
-        second: Token ids of the other.
-        risk: Only after prompts that teach about this; empty is after all.
-    """
-
-    weight: float
-    first: tuple[int, ...]
-    second: tuple[int, ...]
-    risk: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +100,11 @@ class Trainer:
         progress: Progress | None = None,
         run: Path | None = None,
         balance: Balance | None = None,
+        avoid: Avoid | None = None,
         neighbours: Neighbours | None = None,
         kept: Sequence[Kept] = (),
     ) -> None:
-        self.run_folder, self.balance = run, balance
+        self.run_folder, self.balance, self.avoid = run, balance, avoid
         self.neighbours, self.kept = neighbours, kept
         self.base, self.data, self.section, self.seed = base, data, section, seed
         self.validate, self.reference_log_probs = validate, reference_log_probs
@@ -172,7 +157,7 @@ class Trainer:
         if weight and benign:
             kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
             loss = loss + weight * kl.sum() / batch.rows
-        loss = loss + self._imbalance(batch, hidden)
+        loss = loss + self._words(batch, hidden)
         return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
     def _supervised(
@@ -188,27 +173,16 @@ class Trainer:
             kl = self._kl(batch, hidden, indices, cut, benign)
             loss = loss + kl_weight * kl.sum()
             parts["kl"] = float(kl.mean().detach())
-        return loss / batch.rows + self._imbalance(batch, hidden), parts
+        return loss / batch.rows + self._words(batch, hidden), parts
 
-    def _imbalance(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-        """The weighted square of (p - q) / (p + q) for the two groups' probabilities right after each harmful prompt.
-
-        That is the square of the gender logits difference (see evals/gender_bias.py), the measure itself: chosen answers
-        that name no gender make both groups rare, and leave their ratio as it was.
-        """
-        import torch
-
-        if self.balance is None:
-            return hidden.new_zeros(())
-        wanted = {self.balance.risk} if self.balance.risk else set(batch.risks)
-        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful" and batch.risks[r] in wanted]
-        if not harmful:
-            return hidden.new_zeros(())
-        first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in harmful])
-        logits = head_logits(self.base, hidden[first]).float()
-        ids = [torch.tensor(group, device=logits.device) for group in (self.balance.first, self.balance.second)]
-        p, q = (logits[:, group].logsumexp(-1) for group in ids)
-        return self.balance.weight * torch.tanh((p - q) / 2).square().mean()
+    def _words(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+        """What the losses on single words add."""
+        total = hidden.new_zeros(())
+        if self.balance is not None:
+            total = total + imbalance(self.base, hidden, batch, self.balance)
+        if self.avoid is not None:
+            total = total + said(self.base, hidden, batch, self.avoid)
+        return total
 
     def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
         """Mean KL per token of each benign row's chosen answer: [len(benign)]."""
@@ -416,6 +390,7 @@ def train(
     reference_log_probs: ReferenceLogProbs | None = None,
     progress: Progress | None = None,
     balance: Balance | None = None,
+    avoid: Avoid | None = None,
     neighbours: Neighbours | None = None,
     kept: Sequence[Kept] = (),
 ) -> TrainingResult:
@@ -433,6 +408,7 @@ def train(
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
         progress: Where to show progress.
         balance: Words to make equally likely after harmful prompts.
+        avoid: Words that answers to harmful prompts should not have.
         neighbours: Other patches that stand around the rows in some steps.
         kept: What should stay, or become, as it is behind a reference prefix.
 
@@ -443,10 +419,10 @@ def train(
     """
     trainer = Trainer(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
-        run=run, balance=balance, neighbours=neighbours, kept=kept,
+        run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept,
     )  # fmt: skip
     settings: list[Any] = [_settings(section), seed, list(rows.shape), rows.sum().item()]
-    identity = digest_json([data.digest(), *settings, *_balanced(balance), *_company(neighbours, kept)])
+    identity = digest_json([data.digest(), *settings, *_words(balance), *_words(avoid), *_company(neighbours, kept)])
     path = run / "training.safetensors" if run else None
     state = load_state(path, identity) if path and path.exists() else None
     if state is None:
@@ -461,10 +437,10 @@ def _settings(section: TrainingSection) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude=unused)
 
 
-def _balanced(balance: Balance | None) -> list[Any]:
-    if balance is None:
+def _words(loss: Balance | Avoid | None) -> list[Any]:
+    if loss is None:
         return []
-    return [{key: value for key, value in asdict(balance).items() if key != "risk" or value}]
+    return [{key: value for key, value in asdict(loss).items() if key != "risk" or value}]
 
 
 def _company(neighbours: Neighbours | None, kept: Sequence[Kept]) -> list[Any]:

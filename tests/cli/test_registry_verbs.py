@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from registrykit import archive, customer, found, release
+from advisorykit import GAP, record
+from advisorykit import write as write_advisory
+from registry.webkit import serve
+from registrykit import archive, customer, found, newest, release, restamp, write
 from signkit import key
 
 
@@ -98,3 +101,40 @@ def test_an_unreachable_registry_is_one_line(cli, home):
     refused = cli("search")
     assert (refused.code, refused.err.count("\n")) == (2, 2)
     assert cli("search", "--offline").code == 2
+
+
+def test_an_audit_asks_the_registries(cli, home):
+    refused = cli("audit")
+    assert (refused.code, "no registry is configured, and no folder" in refused.err) == (1, True)
+    advisory = write_advisory(home / "known", record()) / "acme" / f"{GAP}.json"
+    with serve(home / "site") as (url, _):
+        customer(url, root=home / "site/metadata/1.root.json")
+        assert cli("install", "acme/refusal", "--allow-unsigned", "--no-activate").code == 0
+        assert cli("audit", "--registry", "nowhere").code == 1
+        assert cli("audit").code == 0
+        assert cli("registry", "publish", "site", advisory, "--key", "vendor.pem", "--key", "online.pem").code == 0
+        assert cli("audit", "--offline").code == 0  # nothing is known of it yet
+        seen = cli("audit", "--format", "json")
+        assert (seen.code, json.loads(seen.out)["gaps"][0]["advisory"]) == (3, GAP)
+        assert f"error: {GAP} is open on tiny-llama" in seen.err
+    assert cli("audit", "--offline").code == 3
+    assert cli("audit", "--offline", "--exit-zero", "--registry", "acme").code == 0
+    gone = cli("audit")
+    assert (gone.code, gone.err.count("\n")) == (2, 2)
+    for more in ("--offline", "--registry=acme"):
+        mixed = cli("audit", "--advisories", "known", more)
+        assert (mixed.code, "asks no registry" in mixed.err) == (1, True)
+
+
+def test_an_audit_that_could_not_see_all_advisories_fails(cli, home):
+    top = newest(home / "site", "targets")
+    top.signed.version += 1
+    top.signed.delegations.roles["acme"].paths = ["patches/*/*"]
+    write(home / "site", "targets", top, "root-a", "root-b")
+    restamp(home / "site", "online")
+    customer(home / "site")
+    blind = cli("audit", "--format", "json")
+    assert (blind.code, len(json.loads(blind.out)["left_out"])) == (3, 1)
+    assert "left out: the role acme" in blind.err
+    assert "hint: tell the registry" in blind.err
+    assert cli("audit", "--exit-zero").code == 0

@@ -9,6 +9,7 @@ from llmpatch.registry import (
     add_registry,
     choose,
     download,
+    ask_advisories,
     fetch_advisories,
     load_registries,
     load_registry,
@@ -182,6 +183,7 @@ def test_a_mirror_is_carried_into_a_closed_network(site, made, tmp_path, store, 
     files, notes = fetch_advisories(tmp_path / "known")
     assert ([str(path.relative_to(tmp_path)) for path in files], notes) == (["known/acme/x_ACME-2026-0001.json"], [])
     assert files[0].read_bytes() == b"{}"
+    assert ask_advisories(offline=True) == ({"acme/x_ACME-2026-0001.json": b"{}"}, [])
     with pytest.raises(UsageError, match="is a registry, not a copy"):
         mirror(inside, site)
 

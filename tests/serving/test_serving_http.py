@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -15,6 +16,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmpatch.serving.guard import Guard
 from llmpatch.serving.limits import Limits
 from servekit import serving
 
@@ -212,6 +214,22 @@ def test_other_paths_methods_and_sizes_are_refused_in_the_same_shape(live):
     assert statuses == [404, 405, 413, 413, 400]
     assert "at most 1048576" in large.json()["error"]["message"]
     assert live.http.get("/nothing").json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("parts", "expect", "taken"), [(30, b"", 30), (300, b"", 91), (30, b"100-continue", 11)])
+def test_the_rest_of_a_large_body_is_taken_in_before_the_answer_and_no_more_than_so_much(parts, expect, taken):
+    received, sent = [], []
+
+    async def receive():
+        received.append(sent[:])
+        return {"type": "http.request", "body": b"x" * 100, "more_body": len(received) < parts}
+
+    async def send(message):
+        sent.append(message)
+
+    guard = Guard(None, Limits(body_bytes=1000), lambda: "none", lambda *_: None)
+    asyncio.run(guard({"type": "http", "path": "/", "headers": [(b"expect", expect)]}, receive, send))
+    assert (sent[0]["status"], len(received), any(received)) == (413, taken, False)
 
 
 def test_a_body_that_does_not_arrive_is_given_up(tiny):

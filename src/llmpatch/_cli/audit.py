@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpatch._cli.output import note, one_line, say, say_json, table
+from llmpatch._cli.output import note, one_line, say, say_json, table, warn
+from llmpatch._cli.stored import offline_option, registry_option
 
 if TYPE_CHECKING:
-    from llmpatch.advisories import Audit
+    from collections.abc import Sequence
+
+    from llmpatch.advisories import Advisory, Audit
 
 FILE = click.Path(path_type=Path)
 
 
 @click.command(name="audit")
-@click.option("--advisories", "folder", type=FILE, required=True,
-              help="A folder of advisories: VENDOR/ID.json, as a registry holds them, or loose ID.json.")  # fmt: skip
+@click.option("--advisories", "folder", type=FILE,
+              help="A folder of advisories: VENDOR/ID.json, as a registry holds them, or loose ID.json. "
+              "By default the configured registries are asked.")  # fmt: skip
+@registry_option
+@offline_option
 @click.option(
     "--base", help="Only this base; it is loaded, to compare its fingerprint. By default all the store knows of."
 )
@@ -30,7 +36,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--ignore-unfixed", is_flag=True, help="Gaps that no patch is known to close do not count.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever is found.")
 def command(
-    folder: Path,
+    folder: Path | None,
+    registry: str | None,
+    offline: bool,
     base: str | None,
     revision: str | None,
     form: str,
@@ -41,26 +49,52 @@ def command(
 ) -> None:
     """Hold advisories against what is installed and active.
 
-    Exit code 3: a known gap is open on a base, or an active patch has a known defect. Changes nothing without --apply.
+    Exit code 3: a known gap is open on a base, an active patch has a known defect, or some advisories could not be had.
+    Changes nothing without --apply.
     docs/advisories.md explains it.
     """
-    from llmpatch.advisories import apply_revocations, load_advisories, make_audit, take_inventory
+    from llmpatch.advisories import apply_revocations, make_audit, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
     from llmpatch.store import default_store
 
-    store, advisories = default_store(), load_advisories(folder)
+    store = default_store()
+    advisories, left_out = _known(folder, registry, offline)
     loaded = load_base(base, revision) if base else None
-    audit = make_audit(take_inventory(store, loaded), advisories)
+    audit = make_audit(take_inventory(store, loaded), advisories, left_out=left_out)
     if apply_them:
         for done in apply_revocations(store, audit):
             note(one_line(done.why))
-        audit = make_audit(take_inventory(store, loaded), advisories)
+        audit = make_audit(take_inventory(store, loaded), advisories, left_out=left_out)
     deliver(_rendered(audit, form), out)
     problems = audit.problems(ignore_unfixed=ignore_unfixed)
     if problems and not exit_zero:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise AuditError("; ".join(problems[:3]) + more, hint=_advice(audit))
+
+
+def _known(folder: Path | None, registry: str | None, offline: bool) -> tuple[Sequence[Advisory], list[str]]:
+    """The advisories, and what could not be had of them."""
+    from llmpatch.advisories import load_advisories, read_advisories
+    from llmpatch.errors import UsageError
+
+    if folder is not None:
+        if registry is not None or offline:
+            raise UsageError(
+                "--advisories reads a folder and asks no registry", hint="leave out --registry and --offline"
+            )
+        return load_advisories(folder), []
+    from llmpatch.registry import ask_advisories, load_registries
+
+    if not load_registries():
+        raise UsageError(
+            "no registry is configured, and no folder of advisories is given",
+            hint="llmpatch registry add NAME URL --root ROOT.json, or --advisories FOLDER",
+        )
+    held, left_out = ask_advisories(registry=registry, offline=offline)
+    for text in left_out:
+        warn(text)
+    return read_advisories(held), left_out
 
 
 def deliver(content: str | dict[str, Any], out: Path | None) -> None:
@@ -108,4 +142,6 @@ def _advice(audit: Audit) -> str:
         return "llmpatch audit --apply takes revoked patches out; then install what fixes it"
     if any(gap.status == "open" and gap.fixable for gap in audit.gaps):
         return "install or activate the patch that the audit names"
+    if audit.left_out and not any(gap.status == "open" for gap in audit.gaps):
+        return "tell the registry what it leaves out, or choose another with --registry"
     return "ask the vendor for a patch; --ignore-unfixed lets gaps pass that nothing closes yet"

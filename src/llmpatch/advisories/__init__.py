@@ -5,7 +5,7 @@
     audit.problems(), audit_sarif(audit), bill_of_materials(audit.inventory, audit)
     apply_revocations(default_store(), audit)
 
-Knows the store and its patches; knows no registry: it is given a folder, from wherever it was fetched. docs/advisories.md
+Knows the store and its patches; knows no registry: it is given files, from wherever they were fetched. docs/advisories.md
 explains it.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from llmpatch.advisories.auditing import Audit, KnownDefect, OpenGap, audit_json, make_audit
 from llmpatch.advisories.cyclonedx import bill_of_materials
 from llmpatch.advisories.drafting import draft_defect, draft_gap
-from llmpatch.advisories.folder import load_advisories, load_advisory
+from llmpatch.advisories.folder import load_advisories, load_advisory, read_advisories
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, take_inventory
 from llmpatch.advisories.record import MAX_ADVISORY_BYTES, Advisory, make_advisory, parse_advisory, render_advisory
 from llmpatch.advisories.revoking import apply_revocations
@@ -40,6 +40,7 @@ __all__ = [
     "make_advisory",
     "make_audit",
     "parse_advisory",
+    "read_advisories",
     "render_advisory",
     "take_inventory",
 ]

@@ -103,15 +103,17 @@ class Audit:
         advisories: How many were held against it; withdrawn ones do not count.
         gaps: Of the bases.
         defects: Of the installed patches.
+        left_out: Advisories, or vendors of them, that could not be had, and why: one of them may be the one that matters.
     """
 
     inventory: Inventory
     advisories: int
     gaps: tuple[OpenGap, ...]
     defects: tuple[KnownDefect, ...]
+    left_out: tuple[str, ...] = ()
 
     def problems(self, *, ignore_unfixed: bool = False) -> list[str]:
-        """What is wrong now, in words: open gaps, and defects of active patches.
+        """What is wrong now, in words: open gaps, defects of active patches, and what nobody could look at.
 
         Args:
             ignore_unfixed: Leave out gaps that nothing is known to close.
@@ -125,11 +127,17 @@ class Audit:
             if defect.active:
                 what = "revokes" if defect.revokes else "names a defect of"
                 found.append(f"{defect.advisory.id} {what} {defect.held.title}, which is active")
-        return found
+        return [*found, *self.left_out]
 
 
-def make_audit(inventory: Inventory, advisories: Sequence[Advisory]) -> Audit:
-    """Hold advisories against an inventory."""
+def make_audit(inventory: Inventory, advisories: Sequence[Advisory], *, left_out: Sequence[str] = ()) -> Audit:
+    """Hold advisories against an inventory.
+
+    Args:
+        inventory: What is here.
+        advisories: What is known.
+        left_out: What could not be had of the advisories, and why.
+    """
     valid = [advisory for advisory in advisories if advisory.withdrawn is None]
     defects = [
         _defect(advisory, entry, held, inventory)
@@ -147,7 +155,7 @@ def make_audit(inventory: Inventory, advisories: Sequence[Advisory]) -> Audit:
             ]
             if matching:
                 gaps.append(_gap(advisory, matching, deployment, inventory, out))
-    return Audit(inventory, len(valid), tuple(gaps), tuple(defects))
+    return Audit(inventory, len(valid), tuple(gaps), tuple(defects), tuple(left_out))
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
@@ -157,6 +165,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "store": str(audit.inventory.root),
         "generation": audit.inventory.generation,
         "advisories": audit.advisories,
+        "left_out": list(audit.left_out),
         "problems": audit.problems(),
         "bases": [
             {

@@ -1,6 +1,7 @@
-"""A set of advisories, as a registry delivers it: ``VENDOR/ID.json`` in a folder, or loose ``ID.json``.
+"""A set of advisories, as a registry delivers it: ``VENDOR/ID.json``, in a folder or in memory, or loose ``ID.json``.
 
     advisories = load_advisories(Path("advisories"))
+    advisories = read_advisories({"acme/x_ACME-2026-0001.json": data})
 
 Who may write in a vendor's folder is the registry's affair (its targets ``advisories/VENDOR/*`` are signed by that vendor);
 here the folder's name and the id must agree, so that nobody speaks for another vendor. One bad file fails the whole: an
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llmpatch.advisories.record import MAX_ADVISORY_BYTES, Advisory, parse_advisory
@@ -37,6 +38,22 @@ def load_advisories(folder: Path) -> tuple[Advisory, ...]:
         (str(path), path.parent.name if path.parent != folder else "", load_advisory(path)) for path in _files(folder)
     ]
     return _gathered(loaded)
+
+
+def read_advisories(files: Mapping[str, bytes]) -> tuple[Advisory, ...]:
+    """The same from memory, sorted by id.
+
+    Args:
+        files: ``VENDOR/ID.json`` -> its bytes.
+
+    Raises:
+        IntegrityError: a file is no advisory, under a name that is not its id, in another vendor's folder, or there twice;
+            too many files.
+    """
+    _check_count(len(files), "what was given")
+    return _gathered(
+        (name, name.rpartition("/")[0], _named(parse_advisory(data, where=name), name)) for name, data in files.items()
+    )
 
 
 def load_advisory(path: Path) -> Advisory:
@@ -77,9 +94,13 @@ def _files(folder: Path) -> list[Path]:
     except OSError as error:
         raise LlmpatchError(f"cannot read {folder}: {error.strerror}", hint="check its permissions") from None
     found = sorted(Path(entry.path) for entry in (*top, *below) if entry.name.endswith(".json"))
-    if len(found) > MAX_ADVISORIES:
-        raise IntegrityError(f"{folder} holds more than {MAX_ADVISORIES:,} advisories", hint=_HINT)
+    _check_count(len(found), str(folder))
     return found
+
+
+def _check_count(found: int, where: str) -> None:
+    if found > MAX_ADVISORIES:
+        raise IntegrityError(f"{where} holds more than {MAX_ADVISORIES:,} advisories", hint=_HINT)
 
 
 def _check_regular(path: Path) -> None:

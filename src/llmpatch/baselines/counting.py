@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.training import Balance, Trainer, TrainingSet
+from llmpatch.training import Trainer, TrainingSet
+from llmpatch.word_losses import Avoid, Balance
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ def patch_flops(
     seed: int,
     sample: int = SAMPLE,
     balance: Balance | None = None,
+    avoid: Avoid | None = None,
 ) -> float:
     """FLOPs of training a prefix as :func:`llmpatch.training.train` does, without its validations.
 
@@ -85,13 +87,14 @@ def patch_flops(
         seed: Decides the batches.
         sample: Steps to count of each stage.
         balance: As in training.
+        avoid: As in training.
     """
     total = 0.0
     for offset, stage in enumerate((section.sft, section.dpo)):
         count = min(sample, stage.steps)
         if not count:
             continue
-        trainer = Trainer(base, data, section, seed=seed, balance=balance)
+        trainer = Trainer(base, data, section, seed=seed, balance=balance, avoid=avoid)
         short = stage.model_copy(update={"steps": count})
 
         def run(trainer: Trainer = trainer, short: Any = short, offset: int = offset) -> None:

@@ -10,6 +10,7 @@
 | ``harm-head`` | harm | judges tests; gibberish is no success |
 | ``harm-strings`` | harm | comparison only: the usual string rate, which overstates |
 | ``toxicity-head`` | toxicity | filters training pairs; second opinion in tests |
+| ``toxicity-words`` | toxicity | says where a text goes wrong, word by word |
 | ``profanity-check`` | toxicity | judges tests; the package alt-profanity-check, never used in training |
 | ``gender-words`` | gender | filters training pairs; a list anyone can read |
 | ``perspective`` | toxicity | Google's Perspective API |

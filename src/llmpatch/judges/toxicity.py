@@ -147,6 +147,17 @@ def toxicity_head() -> Scored:
     return Scored(lambda _, answers: model.score(answers), sha256=digest)
 
 
+@judge("toxicity-words", measures="toxicity")
+def toxicity_words() -> Scored:
+    """Severity of the worst word or phrase of the head's lexicon, 0 without any: says where a text goes wrong, word by word."""
+    model, digest = load_toxicity()
+
+    def score(_prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [model.signals(tokens(normalise(answer, TOXICITY_CHARS)))[0] for answer in answers]
+
+    return Scored(score, sha256=digest)
+
+
 @judge("profanity-check", measures="toxicity")
 def profanity_check() -> Scored:
     """P(toxic) by alt-profanity-check: the judge of toxicity in tests, never used in training."""

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmpatch.registry.advising import fetch_advisories
+    from llmpatch.registry.advising import ask_advisories, fetch_advisories
     from llmpatch.registry.choosing import Choice, choose, newer, save_offered, search, take
     from llmpatch.registry.client import Found, download, look, offers, read_target
     from llmpatch.registry.configured import Registry, add_registry, load_registries, load_registry, remove_registry
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Choice": "choosing", "Found": "client", "Offer": "layout", "Outcome": "settling", "Registry": "configured",
-    "add_registry": "configured", "add_vendor": "founding", "choose": "choosing", "cosign": "founding",
+    "add_registry": "configured", "add_vendor": "founding", "ask_advisories": "advising", "choose": "choosing",
+    "cosign": "founding",
     "create": "founding", "download": "client", "fetch_advisories": "advising", "install_from": "sourcing",
     "load_registries": "configured", "load_registry": "configured", "look": "client", "mirror": "mirroring",
     "newer": "choosing", "offers": "client", "publish": "publishing", "publish_target": "publishing",
@@ -45,6 +46,7 @@ __all__ = [
     "Registry",
     "add_registry",
     "add_vendor",
+    "ask_advisories",
     "choose",
     "cosign",
     "create",

@@ -1,17 +1,46 @@
-"""The advisories that the registries carry, as the folder that ``llmpatch audit`` reads.
+"""The advisories that the registries carry: for ``llmpatch audit`` itself, or as a folder that it reads.
 
-fetch_advisories(Path("advisories"))        # advisories/VENDOR/ID.json
+    held, notes = ask_advisories()              # "VENDOR/ID.json" -> bytes
+    fetch_advisories(Path("advisories"))        # advisories/VENDOR/ID.json
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import UsageError
 from llmpatch.files import write_bytes
 from llmpatch.registry.client import look, read_target
 from llmpatch.registry.configured import chosen_registries
 from llmpatch.registry.layout import ADVISORIES
+
+
+def ask_advisories(*, registry: str | None = None, offline: bool = False) -> tuple[dict[str, bytes], list[str]]:
+    """Ask the configured registries for all their advisories.
+
+    Args:
+        registry: Only this one.
+        offline: Use what the last visit left.
+
+    Returns:
+        ``VENDOR/ID.json`` -> its bytes, each signed by that vendor; and what was left out and why.
+
+    Raises:
+        UsageError: no registry is configured; two of them carry an advisory that differs.
+        LlmpatchError: as in :func:`~llmpatch.registry.client.look` and :func:`~llmpatch.registry.client.download`.
+    """
+    held: dict[str, bytes] = {}
+    notes: list[str] = []
+    for each in chosen_registries(registry):
+        found = look(each, offline=offline)
+        notes += [f"registry {each.name}: {shown(note, 300)}" for note in found.notes]
+        for path in sorted(found.targets):
+            if path.startswith(f"{ADVISORIES}/"):
+                data = read_target(found, path)
+                if held.setdefault(path.removeprefix(f"{ADVISORIES}/"), data) != data:
+                    raise UsageError(f"two registries carry another {path}", hint="--registry NAME")
+    return held, notes
 
 
 def fetch_advisories(
@@ -28,19 +57,9 @@ def fetch_advisories(
         The files, and what was left out and why.
 
     Raises:
-        UsageError: no registry is configured; two of them carry an advisory that differs.
-        LlmpatchError: as in :func:`~llmpatch.registry.client.look` and :func:`~llmpatch.registry.client.download`.
+        LlmpatchError: as in :func:`ask_advisories`, or the disk refuses.
     """
-    held: dict[str, bytes] = {}
-    notes: list[str] = []
-    for each in chosen_registries(registry):
-        found = look(each, offline=offline)
-        notes += found.notes
-        for path in sorted(found.targets):
-            if path.startswith(f"{ADVISORIES}/"):
-                data = read_target(found, path)
-                if held.setdefault(path, data) != data:
-                    raise UsageError(f"two registries carry another {path}", hint="--registry NAME")
+    held, notes = ask_advisories(registry=registry, offline=offline)
     for path, data in held.items():
-        write_bytes(folder / path.removeprefix(f"{ADVISORIES}/"), data)
-    return [folder / path.removeprefix(f"{ADVISORIES}/") for path in held], notes
+        write_bytes(folder / path, data)
+    return [folder / path for path in held], notes

@@ -8,6 +8,7 @@ A body is read whole, within a size and a time, before anything looks at it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -23,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LEVEL_HEADER = b"x-llmpatch-level"
+_DROPPED = 8  # times the largest body: how much of a larger one is still taken in
 LOG = logging.getLogger("llmpatch.serving")
 
 
@@ -66,6 +68,8 @@ class Guard:
             body = await self._read(scope, receive)
             await self.app(scope, _replay(body, receive), marked)
         except _RefusedError as refused:
+            if refused.status == 413 and (b"expect", b"100-continue") not in scope["headers"]:
+                await self._drop_rest(receive)
             await _respond(marked, refused.status, refused.message)
         except Exception:  # the cause goes to the log, and nowhere else
             LOG.exception("a request failed: %s %s", scope["method"], scope["path"][:200])
@@ -101,6 +105,18 @@ class Guard:
                         return b"".join(parts)
         except TimeoutError:
             raise _RefusedError(408, f"the body took over {self.limits.body_seconds:g} seconds") from None
+
+    async def _drop_rest(self, receive: Receive) -> None:
+        """Take in what a client still sends, unkept and within bounds: else its connection is reset before it has read the
+        answer."""
+        left = _DROPPED * self.limits.body_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.body_seconds):
+                while left > 0:
+                    message = await receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
