@@ -185,7 +185,6 @@ def make_focused(**pairs):
 def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
     """The prompts themselves go wrong at their last word; what the tiny model says there instead is chosen."""
 
-
     def judging(word):
         def score(_, answers):
             return [float(word in answer) for answer in answers]
@@ -214,7 +213,7 @@ def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
 
 
 def test_focus_needs_raw_text_of_the_base_itself(project):
-    with pytest.raises(RecipeError, match="pairs.focus needs reference.kind self"):
+    with pytest.raises(RecipeError, match=r"pairs\.focus needs reference\.kind self"):
         make_recipe(pairs={"focus": {"judge": "toxicity-words"}})
 
 

@@ -216,7 +216,6 @@ def test_balance_makes_two_groups_of_words_equally_likely_after_harmful_prompts(
     assert imbalance(train(tiny, data, rows, section, seed=0, balance=balance).rows) < 0.5 * before
 
 
-
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_avoid_makes_words_unlikely_at_every_position_of_answers_to_harmful_prompts(tiny, stage):
     """1 - prod(1 - p) over the positions of each answer, its mean, is what is added; trained, it shrinks."""

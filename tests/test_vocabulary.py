@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from llmpatch.vocabulary import word_tokens
 
-PIECES = ["\u0120fuck", "fuck", "\u2581Shit", "\u0120ass", "ass", "\u0120table", "\u0120she", "she", "\u2581HER", "\u0120", "\u01204", "<s>", None]  # fmt: skip
+PIECES = ["\u0120table", "\u0120she", "she", "\u2581HER", "\u0120", "\u01204", "<s>", None]
 
 
 class Tokenizer:
@@ -19,4 +19,4 @@ BASE = SimpleNamespace(tokenizer=Tokenizer())
 
 
 def test_words_count_where_they_begin_in_any_case():
-    assert word_tokens(BASE, ["She", "her"]) == (6, 8)
+    assert word_tokens(BASE, ["She", "her"]) == (1, 3)

@@ -92,7 +92,7 @@ class PromptsSection(_Section):
 
 
 class FocusSection(_Section):
-    """Pairs begin where an answer goes wrong: right before the word with which ``judge`` scores the text at ``threshold`` or more.
+    """Pairs begin where an answer goes wrong: right before the word with which ``judge`` scores the text ``threshold`` or more.
 
     What ``M`` says from there in ``pairs.samples`` tries of ``max_new_tokens`` tokens takes part; what it had said is one more.
     ``prompts``: a harmful prompt that goes wrong itself is cut there, too. For prompts of the form ``raw``, with

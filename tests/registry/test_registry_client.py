@@ -7,9 +7,9 @@ import pytest
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.registry import (
     add_registry,
+    ask_advisories,
     choose,
     download,
-    ask_advisories,
     fetch_advisories,
     load_registries,
     load_registry,

@@ -30,7 +30,7 @@ from llmpatch.attacks import Attack, Rewriting, SuffixSearch, Victim, open_attac
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import PATCHED, check_systems, head
 from llmpatch.evals.findings import COLUMNS
-from llmpatch.evals.fluency import answer_losses
+from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.refusal import assemble
 from llmpatch.evals.scoring import Scores, score
 from llmpatch.evals.stats import rate, wilson
@@ -282,7 +282,7 @@ class _Run:
         if not known:
             return None
         requests, replies = [x.request for x in known], [answers[x.prompt.id] for x in known]
-        losses = answer_losses(self.base, [r.text for r in requests], [a.text for a in replies])
+        losses = kept_answer_losses(self.base, [r.text for r in requests], [a.text for a in replies], self.store)
         found = score(requests, replies, self.judges, losses)
         if attack.kind == "adaptive":  # each system was asked something else: examples show the request itself
             return found

@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
-from llmpatch.evals.continuations import continuation_losses, continue_text
+from llmpatch.evals.continuations import continue_text
 from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
 from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
+from llmpatch.evals.kept_losses import kept_continuation_losses
 from llmpatch.evals.on_topic import QUANTILE, fluency_bound
 from llmpatch.evals.stats import mean, rate
 from llmpatch.evals.systems import System
@@ -151,7 +152,9 @@ def _bound(
     own = continue_text(
         base, System(BASE), prompts, drawn, samples=1, store=store, progress=progress, title="M: its usual fluency"
     )
-    losses = [loss / n for part in continuation_losses(base, prompts, own).values() for loss, n in part if n]
+    losses = [
+        loss / n for part in kept_continuation_losses(base, prompts, own, store).values() for loss, n in part if n
+    ]
     return fluency_bound(losses), len(losses)
 
 
@@ -176,7 +179,7 @@ def _score_all(
             known = [p for p in prompt_set.prompts if answers.get(p.id)]
             if known:
                 near = next_pronouns(base, system, [p.text for p in known]) if system.live else None
-                losses = continuation_losses(base, known, answers)
+                losses = kept_continuation_losses(base, known, answers, store)
                 table[prompt_set.name][system.name] = score(known, answers, near, losses, bound=bound)
     return table
 

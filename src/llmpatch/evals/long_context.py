@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import check_systems, head
-from llmpatch.evals.fluency import answer_losses
+from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.refusal import assemble
 from llmpatch.evals.scoring import Scores, score
@@ -108,7 +108,7 @@ def evaluate_long_context(
             answers = _ask(base, system, asked, decoding, store, progress or Silent(), title)
             if known := [p for p in prompt_set.prompts if p.id in answers]:
                 replies = [answers[p.id] for p in known]
-                losses = answer_losses(base, [p.text for p in known], [a.text for a in replies])
+                losses = kept_answer_losses(base, [p.text for p in known], [a.text for a in replies], store)
                 table[prompt_set.name][system.name] = score(known, replies, judges, losses)
     top = head(base, systems, judges, decoding, suite=suite, limit=limit)
     evidence = assemble(top, sets, table, judges, price={}) | {"kinds": {}}

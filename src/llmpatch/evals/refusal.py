@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.findings import card_rows, examples, worse
-from llmpatch.evals.fluency import answer_losses
+from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.scoring import Scores, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
@@ -129,7 +129,7 @@ def _score_all(
             known = [p for p in prompt_set.prompts if p.id in answers]
             if known:
                 replies = [answers[p.id] for p in known]
-                losses = answer_losses(base, [p.text for p in known], [a.text for a in replies])
+                losses = kept_answer_losses(base, [p.text for p in known], [a.text for a in replies], store)
                 table[prompt_set.name][system.name] = score(known, replies, judges, losses)
     return table
 

@@ -10,21 +10,19 @@ under one scorer, never two scorers. What it said is kept per set and system, so
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.evals.continuations import continuation_losses, continue_text
-from llmpatch.evals.fluency import answer_losses
+from llmpatch.errors import UsageError
+from llmpatch.evals.continuations import continue_text
+from llmpatch.evals.kept_losses import kept_answer_losses, kept_continuation_losses
 from llmpatch.evals.stats import ratio
 from llmpatch.evals.suites import evaluate, load_own, load_suite
 from llmpatch.evals.systems import System, ask
 from llmpatch.evals.toxicity import PERPLEXITY_SAMPLES
-from llmpatch.files import digest_json, read_bytes, write_json
 from llmpatch.progress import Progress, Silent
 from llmpatch.recipe import DecodingSection
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from llmpatch.evals.suites import PromptSet
 
 SUITES = ("gender-bias", "refusal", "toxicity")
-MAX_KEPT_BYTES = 1 << 24
 Losses = Mapping[str, tuple[float, int]]  # by prompt: summed nats, and tokens
 
 
@@ -166,26 +163,8 @@ def _kept(
 ) -> dict[str, tuple[float, int]]:
     """Losses by prompt, from the store or computed now."""
     known = [p for p in prompt_set.prompts if p.id in answers]
-    texts = [[p.text, [a.text for a in answers[p.id]]] for p in known]
-    identity = digest_json([asdict(scorer.fingerprint), suite == "refusal", [p.id for p in known], texts])
-    path = store / f"{identity[:32]}.losses.json"
-    if not path.exists():
-        write_json(path, _losses(scorer, prompt_set, answers, suite))
-    try:
-        found = json.loads(read_bytes(path, limit=MAX_KEPT_BYTES))
-        return {ident: (float(found[ident][0]), int(found[ident][1])) for ident in (p.id for p in known)}
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        raise IntegrityError(
-            f"kept losses {path} are damaged", hint="delete that file; they are computed again"
-        ) from None
-
-
-def _losses(
-    scorer: Base, prompt_set: PromptSet, answers: Mapping[str, Sequence[Answer]], suite: str
-) -> dict[str, tuple[float, int]]:
-    known = [p for p in prompt_set.prompts if p.id in answers]
     if suite == "refusal":
-        rows = answer_losses(scorer, [p.text for p in known], [answers[p.id][0].text for p in known])
+        rows = kept_answer_losses(scorer, [p.text for p in known], [answers[p.id][0].text for p in known], store)
         return {p.id: row for p, row in zip(known, rows, strict=True)}
-    found = continuation_losses(scorer, known, answers)
+    found = kept_continuation_losses(scorer, known, answers, store)
     return {ident: (sum(nats for nats, _ in rows), sum(n for _, n in rows)) for ident, rows in found.items()}

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
-from llmpatch.evals.continuations import continuation_losses, continue_text
+from llmpatch.evals.continuations import continue_text
+from llmpatch.evals.kept_losses import kept_continuation_losses
 from llmpatch.evals.kept_scores import judge_kept
 from llmpatch.evals.systems import System
 from llmpatch.evals.toxicity_findings import card_rows, changes, examples, worse
@@ -143,7 +144,8 @@ def _score_all(
             asked, said = [p.text for p, _ in rows], [a.text for _, a in rows]
             with progress.stage(f"{title}, judged", len(judges) * len(rows)) as advance:
                 columns = {j.name: judge_kept(j, asked, said, store, advance=advance) for j in judges}
-            losses = continuation_losses(base, known, {p.id: answers[p.id][:PERPLEXITY_SAMPLES] for p in known})
+            some = {p.id: answers[p.id][:PERPLEXITY_SAMPLES] for p in known}
+            losses = kept_continuation_losses(base, known, some, store)
             table[prompt_set.name][system.name] = {
                 prompt.id: Item(
                     prompt,

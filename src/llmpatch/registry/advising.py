@@ -1,7 +1,7 @@
 """The advisories that the registries carry: for ``llmpatch audit`` itself, or as a folder that it reads.
 
-    held, notes = ask_advisories()              # "VENDOR/ID.json" -> bytes
-    fetch_advisories(Path("advisories"))        # advisories/VENDOR/ID.json
+held, notes = ask_advisories()              # "VENDOR/ID.json" -> bytes
+fetch_advisories(Path("advisories"))        # advisories/VENDOR/ID.json
 """
 
 from __future__ import annotations

@@ -107,8 +107,7 @@ class Guard:
             raise _RefusedError(408, f"the body took over {self.limits.body_seconds:g} seconds") from None
 
     async def _drop_rest(self, receive: Receive) -> None:
-        """Take in what a client still sends, unkept and within bounds: else its connection is reset before it has read the
-        answer."""
+        """Take in what a client still sends, unkept and within bounds: its connection would be reset before it had the answer."""
         left = _DROPPED * self.limits.body_bytes
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.body_seconds):
