@@ -71,6 +71,29 @@ def test_the_patch_itself_may_say_that_it_fixes_an_advisory(store, tmp_path):
     assert audit.problems(ignore_unfixed=True) == []
 
 
+def test_a_defect_of_a_part_is_a_defect_of_what_was_composed_of_it(store, tmp_path):
+    digests = ["1" * 64, "2" * 64]
+    members = [
+        {"name": f"acme/n{i}", "version": f"1.{i}.0", "digest": digest, "tokens": 2} for i, digest in enumerate(digests)
+    ]
+    both = on(store, tmp_path, name="other/both", fixed=(1, 2), members=members)
+    told = defect(("introduced", "1.0.0"), ("fixed", "1.2.0"), patch="acme/n1")
+    (found,) = audited(store, told).defects
+    assert (found.held.entry.digest, found.member, found.fixed) == (both, "acme/n1 1.1.0", ("1.2.0",))
+    assert "Composed of acme/n1 1.1.0 among others." in found.remedy
+    audit = audited(store, told)
+    assert audit.problems() == [f"{DEFECT} names a defect of acme/n1 1.1.0, a part of other/both 1.0.0, which is active"]
+    assert audit_json(audit)["defects"][0]["member"] == "acme/n1 1.1.0"
+    assert audited(store, defect(("introduced", "2.0.0"), patch="acme/n1")).defects == ()
+    gap = record(affected=[gap_in(fixed_by=(("acme/n0", ">=1"),))])
+    assert audited(store, gap).gaps[0].status == "closed"
+    revoking = defect(("introduced", "1.0.0"), patch="acme/n1", revoke=True)
+    assert audited(store, gap, revoking).gaps[0].status == "open"
+    assert len(apply_revocations(store, audited(store, revoking))) == 1
+    assert active(load(store).state) == []
+    assert audited(store, revoking).problems() == []
+
+
 def test_another_base_is_not_concerned_and_a_name_alone_is_not_sure(store, tmp_path):
     on(store, tmp_path, base=base(embeddings="5"))
     assert audited(store, record()).gaps == ()

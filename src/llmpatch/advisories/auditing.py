@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, made_for
 from llmpatch.advisories.matching import concerns, fixes, same_base
@@ -71,6 +71,7 @@ class KnownDefect:
         revokes: Whether the advisory, of the patch's own vendor, asks that it never be active again.
         revoked: Whether the store has done so already.
         fixed: The versions in which the defect is fixed, ascending.
+        member: Name and version of the patch in ``held`` that the advisory is about, where it is one that ``held`` was composed of.
     """
 
     advisory: Advisory
@@ -79,6 +80,7 @@ class KnownDefect:
     revokes: bool
     revoked: bool
     fixed: tuple[str, ...] = ()
+    member: str = ""
 
     @property
     def active(self) -> bool:
@@ -89,9 +91,18 @@ class KnownDefect:
     def remedy(self) -> str:
         """Where it is active, and what to do, in sentences."""
         where = f"Active on {', '.join(self.bases)}." if self.bases else "Not active."
+        where += f" Composed of {self.member} among others." if self.member else ""
         revoked = " Revoked here." if self.revoked else " Revoked by its vendor." if self.revokes else ""
         fixed = f" Fixed in {', '.join(self.fixed)}." if self.fixed else ""
         return f"{where}{revoked}{fixed}"
+
+
+class Part(NamedTuple):
+    """A patch by itself: an installed one, or one that it was composed of."""
+
+    name: str
+    version: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,8 @@ class Audit:
         for defect in self.defects:
             if defect.active:
                 what = "revokes" if defect.revokes else "names a defect of"
-                found.append(f"{defect.advisory.id} {what} {defect.held.title}, which is active")
+                who = f"{defect.member}, a part of {defect.held.title}" if defect.member else defect.held.title
+                found.append(f"{defect.advisory.id} {what} {who}, which is active")
         return [*found, *self.left_out]
 
 
@@ -140,10 +152,10 @@ def make_audit(inventory: Inventory, advisories: Sequence[Advisory], *, left_out
     """
     valid = [advisory for advisory in advisories if advisory.withdrawn is None]
     defects = [
-        _defect(advisory, entry, held, inventory)
+        _defect(advisory, entry, held, part, inventory)
         for advisory in valid
         for held in inventory.installed
-        for entry in [_first(advisory, held)]
+        for part, entry in [_first(advisory, held)]
         if entry is not None
     ]
     out = {defect.held.entry.digest for defect in defects if defect.revokes} | set(inventory.revoked)
@@ -180,20 +192,28 @@ def audit_json(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _first(advisory: Advisory, held: Held) -> AffectedPatch | None:
-    """The entry that concerns a patch; one that revokes before one that only tells."""
-    entry = held.entry
-    found = [e for e in advisory.defects if concerns(e, entry.name, entry.version, entry.digest)]
-    return next((e for e in found if e.database_specific.revoke), found[0] if found else None)
+def _parts(held: Held) -> list[Part]:
+    """A patch itself, and those that it was composed of: a defect of one of them is a defect of the whole."""
+    whole = Part(held.entry.name, held.entry.version, held.entry.digest)
+    return [whole, *(Part(m.name, m.version, m.digest) for m in held.patch.manifest.members or ())]
 
 
-def _defect(advisory: Advisory, entry: AffectedPatch, held: Held, inventory: Inventory) -> KnownDefect:
+def _first(advisory: Advisory, held: Held) -> tuple[Part, AffectedPatch | None]:
+    """The entry that concerns a patch or a part of it, and which; one that revokes before one that only tells."""
+    parts = _parts(held)
+    found = [(part, e) for part in parts for e in advisory.defects if concerns(e, part.name, part.version, part.digest)]
+    revoking = next(((part, e) for part, e in found if e.database_specific.revoke), None)
+    return revoking or (found[0] if found else (parts[0], None))
+
+
+def _defect(advisory: Advisory, entry: AffectedPatch, held: Held, part: Part, inventory: Inventory) -> KnownDefect:
     bases = tuple(d.base.name for d in inventory.deployments if held in d.active)
     events = [event.fixed for span in entry.ranges for event in span.events if event.fixed]
-    fixed = [version for version in events if parse_version(version) > parse_version(held.entry.version)]
+    fixed = [version for version in events if parse_version(version) > parse_version(part.version)]
+    revoked = any(one.digest in inventory.revoked for one in _parts(held))
     return KnownDefect(
-        advisory, held, bases, entry.database_specific.revoke, held.entry.digest in inventory.revoked,
-        tuple(sorted(set(fixed), key=parse_version)),
+        advisory, held, bases, entry.database_specific.revoke, revoked, tuple(sorted(set(fixed), key=parse_version)),
+        "" if part.digest == held.entry.digest else f"{part.name} {part.version}",
     )  # fmt: skip
 
 
@@ -203,7 +223,7 @@ def _gap(
     def closes(held: Held) -> bool:
         if held.entry.digest in out:
             return False
-        named = any(fixes(gap, held.entry.name, held.entry.version) for gap in matching)
+        named = any(fixes(gap, part.name, part.version) for gap in matching for part in _parts(held))
         return named or any(fix.advisory == advisory.id for fix in held.patch.manifest.fixes)
 
     closed_by = tuple(held for held in deployment.active if closes(held))
@@ -245,6 +265,7 @@ def _defect_json(defect: KnownDefect) -> dict[str, Any]:
         "summary": defect.advisory.summary,
         "modified": defect.advisory.modified,
         "patch": _patch_json(defect.held),
+        "member": defect.member or None,
         "active_on": list(defect.bases),
         "revokes": defect.revokes,
         "revoked": defect.revoked,
