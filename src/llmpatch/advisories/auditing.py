@@ -71,7 +71,7 @@ class KnownDefect:
         revokes: Whether the advisory, of the patch's own vendor, asks that it never be active again.
         revoked: Whether the store has done so already.
         fixed: The versions in which the defect is fixed, ascending.
-        member: Name and version of the patch in ``held`` that the advisory is about, where it is one that ``held`` was composed of.
+        member: Name and version of the part of ``held`` that the advisory is about; empty where it is the whole.
     """
 
     advisory: Advisory
