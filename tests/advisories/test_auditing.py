@@ -82,7 +82,9 @@ def test_a_defect_of_a_part_is_a_defect_of_what_was_composed_of_it(store, tmp_pa
     assert (found.held.entry.digest, found.member, found.fixed) == (both, "acme/n1 1.1.0", ("1.2.0",))
     assert "Composed of acme/n1 1.1.0 among others." in found.remedy
     audit = audited(store, told)
-    assert audit.problems() == [f"{DEFECT} names a defect of acme/n1 1.1.0, a part of other/both 1.0.0, which is active"]
+    assert audit.problems() == [
+        f"{DEFECT} names a defect of acme/n1 1.1.0, a part of other/both 1.0.0, which is active"
+    ]
     assert audit_json(audit)["defects"][0]["member"] == "acme/n1 1.1.0"
     assert audited(store, defect(("introduced", "2.0.0"), patch="acme/n1")).defects == ()
     gap = record(affected=[gap_in(fixed_by=(("acme/n0", ">=1"),))])
