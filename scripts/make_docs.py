@@ -117,7 +117,7 @@ def shown(value: Any) -> str:
 
 def readme_page() -> str:
     """README.md with the results of the official patch between its markers."""
-    return between("README.md", START, END, results())
+    return between("README.md", START, END, "\n\n".join(part for part in (results(), others()) if part))
 
 
 def results() -> str:
@@ -147,6 +147,22 @@ def results() -> str:
             f"not a bound: what is not linear in one layer, it does not see.\n\n{probe_table()}"
         )
     return text
+
+
+def others() -> str:
+    """What the official patches of the other risks change, one table each."""
+    parts = []
+    for path in sorted((ROOT / OFFICIAL).parent.glob("*/evidence.json")):
+        evidence = json.loads(path.read_text(encoding="utf-8"))
+        if "changes" not in evidence:
+            continue
+        lines = ["| | n | `M` (base) | `M+` (patched) | change | relative fall |", "|---|---|---|---|---|---|"]
+        for row in evidence["changes"]:
+            cells = (row["base"], row["patched"], row["difference"], row.get("relative"))
+            lines.append(f"| {row['name']} | {row['n']} | {' | '.join(estimate(cell) for cell in cells)} |")
+        notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in price_lines(evidence))
+        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n" + "\n".join(lines) + f"\n\n{notes}")
+    return "\n\n".join(parts)
 
 
 def lead(evidence: dict[str, Any]) -> str:

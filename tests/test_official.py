@@ -12,11 +12,14 @@ from llmpatch.judges import open_judge
 from llmpatch.recipe import load_recipe
 
 FOLDER = Path("patches/smollm2/refusal")
+PATCHES = sorted(path.parent for path in Path("patches").glob("*/*/patch.json"))
 
 
-def test_the_patch_was_made_by_this_recipe_from_this_data():
-    build = read_patch(FOLDER).manifest.build
-    assert build.recipe_digest == load_recipe(Path("recipes/smollm2-refusal.yaml")).digest()
+@pytest.mark.parametrize("folder", PATCHES, ids=lambda path: path.name)
+def test_the_patch_was_made_by_this_recipe_from_this_data(folder):
+    build = read_patch(folder).manifest.build
+    recipe = load_recipe(Path(f"recipes/{folder.parent.name}-{folder.name}.yaml"))
+    assert build.recipe_digest == recipe.digest()
     assert {path: sha256_file(Path(path)) for path in build.data_digests} == build.data_digests
 
 
