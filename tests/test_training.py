@@ -137,6 +137,33 @@ def test_the_best_prefix_by_validation_is_kept_and_training_stops_early(tiny):
     assert len([h for h in result.history if "loss" in h]) == 8
 
 
+def test_of_equally_good_prefixes_the_later_is_kept_and_does_not_put_off_the_end(tiny):
+    seen = []
+
+    def validate(rows):
+        seen.append(rows.clone())
+        return {"score": 0.9}
+
+    result = train(
+        tiny, make_data(), start(), settings(sft=20, dpo=0, validate_every=2, patience=2), seed=0, validate=validate
+    )
+    assert (result.best_at, len(seen)) == ("SFT step 6", 3)
+    assert torch.equal(result.rows, seen[2])
+
+
+def test_the_last_prefix_is_kept_where_the_recipe_says_so(tiny):
+    scores, seen = iter([0.9, 0.1, 0.5, 0.2]), []
+
+    def validate(rows):
+        seen.append(rows.clone())
+        return {"score": next(scores)}
+
+    section = settings(sft=4, dpo=4, validate_every=2, keep="last")
+    result = train(tiny, make_data(), start(), section, seed=0, validate=validate)
+    assert (result.best_at, len(seen)) == ("DPO step 4", 4)
+    assert torch.equal(result.rows, seen[3])
+
+
 @pytest.mark.parametrize("reference", ["sft", "base", "reference", "none"])
 def test_each_dpo_reference_gives_its_own_training(tiny, reference):
     def of_reference(examples):

@@ -242,7 +242,8 @@ class TrainingSection(_Section):
     ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
     same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
     ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
-    ``patience`` validations without a better one, and the best prefix is kept.
+    ``patience`` validations without a better one. ``keep``: the ``best`` prefix, of equally good ones the later; or the ``last``,
+    where the score is as high as it gets and says no more.
     """
 
     sft: StageSection = StageSection(steps=300, learning_rate=0.01)
@@ -255,6 +256,7 @@ class TrainingSection(_Section):
     warmup: Annotated[int, Field(ge=0)] = 10
     validate_every: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 100
+    keep: Literal["best", "last"] = "best"
     borderline_cost: Annotated[float, Field(ge=0)] = 0.5
     everyday_cost: Annotated[float, Field(ge=0)] = 2.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 25

@@ -371,11 +371,11 @@ class Trainer:
         state.history.append({"stage": name, "step": state.step, "validation": found})
         if self.run_folder:  # for the frontier: a checkpoint that was not the best may suit another taste
             save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
-        if found["score"] > state.best_score:
+        state.stale = 0 if found["score"] > state.best_score else state.stale + 1
+        # Of equal ones the later: it has had more of what the score does not see.
+        if found["score"] >= state.best_score or self.section.keep == "last":
             state.best, state.best_score = state.rows.clone(), found["score"]
-            state.best_at, state.stale = f"{name} step {state.step}", 0
-        else:
-            state.stale += 1
+            state.best_at = f"{name} step {state.step}"
 
 
 def train(
@@ -434,6 +434,7 @@ def train(
 def _settings(section: TrainingSection) -> dict[str, Any]:
     """A section as its checkpoints know it: keys that came later are left out where they are not used."""
     unused = {key for key in ("neighbours", "distil") if getattr(section, key) is None}
+    unused |= {"keep"} if section.keep == "best" else set()
     return section.model_dump(mode="json", exclude=unused)
 
 

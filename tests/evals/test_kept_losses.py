@@ -48,6 +48,7 @@ def test_damaged_losses_are_refused_by_name(tmp_path, content):
     (file,) = tmp_path.glob("*.losses.json")
     assert len(json.loads(file.read_text())) == 2
     file.write_text(content)
-    with pytest.raises(IntegrityError, match="delete that file") as error:
+    with pytest.raises(IntegrityError, match="are damaged") as error:
         kept_answer_losses(base, PROMPTS, ANSWERS, tmp_path)
     assert str(file) in error.value.message
+    assert "delete that file" in error.value.hint
