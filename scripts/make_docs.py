@@ -150,15 +150,15 @@ def results() -> str:
 
 
 def others() -> str:
-    """What the official patches of the other risks change, one table each."""
+    """What the official patches of the other risks are for, one table each; docs/results.md has the rest."""
     parts = []
     for path in sorted((ROOT / OFFICIAL).parent.glob("*/evidence.json")):
         evidence = json.loads(path.read_text(encoding="utf-8"))
         if "changes" not in evidence:
             continue
         lines = ["| | n | `M` (base) | `M+` (patched) | change | relative fall |", "|---|---|---|---|---|---|"]
-        for row in evidence["changes"]:
-            cells = (row["base"], row["patched"], row["difference"], row.get("relative"))
+        for row in (row for row in evidence["changes"] if "relative" in row):  # what the patch is for
+            cells = (row["base"], row["patched"], row["difference"], row["relative"])
             lines.append(f"| {row['name']} | {row['n']} | {' | '.join(estimate(cell) for cell in cells)} |")
         notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in price_lines(evidence))
         parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n" + "\n".join(lines) + f"\n\n{notes}")
