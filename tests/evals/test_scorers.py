@@ -59,10 +59,10 @@ def test_what_a_scorer_said_is_kept_and_checked(tmp_path, scorer, monkeypatch):
         )["sets"]["own"]["systems"]["M"]["perplexity_under"]  # fmt: skip
 
     first = measure()
-    (kept,) = (tmp_path / "store").glob("*.losses.json")
-    monkeypatch.setattr("llmpatch.evals.scorers.answer_losses", lambda *a: pytest.fail("scored again"))
+    by_base, by_scorer = sorted((tmp_path / "store").glob("*.losses.json"), key=lambda path: path.stat().st_mtime_ns)
+    monkeypatch.setattr("llmpatch.evals.kept_losses.answer_losses", lambda *a: pytest.fail("scored again"))
     assert measure() == first
-    kept.write_text('{"own": 1}')
+    by_scorer.write_text('{"own": 1}')
     with pytest.raises(IntegrityError, match=r"kept losses .* are damaged"):
         measure()
 

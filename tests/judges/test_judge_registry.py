@@ -17,6 +17,7 @@ def test_names_and_measures() -> None:
         "harm-strings": "harm",
         "gender-words": "gender",
         "toxicity-head": "toxicity",
+        "toxicity-words": "toxicity",
         "profanity-check": "toxicity",
         "perspective": "toxicity",
     }
