@@ -59,7 +59,7 @@ def test_what_a_scorer_said_is_kept_and_checked(tmp_path, scorer, monkeypatch):
         )["sets"]["own"]["systems"]["M"]["perplexity_under"]  # fmt: skip
 
     first = measure()
-    by_base, by_scorer = sorted((tmp_path / "store").glob("*.losses.json"), key=lambda path: path.stat().st_mtime_ns)
+    _, by_scorer = sorted((tmp_path / "store").glob("*.losses.json"), key=lambda path: path.stat().st_mtime_ns)
     monkeypatch.setattr("llmpatch.evals.kept_losses.answer_losses", lambda *a: pytest.fail("scored again"))
     assert measure() == first
     by_scorer.write_text('{"own": 1}')
