@@ -158,11 +158,19 @@ def others() -> str:
             continue
         lines = ["| | n | `M` (base) | `M+` (patched) | change | relative fall |", "|---|---|---|---|---|---|"]
         for row in (row for row in evidence["changes"] if "relative" in row):  # what the patch is for
-            cells = (row["base"], row["patched"], row["difference"], row["relative"])
-            lines.append(f"| {row['name']} | {row['n']} | {' | '.join(estimate(cell) for cell in cells)} |")
+            cells = [row["base"], row["patched"], row["difference"]]
+            told = [estimate(cell) if row["unit"] == "share" else scored(cell) for cell in cells] + [
+                estimate(row["relative"])
+            ]
+            lines.append(f"| {row['name']} | {row['n']} | {' | '.join(told)} |")
         notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in price_lines(evidence))
         parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n" + "\n".join(lines) + f"\n\n{notes}")
     return "\n\n".join(parts)
+
+
+def scored(cell: dict[str, Any]) -> str:
+    """A score with its interval."""
+    return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
 
 
 def lead(evidence: dict[str, Any]) -> str:
