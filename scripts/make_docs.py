@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from generated import ROOT, between, main
-from llmpatch._cli.evidence_view import estimate, price_lines
+from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
 from llmpatch.composing import figures_table, survey_table
@@ -134,7 +134,7 @@ def results() -> str:
         f"share of the gap to the reference closed, {evidence['sets'][name]['title']}: {estimate(value)}"
         for name, value in evidence.get("closed", {}).items()
     ]
-    notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in [*price_lines(evidence), *closed])
+    notes = sentences([*price_lines(evidence), *closed])
     text = f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
     if FRONTIER.is_file():
         text += (
@@ -158,19 +158,17 @@ def others() -> str:
             continue
         lines = ["| | n | `M` (base) | `M+` (patched) | change | relative fall |", "|---|---|---|---|---|---|"]
         for row in (row for row in evidence["changes"] if "relative" in row):  # what the patch is for
-            cells = [row["base"], row["patched"], row["difference"]]
-            told = [estimate(cell) if row["unit"] == "share" else scored(cell) for cell in cells] + [
-                estimate(row["relative"])
-            ]
-            lines.append(f"| {row['name']} | {row['n']} | {' | '.join(told)} |")
-        notes = "\n".join(f"- {line[0].upper()}{line[1:]}." for line in price_lines(evidence))
-        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n" + "\n".join(lines) + f"\n\n{notes}")
+            show = score if row["unit"] == "score" else estimate
+            cells = " | ".join(show(row[key]) for key in ("base", "patched", "difference"))
+            lines.append(f"| {row['name']} | {row['n']} | {cells} | {estimate(row['relative'])} |")
+        table = "\n".join(lines)
+        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{sentences(price_lines(evidence))}")
     return "\n\n".join(parts)
 
 
-def scored(cell: dict[str, Any]) -> str:
-    """A score with its interval."""
-    return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+def sentences(lines: list[str]) -> str:
+    """A list of whole sentences."""
+    return "\n".join(f"- {line[0].upper()}{line[1:]}." for line in lines)
 
 
 def lead(evidence: dict[str, Any]) -> str:

@@ -136,6 +136,18 @@ def test_evidence_is_plain_json_with_intervals(project):
     assert yaml.safe_load((project / "out/README.md").read_text().split("---")[1])["library_name"] == "peft"
 
 
+def watched_words(monkeypatch, name):
+    """What each step of training has as ``balance`` or ``avoid``, as it goes."""
+    seen, words = [], Trainer._words
+
+    def watched(self, batch, hidden):
+        seen.append(getattr(self, name))
+        return words(self, batch, hidden)
+
+    monkeypatch.setattr(Trainer, "_words", watched)
+    return seen
+
+
 def test_a_recipes_balance_reaches_training(project, monkeypatch):
     """The tiny tokenizer has no token for a pronoun, so two others stand in for them."""
     recipe = make_recipe(balance={"words": "gender", "weight": 3.0})
@@ -143,14 +155,7 @@ def test_a_recipes_balance_reaches_training(project, monkeypatch):
         build(recipe, project / "out", run=project / "run", progress=Silent())
     assert not (project / "out").exists()
     monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "his": 71, "she": 80})
-    seen = []
-    words = Trainer._words
-
-    def watched(self, batch, hidden):
-        seen.append(self.balance)
-        return words(self, batch, hidden)
-
-    monkeypatch.setattr(Trainer, "_words", watched)
+    seen = watched_words(monkeypatch, "balance")
     build(recipe, project / "out", run=project / "run", progress=Silent())
     assert set(seen) == {Balance(3.0, (70, 71), (80,))}
 
@@ -160,14 +165,7 @@ def test_a_recipes_avoided_words_reach_training(project, monkeypatch):
     with pytest.raises(UsageError, match="no single token for any of the words of avoid"):
         build(recipe, project / "out", run=project / "run", progress=Silent())
     monkeypatch.setattr("llmpatch.vocabulary.word_tokens", lambda *_: (70, 71))
-    seen = []
-    words = Trainer._words
-
-    def watched(self, batch, hidden):
-        seen.append(self.avoid)
-        return words(self, batch, hidden)
-
-    monkeypatch.setattr(Trainer, "_words", watched)
+    seen = watched_words(monkeypatch, "avoid")
     build(recipe, project / "out", run=project / "run", progress=Silent())
     assert set(seen) == {Avoid(3.0, (70, 71))}
 

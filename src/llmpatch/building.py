@@ -144,14 +144,14 @@ def sample_pairs(
         if n > limit
     ]
     own = _ask_base(recipe, base, short, run / "answers", progress)
-    reference = None
+    calm: list[Dropped] = []
     if recipe.pairs.focus:
         short, own, calm = _focused(recipe, base, short, own, run / "answers", progress)
-        long += calm
+    reference = None
     if recipe.reference.kind != "self":
         reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
     pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
-    return pairs, dropped + long
+    return pairs, [*dropped, *long, *calm]
 
 
 def _focused(
@@ -243,7 +243,7 @@ def train_prefix(
     parts = [recipe, *(part for part, _, _ in joint)]
     prompts = [validation, *(found for _, _, found in joint)]
     checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
-    balanced = next((part for part in parts if part.balance is not None), recipe)
+    balancing = next((part for part in parts if part.balance is not None), recipe)
     avoiding = next((part for part in parts if part.avoid is not None), recipe)
     return train(
         base,
@@ -254,7 +254,7 @@ def train_prefix(
         run=run,
         validate=validated_together(recipe, company, join_validations(parts, checks)),
         progress=progress,
-        balance=_balance(balanced, base, balanced.risk if joint else ""),
+        balance=balanced(balancing, base, balancing.risk if joint else ""),
         avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
         neighbours=company.neighbours,
         kept=company.kept,
@@ -287,7 +287,7 @@ def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
     return torch.from_numpy(earlier.copy())
 
 
-def _balance(recipe: Recipe, base: Base, risk: str = "") -> Balance | None:
+def balanced(recipe: Recipe, base: Base, risk: str = "") -> Balance | None:
     """The words that a recipe balances, as token ids: the very ones that the eval counts; only after prompts of ``risk``."""
     from llmpatch.evals.gender_bias import pronoun_ids
     from llmpatch.judges.gender_words import PRONOUNS

@@ -11,7 +11,7 @@ says from there otherwise is chosen, what it had said is rejected: they part at 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -60,7 +60,11 @@ def find_turns(
     for prompt, own in zip(prompts, answers, strict=True):
         texts += [(prompt, "", prompt.text)] if section.prompts else []
         texts += [(prompt, prompt.text, answer.text) for answer in own]
-    begun = [(i, match.start(), text[: match.end()]) for i, (_, _, text) in enumerate(texts) for match in _words(text)]
+    begun = [
+        (i, match.start(), text[: match.end()])
+        for i, (_, _, text) in enumerate(texts)
+        for match in _WORD.finditer(text)
+    ]
     scores = judge.score([texts[i][1] for i, _, _ in begun], [said for _, _, said in begun])
     found: dict[str, Turn] = {}
     done: set[int] = set()
@@ -75,7 +79,3 @@ def find_turns(
             made = replace(prompt, id=f"{prompt.id}@{sha256(whole[:cut].encode()).hexdigest()[:8]}", text=whole[:cut])
             found[whole[:cut]] = Turn(made, Answer(whole[cut:], "length"), prompt.id)
     return list(found.values())
-
-
-def _words(text: str) -> Iterator[re.Match[str]]:
-    return _WORD.finditer(text)

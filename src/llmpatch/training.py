@@ -422,7 +422,9 @@ def train(
         run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept,
     )  # fmt: skip
     settings: list[Any] = [_settings(section), seed, list(rows.shape), rows.sum().item()]
-    identity = digest_json([data.digest(), *settings, *_words(balance), *_words(avoid), *_company(neighbours, kept)])
+    identity = digest_json(
+        [data.digest(), *settings, *_word_settings(balance), *_word_settings(avoid), *_company(neighbours, kept)]
+    )
     path = run / "training.safetensors" if run else None
     state = load_state(path, identity) if path and path.exists() else None
     if state is None:
@@ -438,7 +440,7 @@ def _settings(section: TrainingSection) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude=unused)
 
 
-def _words(loss: Balance | Avoid | None) -> list[Any]:
+def _word_settings(loss: Balance | Avoid | None) -> list[Any]:
     if loss is None:
         return []
     return [{key: value for key, value in asdict(loss).items() if key != "risk" or value}]

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, made_for
 from llmpatch.advisories.matching import concerns, fixes, same_base
 from llmpatch.advisories.record import Advisory, AffectedPatch, Gap
+from llmpatch.artifact.manifest import Member
+from llmpatch.store import Installed
 from llmpatch.versions import parse_version
 
 SCHEMA = "llmpatch/audit/v1"
 Status = Literal["closed", "open"]
+Part = Installed | Member  # each has a name, a version and a digest
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,6 @@ class KnownDefect:
         return f"{where}{revoked}{fixed}"
 
 
-class Part(NamedTuple):
-    """A patch by itself: an installed one, or one that it was composed of."""
-
-    name: str
-    version: str
-    digest: str
-
-
 @dataclass(frozen=True)
 class Audit:
     """All that advisories say of what is here.
@@ -155,8 +150,7 @@ def make_audit(inventory: Inventory, advisories: Sequence[Advisory], *, left_out
         _defect(advisory, entry, held, part, inventory)
         for advisory in valid
         for held in inventory.installed
-        for part, entry in [_first(advisory, held)]
-        if entry is not None
+        for part, entry in _first(advisory, held)
     ]
     out = {defect.held.entry.digest for defect in defects if defect.revokes} | set(inventory.revoked)
     gaps = []
@@ -194,16 +188,18 @@ def audit_json(audit: Audit) -> dict[str, Any]:
 
 def _parts(held: Held) -> list[Part]:
     """A patch itself, and those that it was composed of: a defect of one of them is a defect of the whole."""
-    whole = Part(held.entry.name, held.entry.version, held.entry.digest)
-    return [whole, *(Part(m.name, m.version, m.digest) for m in held.patch.manifest.members or ())]
+    return [held.entry, *(held.patch.manifest.members or ())]
 
 
-def _first(advisory: Advisory, held: Held) -> tuple[Part, AffectedPatch | None]:
-    """The entry that concerns a patch or a part of it, and which; one that revokes before one that only tells."""
-    parts = _parts(held)
-    found = [(part, e) for part in parts for e in advisory.defects if concerns(e, part.name, part.version, part.digest)]
-    revoking = next(((part, e) for part, e in found if e.database_specific.revoke), None)
-    return revoking or (found[0] if found else (parts[0], None))
+def _first(advisory: Advisory, held: Held) -> list[tuple[Part, AffectedPatch]]:
+    """The part of a patch that an advisory concerns and the entry that says so, if any; one that revokes comes first."""
+    found = [
+        (part, entry)
+        for part in _parts(held)
+        for entry in advisory.defects
+        if concerns(entry, part.name, part.version, part.digest)
+    ]
+    return sorted(found, key=lambda pair: not pair[1].database_specific.revoke)[:1]
 
 
 def _defect(advisory: Advisory, entry: AffectedPatch, held: Held, part: Part, inventory: Inventory) -> KnownDefect:
