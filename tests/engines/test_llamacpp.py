@@ -132,6 +132,8 @@ def test_the_gateway_before_llama_cpp(tmp_path):
     asked = {
         "messages": [{"role": "user", "content": PROMPTS[0]}],
         "max_tokens": 1,
+        "temperature": 0.0,  # a byte that is no whole character yet, drawn at random, would come without log-probabilities
+        "top_k": 1,
         "logprobs": True,
         "top_logprobs": 20,
     }
