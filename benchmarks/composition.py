@@ -1,18 +1,20 @@
 """How well patches stack: each single patch's gain in stacks of two and three, in the worst order, and the cost per token.
 
     python benchmarks/composition.py patches/smollm2/refusal patches/smollm2/toxicity patches/smollm2/gender-bias
-    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --limit 200
+    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --prompts 200
 
-The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained
-independently are the baseline that must lose. ``--cumulative`` is one prefix for all risks; ``--added`` a further patch behind
-all of them. Everything sampled stays in --run, so a killed run goes on where it was, and another order costs only its own
-answers. Writes --out; ``make docs`` shows it in docs/composition.md.
+The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
+are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
+there is ``llmpatch compose``. ``--cumulative`` is one prefix for all risks; ``--added`` a further patch behind all of them.
+Everything sampled stays in --run, so a killed run goes on where it was, and another order costs only its own answers. Writes
+--out; ``make docs`` shows it in docs/composition.md.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 
 from llmpatch.artifact import Patch, load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.composing import Bench, check_room, make_stack, open_tasks, survey_one, survey_set, survey_table
+from llmpatch.composing import Bench, Task, check_room, make_stack, open_tasks, survey_one, survey_set, survey_table
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import middling, price
 from llmpatch.evals.environment import created, environment
@@ -36,9 +38,8 @@ def main() -> None:
     patches = [load_patch(path) for path in options.patches]
     check_room(base := load_base(options.base or patches[0].manifest.base.name), len(make_stack(patches).rows))
     beside = dict(_named(text) for text in options.beside)
-    tasks = open_tasks(
-        [*patches, *(p for found in beside.values() for p in found)], limit=options.limit, samples=options.samples
-    )
+    opened = open_tasks([*patches, *(p for found in beside.values() for p in found)], samples=options.samples)
+    tasks = [_aims(task, options.prompts) for task in opened]
     for patch in [*patches, *(p for found in beside.values() for p in found)]:
         patch.check_base(base)
     bench = Bench(base, tasks, options.run / "answers", console())
@@ -47,7 +48,7 @@ def main() -> None:
         "created": created(),
         "environment": environment(),
         "base": base.name,
-        "limit": options.limit,
+        "samples": options.samples,
         "risks": {
             task.risk: {"suite": task.suite, "prompts": sum(len(s.prompts) for s in task.sets)} for task in tasks
         },
@@ -76,11 +77,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=PATCH,PATCH,...")
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
-    parser.add_argument("--limit", type=int, help="only the first N prompts of each set")
+    parser.add_argument("--prompts", type=int, help="this many for each risk, an equal number of each of its sets")
     parser.add_argument("--samples", type=int, help="continuations per prompt, for texts to be continued")
     parser.add_argument("--run", type=Path, default=Path("runs/composition"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/composition.json"))
     return parser.parse_args()
+
+
+def _aims(task: Task, prompts: int | None) -> Task:
+    """A task's harmful prompts only, the first of each set."""
+    sets = [s for s in task.sets if s.kind == "harmful"]
+    cut = prompts and max(1, prompts // len(sets))
+    return replace(task, sets=tuple(replace(s, prompts=s.prompts[:cut]) for s in sets))
 
 
 def _named(text: str) -> tuple[str, list[Patch]]:

@@ -205,8 +205,9 @@ def composition_results() -> str:
     if not COMPOSITION.is_file():
         return "Not measured yet: `python benchmarks/composition.py PATCH PATCH PATCH` writes the figures."
     found = json.loads(COMPOSITION.read_text(encoding="utf-8"))
-    limit = f", the first {found['limit']} prompts of each set" if found["limit"] else ""
-    parts = [f"Measured on `{found['base']}`, {found['created']}{limit}."]
+    asked = ", ".join(f"{about['prompts']} of {risk}" for risk, about in found["risks"].items())
+    drawn = f" {found['samples']} continuations of each text that draws toxicity." if found["samples"] else ""
+    parts = [f"Measured on `{found['base']}`, {found['created']}. Prompts: {asked}.{drawn}"]
     parts += [f"### {name}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
     for key, title in (("cumulative", "One cumulative patch"), ("added", "A further patch behind all of them")):
         if key in found:

@@ -76,8 +76,9 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     from llmpatch.evals.suites import PromptSet
     from llmpatch.prompts import Prompt
 
-    prompts = tuple(Prompt(str(i), f"What is {i}?", "everyday") for i in range(6))
-    tasks = [Task(risk, "refusal", (PromptSet("s", "S", "everyday", prompts),)) for risk in RISKS]
+    prompts = tuple(Prompt(str(i), f"What is {i}?", "harmful") for i in range(12))
+    sets = tuple(PromptSet(name, name, kind, prompts) for name, kind in (("a", "harmful"), ("b", "everyday")))
+    tasks = [Task(risk, "refusal", sets) for risk in RISKS]
     monkeypatch.setattr(module, "open_tasks", lambda *_, **__: tasks)
     monkeypatch.setattr(module, "load_base", lambda _: tiny)
     monkeypatch.chdir(tmp_path)
@@ -88,6 +89,8 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
         f"alone={','.join(paths[:2])}",
         "--cumulative",
         paths[0],
+        "--prompts",
+        "6",
         "--run",
         "run",
         "--out",
@@ -97,6 +100,7 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     module.main()
     found = json.loads(out.read_text(encoding="utf-8"))
     assert set(found["sets"]) == {"patches", "alone"}
+    assert {risk: about["prompts"] for risk, about in found["risks"].items()} == dict.fromkeys(RISKS, 6)
     assert set(found["sets"]["alone"]["sizes"]) == {"2"}
     assert found["price"]["stack"]["tokens"] == 9
     assert found["price"]["stack"]["latency"]["token_ratio"]["n"] > 0
