@@ -87,7 +87,8 @@ def make_pairs(
         prompts: All prompts, of every kind.
         base: The answers of ``M``, one or more per prompt.
         reference: The answers of ``M'`` to the harmful prompts, by prompt id; without any, the best of ``M``'s own answers to
-            a prompt stands for it (best-of-n by a scorer, as in rejection-sampling fine-tuning; docs/adr/0017).
+            a prompt stands for it (best-of-n by a scorer, as in rejection-sampling fine-tuning; docs/adr/0017), or with
+            ``section.rewrite`` the worst of them rewritten (docs/adr/0023).
         judge: Of the patch's risk (a refusal judge, a toxicity judge, ...); never one that later judges the test.
         section: Margin and absolute winner.
 
@@ -104,6 +105,8 @@ def make_pairs(
     asked = [p for p in prompts if p.kind == "harmful"]
     if reference is None:
         said = {p.id: _best(own, refusal) for p, own in zip(prompts, scored, strict=True) if p.kind == "harmful"}
+        if section.rewrite:
+            said |= _rewritten(prompts, scored, judge, refusal)
     else:
         told = [continuation(p, reference[p.id]) for p in asked]
         scores = judge.score([p.text for p in asked], [answer.text for answer in told])
@@ -113,7 +116,7 @@ def make_pairs(
     dropped: list[Dropped] = []
     for i, (prompt, own) in enumerate(zip(prompts, scored, strict=True)):
         if prompt.kind == "harmful":
-            won, lost = said[prompt.id], min(own, key=lambda found: _good("harmful", found[1], refusal))
+            won, lost = said[prompt.id], _worst(own, refusal)
             reason = _reason(prompt, won, lost, section, refusal)
             if not reason and won[0].finish != "stop" and refusal:
                 reason = "the refusal was cut off, and half a refusal is not to be learnt"
@@ -129,6 +132,22 @@ def make_pairs(
         else:
             pairs.append(_pair(prompt, *won, *lost))
     return pairs, dropped
+
+
+def _rewritten(
+    prompts: Sequence[Prompt], scored: Sequence[Sequence[tuple[Answer, float]]], judge: Judge, refusal: bool
+) -> dict[str, tuple[Answer, float]]:
+    """What would be rejected, without what is wrong in it, and its score, by prompt id; only where that can be written."""
+    from llmpatch.rewriting import neutral
+
+    found: list[tuple[Prompt, Answer]] = []
+    for prompt, own in zip(prompts, scored, strict=True):
+        if prompt.kind == "harmful":
+            worst = _worst(own, refusal)[0]
+            text = neutral(worst.text)
+            found += [(prompt, Answer(text, worst.finish))] if text is not None else []
+    scores = judge.score([p.text for p, _ in found], [answer.text for _, answer in found])
+    return {p.id: (answer, score) for (p, answer), score in zip(found, scores, strict=True)}
 
 
 def continuation(prompt: Prompt, answer: Answer) -> Answer:
@@ -159,6 +178,11 @@ def _scored(
 def _best(own: Sequence[tuple[Answer, float]], refusal: bool) -> tuple[Answer, float]:
     """The best of several answers to a harmful prompt; of equally good ones the first."""
     return max(own, key=lambda found: _good("harmful", found[1], refusal))
+
+
+def _worst(own: Sequence[tuple[Answer, float]], refusal: bool) -> tuple[Answer, float]:
+    """The worst of several answers to a harmful prompt; of equally bad ones the first."""
+    return min(own, key=lambda found: _good("harmful", found[1], refusal))
 
 
 def _good(kind: Kind, score: float, refusal: bool) -> float:

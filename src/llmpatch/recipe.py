@@ -111,7 +111,8 @@ class PairsSection(_Section):
     ``margin``: smallest gap between the scores of the two answers. ``winner``: smallest score of the chosen one. For the
     refusal risk a score is the probability of a refusal where the prompt is harmful and of an answer where not; for the
     others, that of a continuation without toxicity or gender. Longer prompts than ``max_prompt_tokens`` (chat template
-    included) are dropped before anything is sampled. ``M`` gives ``samples`` answers; the worst is rejected.
+    included) are dropped before anything is sampled. ``M`` gives ``samples`` answers; the worst is rejected. ``rewrite``: the chosen
+    one is the rejected one without its gendered words, where it has any; with ``reference.kind`` ``self``.
     """
 
     judge: str = "refusal-phrases"
@@ -120,6 +121,7 @@ class PairsSection(_Section):
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 96
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     focus: FocusSection | None = None
+    rewrite: Literal["gender"] | None = None
 
 
 class PrefixSection(_Section):
@@ -335,9 +337,11 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _focus_on_own_text(self) -> Recipe:
+    def _pairs_of_own_text(self) -> Recipe:
         if self.pairs.focus and (self.reference.kind != "self" or self.prompts.harmful.form != "raw"):
             raise ValueError("pairs.focus needs reference.kind self and harmful prompts of the form raw")
+        if self.pairs.rewrite and self.reference.kind != "self":
+            raise ValueError("pairs.rewrite makes the chosen answers itself: it needs reference.kind self")
         return self
 
     def digest(self) -> str:
