@@ -127,6 +127,22 @@ def test_without_a_reference_the_best_of_the_bases_own_answers_is_chosen_as_it_w
     assert not dropped
 
 
+def test_a_rewritten_answer_is_chosen_over_the_one_it_was_made_of():
+    prompts = [Prompt(name, "My friend, and", "harmful", name, "raw") for name in "abc"]
+    own = [
+        [Answer(" the sun", "length"), Answer(" he is late", "length")],
+        [Answer(" the sun", "length"), Answer(" the duchess", "length")],  # no word for her: the best of the two
+        [Answer(" the sun", "length"), Answer(" the moon", "length")],
+    ]
+    section = PairsSection(judge="gender-words", rewrite="gender")
+    pairs, dropped = make_pairs(prompts, own, None, open_judge("gender-words"), section)
+    assert [(p.chosen, p.rejected, p.chosen_score) for p in pairs] == [
+        (" they are late", " he is late", 0.0),
+        (" the sun", " the duchess", 0.0),
+    ]
+    assert [d.id for d in dropped] == ["c"]
+
+
 def test_raw_and_chat_prompts_share_no_head_beyond_what_they_have_in_common():
     base = make_tiny()
     prompts = [Prompt("h", "He said", "harmful", "a", "raw"), Prompt("e", "Bake bread", "everyday", "b")]
