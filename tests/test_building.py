@@ -213,6 +213,8 @@ def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
 def test_focus_needs_raw_text_of_the_base_itself(project):
     with pytest.raises(RecipeError, match=r"pairs\.focus needs reference\.kind self"):
         make_recipe(pairs={"focus": {"judge": "toxicity-words"}})
+    with pytest.raises(RecipeError, match=r"pairs\.rewrite makes the chosen answers itself"):
+        make_recipe(pairs={"rewrite": "gender"})
 
 
 def test_a_new_version_goes_on_from_the_rows_of_an_earlier_one(project):
