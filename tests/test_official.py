@@ -23,6 +23,12 @@ def test_the_patch_was_made_by_this_recipe_from_this_data(folder):
     assert {path: sha256_file(Path(path)) for path in build.data_digests} == build.data_digests
 
 
+@pytest.mark.parametrize("folder", sorted(Path("recipes/neighbours").iterdir()), ids=lambda path: path.name)
+def test_what_recipes_train_beside_is_the_release_it_says(folder):
+    about = read_patch(folder).manifest
+    assert folder.name == f"{about.name.partition('/')[2]}-{about.version}"
+
+
 @pytest.mark.real
 def test_the_patch_declines_what_is_harmful_and_answers_the_rest(smollm2):
     model = read_patch(FOLDER).apply(smollm2)
