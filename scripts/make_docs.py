@@ -162,7 +162,10 @@ def others() -> str:
             cells = " | ".join(show(row[key]) for key in ("base", "patched", "difference"))
             lines.append(f"| {row['name']} | {row['n']} | {cells} | {estimate(row['relative'])} |")
         table = "\n".join(lines)
-        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{sentences(price_lines(evidence))}")
+        # What price_lines says is among what got worse, too.
+        worse = [line.rstrip(".") for line in evidence["worse"] if not line.startswith(("Plain text", "Speed"))]
+        notes = f"{sentences(price_lines(evidence))}\n\nWhat else got worse:\n\n{sentences(worse or ['nothing'])}"
+        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{notes}")
     return "\n\n".join(parts)
 
 
