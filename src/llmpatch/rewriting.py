@@ -53,9 +53,13 @@ _BETWEEN = frozenset(
     )
 )  # fmt: skip
 # They follow a pronoun and end in s without being a verb of one person.
-_NO_VERB = frozenset(("as", "his", "its", "this", "thus", "us", "yes", "always", "sometimes", "perhaps", "besides", "unless"))
+_NO_VERB = frozenset(
+    ("as", "his", "its", "this", "thus", "us", "yes", "always", "sometimes", "perhaps", "besides", "unless")
+)
 _TOKEN = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)?|[^A-Za-z]+")
-_PARTICIPLES = frozenset(("been", "got", "had", "gone", "done", "made", "become", "come", "taken", "seen", "given", "never"))
+_PARTICIPLES = frozenset(
+    ("been", "got", "had", "gone", "done", "made", "become", "come", "taken", "seen", "given", "never")
+)
 # In -ed, and more often what somebody is than what somebody has done: "he's tired".
 _STATES = frozenset(
     (
