@@ -39,7 +39,9 @@ def test_a_rewritten_text_names_no_gender(words):
     text = " ".join(words)
     made = neutral(text)
     if made is None:
-        assert not names_gender(text, WIDE) or any(word in WIDE for word in words)
+        gendered = [word for word in words if word in WIDE]
+        # Without a subject whose verb is looked for, only a word that has no neutral one is in the way.
+        assert {"he", "she"} & set(gendered) or not all(neutral(f" {word}") for word in gendered) or not gendered
     else:
         assert names_gender(text, WIDE)
         assert not names_gender(made, WIDE)

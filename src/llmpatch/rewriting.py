@@ -84,7 +84,6 @@ def neutral(text: str) -> str | None:
     for place, i in enumerate(words):
         word = parts[i].lower().replace("’", "'")
         after = parts[words[place + 1]].lower() if place + 1 < len(words) else ""
-        joined = bool(after) and parts[i + 1].isspace() if i + 1 < len(parts) else False
         stem, sign, ending = word.partition("'")
         if stem in ("he", "she"):
             parts[i] = _like(parts[i], "they" + (sign and "'" + _clitic(ending, after)))
@@ -103,7 +102,7 @@ def neutral(text: str) -> str | None:
                 parts[words[place + 2]] = _like(second, _plural_verb(second.lower()))
             continue
         if stem in ("his", "her"):
-            alone = not joined or after in _NO_NOUN
+            alone = not after or not parts[i + 1].isspace() or after in _NO_NOUN
             parts[i] = _like(parts[i], ("theirs" if stem == "his" else "them") if alone else "their")
         elif stem in _SAME:
             parts[i] = _like(parts[i], _SAME[stem] + sign + ending)

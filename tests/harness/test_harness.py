@@ -10,6 +10,7 @@ import torch
 
 import llmpatch.harness.__main__ as harness_main
 from clikit import save
+from harnesskit import ask
 from llmpatch.artifact import describe_base, input_norm_p999, write_patch
 from llmpatch.bases import load_base
 from llmpatch.errors import UsageError, WrongBaseError
@@ -48,12 +49,6 @@ def hf(tiny, lm_class):
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(pretrained=tiny.model, tokenizer=tiny.tokenizer, batch_size=3)
-
-
-def ask(lm, kind, arguments):
-    from lm_eval.api.instance import Instance
-
-    return getattr(lm, kind)([Instance(kind, {}, a, i) for i, a in enumerate(arguments)], disable_tqdm=True)
 
 
 def logits(base, prefix, ids):

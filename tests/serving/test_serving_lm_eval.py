@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clikit import save
+from harnesskit import ask
 from llmpatch.harness import register
 from servekit import make_patch, serving
 
@@ -19,14 +20,10 @@ PAIRS = [
 
 @pytest.mark.parametrize("model", ["tiny", "tiny@none"])
 def test_local_completions_sees_the_same_model(tiny, tmp_path, model):
-    from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     patch = make_patch(tiny, "acme/refusal")
     rows = torch.tensor(patch.embeddings)
-
-    def ask(lm, kind, arguments):
-        return getattr(lm, kind)([Instance(kind, {}, a, i) for i, a in enumerate(arguments)], disable_tqdm=True)
 
     with serving(tiny, given=(patch,)) as live:
         client = LocalCompletionsAPI(
