@@ -24,6 +24,7 @@ from llmpatch.reporting import render_html, render_markdown
 OFFICIAL = Path("patches/smollm2/refusal")
 COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
+GPU = ROOT / "benchmarks/results/gpu.json"
 MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
@@ -222,6 +223,34 @@ def composition_results() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def scale_page() -> str:
+    """docs/scale.md with what trainings on a GPU took."""
+    return between("docs/scale.md", START, END, gpu_table())
+
+
+def gpu_table() -> str:
+    """Steps a second of trainings side by side on a GPU, and of one on a CPU."""
+    found = json.loads(GPU.read_text(encoding="utf-8"))
+    gpu, cpu = found["gpu"], found["cpu"]
+    steps = sum(row["steps"] for row in gpu["trainings"])
+    alone = sum(row["seconds"] for row in gpu["trainings"]) / steps
+    rate = gpu["at_once"] / alone
+    return "\n".join(
+        [
+            "| | trainings at once | seconds per step of each | steps per second together | memory of one |",
+            "|---|---|---|---|---|",
+            f"| {gpu['device']}, torch {gpu['torch']}, {gpu['matmul'].upper()} | {gpu['at_once']} | {alone:.2f} | {rate:.1f} | "
+            f"{max(row['gpu_mib'] for row in gpu['trainings']) / 1024:.1f} GiB |",
+            f"| {cpu['cpus']} CPU cores, torch {cpu['torch']} | 1 | {cpu['seconds'] / cpu['steps']:.2f} | "
+            f"{cpu['steps'] / cpu['seconds']:.2f} | not measured |",
+            "",
+            f"Base smollm2, the recipes of toxicity and gender bias with other weights, {len(gpu['trainings'])} trainings of {steps} steps in "
+            f"all. The card was busy {gpu['utilisation_percent_mean']:.0f} % of the time (mean of {gpu['utilisation_samples']} looks by nvidia-smi, "
+            "loading and measuring included). Measured once.",
+        ]
+    )
+
+
 def malicious_page() -> str:
     """docs/malicious.md with the gate's verdicts between its markers."""
     return between("docs/malicious.md", START, END, malicious_table())
@@ -265,6 +294,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/recipes.md": recipes_page,
     "README.md": readme_page,
     "docs/composition.md": composition_page,
+    "docs/scale.md": scale_page,
     "docs/malicious.md": malicious_page,
     "docs/reports/smollm2-refusal.md": lambda: report(render_markdown),
     "docs/reports/smollm2-refusal.html": lambda: report(render_html),

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from llmpatch.bases import load_base
+from llmpatch.bases import default_device, load_base
 from llmpatch.errors import LlmpatchError, UsageError
 from tinymodels import make_tiny
 
@@ -83,3 +83,18 @@ def test_the_bundled_gguf(smollm2):
     assert (smollm2.hidden_size, smollm2.vocab_size) == (576, 49152)
     assert smollm2.fingerprint.quantisation.startswith("gguf:Q4_1:")
     assert smollm2.decode(smollm2.chat_ids("Hello")).endswith("user\nHello\nassistant\n")
+
+
+def test_a_device_that_is_not_here_is_one_clear_line(monkeypatch, folder):
+    monkeypatch.setenv("LLMPATCH_DEVICE", "nowhere:7")
+    with pytest.raises(UsageError, match="LLMPATCH_DEVICE='nowhere:7' cannot be used"):
+        load_base(str(folder))
+
+
+def test_a_gpu_is_used_unless_another_device_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.delenv("LLMPATCH_DEVICE", raising=False)
+    assert default_device() == "cuda"
+    monkeypatch.setenv("LLMPATCH_DEVICE", "cpu")
+    assert default_device() == "cpu"

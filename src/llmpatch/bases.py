@@ -17,6 +17,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Base:
 
     Attributes:
         name: What the user called it.
-        model: The frozen ``transformers`` causal LM, in float32 on CPU, in evaluation mode.
+        model: The frozen ``transformers`` causal LM, in float32, in evaluation mode, on the CPU or a GPU.
         tokenizer: Its tokenizer.
         quantisation: ``none`` or the name of the GGUF file type it was dequantised from.
     """
@@ -162,15 +163,34 @@ class Base:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
 
+def default_device() -> str:
+    """Where bases run: what ``LLMPATCH_DEVICE`` names, else a GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: the variable names no device that torch can use here.
+    """
+    import torch
+
+    wanted = os.environ.get("LLMPATCH_DEVICE", "").strip() or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(
+            f"LLMPATCH_DEVICE={wanted!r} cannot be used: {reason}", hint="give cpu, cuda or cuda:N, or leave it unset"
+        ) from error
+    return wanted
+
+
 def load_base(name: str, revision: str | None = None) -> Base:
-    """Load a base and freeze it.
+    """Load a base and freeze it, on :func:`default_device`.
 
     Args:
         name: A catalogue name (``llmpatch models list``), a hub id, a folder or a ``.gguf`` file.
         revision: Branch, tag or commit for a hub id.
 
     Raises:
-        UsageError: there is no such model, or it is of a kind that virtual tokens cannot reach.
+        UsageError: there is no such model, or it is of a kind that virtual tokens cannot reach; no such device.
         LlmpatchError: it is there but cannot be loaded.
     """
     source = locate(name)
@@ -190,6 +210,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     import torch
     import transformers
 
+    device = default_device()
     quiet = logging.getLogger("transformers")
     level, progress = quiet.level, transformers.utils.logging.is_progress_bar_enabled()
     quiet.setLevel(logging.ERROR)
@@ -219,7 +240,25 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
             hint="choose another base; this architecture cannot be patched by a prefix",
         )
     model.eval().requires_grad_(False)
+    if device != "cpu":
+        _move(name, model, device)
     return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else "none")
+
+
+def _move(name: str, model: Any, device: str) -> None:
+    """Put a model on a device.
+
+    Raises:
+        LlmpatchError: the device has not enough memory.
+    """
+    import torch
+
+    try:
+        model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise LlmpatchError(
+            f"{name} does not fit the memory of {device}", hint="free it, or run on the CPU with LLMPATCH_DEVICE=cpu"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch:
 
     cache = prefix_cache(base, rows, head)
     parts, places = [], []
-    for members in split_by_length(batch.lengths):
+    # A GPU does the padding of a small model for nothing, and waits for the launches of each further pass.
+    together = base.device.type != "cpu"
+    for members in [list(range(batch.rows))] if together else split_by_length(batch.lengths):
         hidden = _run(base, cache, batch, members)
         local = torch.full((batch.rows,), -1)
         local[members] = torch.arange(len(members))

@@ -33,7 +33,8 @@ def draw(probabilities: torch.Tensor, top_p: float, generators: Sequence[torch.G
     """
     import torch
 
-    ids, weights = _nucleus(probabilities.cpu(), top_p)
+    ids, weights = _nucleus(probabilities, top_p)  # where they are: a GPU hands over a nucleus, not a vocabulary
+    ids, weights = None if ids is None else ids.cpu(), weights.cpu()
     sums = weights.double().cumsum(-1)
     numbers = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators]
     places = torch.searchsorted(sums, torch.stack(numbers) * sums[:, -1:], right=True)

@@ -267,7 +267,14 @@ class Trainer:
 
     def run(self, state: State, save: Callable[[State], None]) -> TrainingResult:
         """Train from ``state`` to the end of both stages, calling ``save`` at checkpoints, on Ctrl-C and at the end."""
+        import torch
+
         stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo)
+        before = torch.get_float32_matmul_precision()
+        if (
+            self.base.device.type == "cuda"
+        ):  # its matrix units take TF32: ten bits of mantissa are enough for a gradient
+            torch.set_float32_matmul_precision("high")
         try:
             while state.stage < len(stages):
                 self._stage(state, stages[state.stage], save)
@@ -281,6 +288,8 @@ class Trainer:
         except KeyboardInterrupt:
             save(state)
             raise
+        finally:
+            torch.set_float32_matmul_precision(before)
         return TrainingResult(state.best if self.validate else state.rows, state.best_at, state.seconds, state.history)
 
     def _stage(self, state: State, stage: StageSection, save: Callable[[State], None]) -> None:
