@@ -244,7 +244,7 @@ def gpu_table() -> str:
             f"| {cpu['cpus']} CPU cores, torch {cpu['torch']} | 1 | {cpu['seconds'] / cpu['steps']:.2f} | "
             f"{cpu['steps'] / cpu['seconds']:.2f} | not measured |",
             "",
-            f"Base smollm2, the recipes of toxicity and gender bias with other weights: {len(gpu['trainings'])} trainings, {steps} "
+            f"Base smollm2, recipes of toxicity and gender bias with other weights: {len(gpu['trainings'])} trainings, {steps} "
             f"steps. The card was busy {gpu['utilisation_percent_mean']:.0f} % of the time (mean of "
             f"{gpu['utilisation_samples']} looks by nvidia-smi, loading and measuring included). Measured once.",
         ]
