@@ -77,11 +77,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=PATCH,PATCH,...")
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
-    parser.add_argument("--prompts", type=int, help="this many for each risk, an equal number of each of its sets")
-    parser.add_argument("--samples", type=int, help="continuations per prompt, for texts to be continued")
+    parser.add_argument("--prompts", type=_count, help="this many for each risk, an equal number of each of its sets")
+    parser.add_argument("--samples", type=_count, help="continuations per prompt, for texts to be continued")
     parser.add_argument("--run", type=Path, default=Path("runs/composition"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/composition.json"))
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
 
 
 def _aims(task: Task, prompts: int | None) -> Task:
