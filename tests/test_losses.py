@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llmpatch import losses
 from llmpatch.batching import Example, make_batch
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement
@@ -118,6 +119,14 @@ def batch_policy(base, rows):
     batch = make_batch(EXAMPLES, past=len(rows) + len(HEAD), answer_tokens=16, rejected=True)
     log_probs = answer_log_probs(base, hidden_states(base, rows, HEAD, batch), batch.targets)
     return per_answer(log_probs, batch.owner, 8, mean=False).view(-1, 2)
+
+
+def test_one_pass_as_on_a_gpu_equals_short_and_long_rows_apart(tiny, monkeypatch):
+    batch = make_batch(EXAMPLES, past=len(HEAD), answer_tokens=16, rejected=True)
+    apart = hidden_states(tiny, None, HEAD, batch)
+    assert len(losses.split_by_length(batch.lengths)) == 2
+    monkeypatch.setattr(losses, "split_by_length", lambda lengths: [list(range(len(lengths)))])
+    assert torch.allclose(hidden_states(tiny, None, HEAD, batch), apart, atol=1e-5)
 
 
 @pytest.mark.parametrize("with_reference", [True, False])
