@@ -7,6 +7,7 @@ python scripts/make_docs.py --check    # exit code 1 when one differs
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from generated import ROOT, between, main
 from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
+from llmpatch.building import read_prompts
 from llmpatch.composing import figures_table, survey_table
-from llmpatch.recipe import Recipe
+from llmpatch.estimate import SHAPES
+from llmpatch.estimate import estimate as estimate_cost
+from llmpatch.recipe import Recipe, load_recipe
 from llmpatch.reporting import render_html, render_markdown
 
 OFFICIAL = Path("patches/smollm2/refusal")
@@ -225,7 +229,10 @@ def composition_results() -> str:
 
 def scale_page() -> str:
     """docs/scale.md with what trainings on a GPU took."""
-    return between("docs/scale.md", START, END, gpu_table())
+    costs = "<!-- costs: written by scripts/make_docs.py -->", "<!-- /costs -->"
+    page = between("docs/scale.md", START, END, gpu_table())
+    before, rest = page.split(costs[0])
+    return f"{before}{costs[0]}\n{cost_table()}\n{costs[1]}{rest.split(costs[1])[1]}"
 
 
 def gpu_table() -> str:
@@ -249,6 +256,52 @@ def gpu_table() -> str:
             f"{gpu['utilisation_samples']} looks by nvidia-smi, loading and measuring included). Measured once.",
         ]
     )
+
+
+# What docs/scale.md assumes of a cluster; its reader may have another.
+PEAK = 989e12  # FLOP/s of an H100 in dense bfloat16, as its maker has it
+USE = 0.35  # of that, in training with FSDP over fast links
+CARD = 80e9  # bytes
+NODE, NEAR, FAR = (
+    8,
+    450e9,
+    50e9,
+)  # cards that share fast links; bytes per second into a card within a node, and between nodes
+SCALED = ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Llama-3.1-405B-Instruct")
+
+
+def cost_table() -> str:
+    """What the toxicity recipe of a 7B base would cost on larger ones, by the estimate that `build --dry-run` gives."""
+    recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
+    prompts = read_prompts(recipe).train
+    steps = recipe.training.sft.steps + recipe.training.dpo.steps
+    lines = [
+        "| base | trained | sampling `M` | training | weights in bfloat16, and a step | cards of 80 GB "
+        "| gathered in a step, by each card | computing a step | reduced in a step | training takes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in SCALED:
+        shape = SHAPES[name]
+        found = estimate_cost(recipe, prompts, shape, bytes_per_number=2)
+        cards = max(1, 2 ** math.ceil(math.log2(found["memory_bytes"] / (0.8 * CARD))))
+        gathered = 0 if cards == 1 else 2 * 2 * shape.parameters * (cards - 1) / cards
+        computing = found["training_flops"] / steps / (cards * PEAK * USE)
+        gathering = gathered / (NEAR if cards <= NODE else FAR)
+        hours = steps * max(computing, gathering) / 3600
+        cells = [
+            name.partition("/")[2],
+            f"{found['parameters']:,} numbers, {100 * found['share']:.4f} %",
+            f"{found['sampling_flops'] / 1e15:.0f} PFLOP",
+            f"{found['training_flops'] / 1e15:.0f} PFLOP",
+            f"{found['memory_bytes'] / 2**30:.0f} GiB",
+            f"{cards}",
+            f"{gathered / 1e9:.0f} GB, {gathering:.1f} s",
+            f"{computing:.2f} s",
+            f"{4 * found['parameters'] / 1e6:.1f} MB",
+            f"{60 * hours:.0f} minutes, {cards * hours:.2f} card-hours",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def malicious_page() -> str:

@@ -41,7 +41,8 @@ def test_a_recipe_is_valid_and_says_what_it_costs(path):
 
 def test_every_paper_backbone_has_a_recipe():
     named = {load_recipe(path).base.name for path in RECIPES}
-    assert set(SHAPES) - {"qwen2.5-coder-1.5b", "gemma-3-270m"} <= named
+    larger = {"meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Llama-3.1-405B-Instruct"}  # docs/scale.md names them
+    assert set(SHAPES) - {"qwen2.5-coder-1.5b", "gemma-3-270m"} - larger <= named
 
 
 @pytest.mark.parametrize("name", FAMILY)

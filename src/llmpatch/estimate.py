@@ -80,8 +80,10 @@ SHAPES: Mapping[str, Shape] = {
     "google/gemma-2-9b-it": Shape(256000, 3584, 42, 14336, 16, 8, 256, tied=True),
     "lmsys/vicuna-13b-v1.5": Shape(32000, 5120, 40, 13824, 40, 40, 128, tied=False),
     "CohereForAI/aya-23-8B": Shape(256000, 4096, 32, 14336, 32, 8, 128, tied=True),
+    "meta-llama/Llama-3.1-70B-Instruct": Shape(128256, 8192, 80, 28672, 64, 8, 128, tied=False),
+    "meta-llama/Llama-3.1-405B-Instruct": Shape(128256, 16384, 126, 53248, 128, 8, 128, tied=False),
 }
-"""The published configurations of the models that recipes name, for a look without a download."""
+"""The published configurations of the models that recipes and docs/scale.md name, for a look without a download."""
 
 
 def find_shape(name: str) -> Shape | None:
