@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 
 def between(name: str, start: str, end: str, found: str) -> str:
     """The document ``name`` with ``found`` between two marks, which it must have."""
-    text = (ROOT / name).read_text(encoding="utf-8")
+    return put_between((ROOT / name).read_text(encoding="utf-8"), start, end, found, name)
+
+
+def put_between(text: str, start: str, end: str, found: str, name: str) -> str:
+    """A text with ``found`` between two marks, which it must have; ``name`` is what to call it where it has not."""
     before, _, rest = text.partition(start)
     _, mark, after = rest.partition(end)
     if not mark:

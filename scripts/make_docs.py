@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from generated import ROOT, between, main
+from generated import ROOT, between, main, put_between
 from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
@@ -32,6 +32,7 @@ GPU = ROOT / "benchmarks/results/gpu.json"
 MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
+COSTS_START, COSTS_END = "<!-- costs: written by scripts/make_docs.py -->", "<!-- /costs -->"
 COLUMNS = {
     "base": "`M` (base)",
     "patched": "`M+` (patched)",
@@ -228,11 +229,9 @@ def composition_results() -> str:
 
 
 def scale_page() -> str:
-    """docs/scale.md with what trainings on a GPU took."""
-    costs = "<!-- costs: written by scripts/make_docs.py -->", "<!-- /costs -->"
+    """docs/scale.md with what trainings on a GPU took, and what larger bases would cost."""
     page = between("docs/scale.md", START, END, gpu_table())
-    before, rest = page.split(costs[0])
-    return f"{before}{costs[0]}\n{cost_table()}\n{costs[1]}{rest.split(costs[1])[1]}"
+    return put_between(page, COSTS_START, COSTS_END, cost_table(), "docs/scale.md")
 
 
 def gpu_table() -> str:
@@ -262,11 +261,9 @@ def gpu_table() -> str:
 PEAK = 989e12  # FLOP/s of an H100 in dense bfloat16, as its maker has it
 USE = 0.35  # of that, in training with FSDP over fast links
 CARD = 80e9  # bytes
-NODE, NEAR, FAR = (
-    8,
-    450e9,
-    50e9,
-)  # cards that share fast links; bytes per second into a card within a node, and between nodes
+NODE = 8  # cards that share fast links
+NEAR = 450e9  # bytes per second into a card within a node
+FAR = 50e9  # and between nodes
 SCALED = ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Llama-3.1-405B-Instruct")
 
 

@@ -271,9 +271,8 @@ class Trainer:
 
         stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo)
         before = torch.get_float32_matmul_precision()
-        if (
-            self.base.device.type == "cuda"
-        ):  # its matrix units take TF32: ten bits of mantissa are enough for a gradient
+        # A GPU's matrix units take TF32: ten bits of mantissa are enough for a gradient.
+        if self.base.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         try:
             while state.stage < len(stages):
