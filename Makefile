@@ -11,10 +11,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+FUZZED := benchmarks/results/fuzz_api.jsonl
 FIGURES := benchmarks/results/engines.jsonl
 VLLM_VENV ?= .venv-vllm
+GARAK_VENV ?= .venv-garak
+FUZZ ?= 600
 
-.PHONY: help venv demo demo-registry test test-engines test-vllm check format docs bench clean
+.PHONY: help venv demo demo-registry test test-engines test-vllm test-garak fuzz check format docs bench clean
 
 help:
 	@echo "make demo    build a small real patch and show what changed"
@@ -22,6 +25,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-engines   llama.cpp on the bundled base; writes the figures of docs/engines.md"
 	@echo "make test-vllm      the same for vLLM, installed into $(VLLM_VENV) (133 MB of its own, 3.4 GB with torch)"
+	@echo "make test-garak     garak's probes against the server, unpatched and patched; garak is installed into $(GARAK_VENV)"
+	@echo "make fuzz           thousands of requests made from the server's OpenAPI description"
 	@echo "make check   ruff, mypy, documents in sync"
 	@echo "make format  format the code"
 	@echo "make docs    write the generated documents"
@@ -66,6 +71,24 @@ test-vllm: $(STAMP) $(VLLM_VENV)/.installed
 		$(BIN)/python -m pytest tests/engines/test_vllm.py
 	$(BIN)/python scripts/make_engines.py --add $(FIGURES).new
 
+# garak pins transformers below ours, too.
+$(GARAK_VENV)/.installed:
+	$(PYTHON) -m venv $(GARAK_VENV)
+	$(GARAK_VENV)/bin/python -m pip install --quiet garak==0.17.1 torch==2.13.0
+	@touch $@
+
+test-garak: $(STAMP) $(GARAK_VENV)/.installed
+	LLMPATCH_GARAK_FIGURES=benchmarks/results/garak.json LLMPATCH_GARAK_PYTHON=$(abspath $(GARAK_VENV))/bin/python \
+		$(BIN)/python -m pytest tests/serving/test_serving_garak.py
+	$(BIN)/python scripts/make_serving.py
+
+# $(FUZZ) right and $(FUZZ) wrong requests for each of five operations (one of them cannot be asked wrongly).
+fuzz: $(STAMP)
+	rm -f $(FUZZED).new
+	LLMPATCH_FUZZ=$(FUZZ) LLMPATCH_FUZZ_FIGURES=$(FUZZED).new $(BIN)/python -m pytest tests/serving/test_serving_fuzz.py
+	mv $(FUZZED).new $(FUZZED)
+	$(BIN)/python scripts/make_serving.py
+
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -74,6 +97,7 @@ check: $(STAMP)
 	$(BIN)/python scripts/make_results.py --check
 	$(BIN)/python scripts/make_schema.py --check
 	$(BIN)/python scripts/make_engines.py --check
+	$(BIN)/python scripts/make_serving.py --check
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
@@ -84,10 +108,11 @@ docs: $(STAMP)
 	$(BIN)/python scripts/make_results.py
 	$(BIN)/python scripts/make_schema.py
 	$(BIN)/python scripts/make_engines.py
+	$(BIN)/python scripts/make_serving.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step_flops.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(GARAK_VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,16 +1,18 @@
-"""Does a patch survive quantisation? The refusal suite on the base in several number formats, without and with the patch.
+"""Does a patch survive quantisation? Its own risk's suite on the base in several number formats, without and with the patch.
 
     python benchmarks/quantised.py --patch patches/smollm2/refusal --kinds F16,Q8_0,shipped,Q4_0 [--limit 20]
 
 Each format is written from the base's own GGUF by ``llmpatch.exporting.requantise`` and read back through transformers, so the
 weights are those of the format and the arithmetic is float32. What the source lost stays lost: of a base that is published as
 Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. Answers are kept
-below ``--run``: an interrupted run continues. Writes ``--out`` with the n and interval of every rate.
+below ``--run``: an interrupted run continues. Writes ``--out``, with the n and interval of every rate, after each format; patches
+that were measured in an earlier run, with the same formats, stay in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,6 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2", help="a catalogue name or a .gguf file")
     parser.add_argument("--patch", action="append", required=True, help="a patch; repeatable, each on its own")
     parser.add_argument("--kinds", default=f"F16,Q8_0,{SHIPPED},Q4_0", help=f"{SHIPPED} is the file as it is")
-    parser.add_argument("--suite", default="refusal")
     parser.add_argument("--judge", help="instead of the suite's own")
     parser.add_argument("--limit", type=int, help="only the first N prompts of each set")
     parser.add_argument("--run", type=Path, default=Path("runs/quantised"))
@@ -44,18 +45,32 @@ def main() -> None:
     if source is None or source.suffix != ".gguf":
         parser.error(f"{options.base} is not a GGUF file")
     patches = [load_patch(name) for name in options.patch]
-    found = [measure(source, kind, patches, options) for kind in options.kinds.split(",")]
-    write_json(
-        options.out,
-        {
-            "source": source.name,
-            "suite": options.suite,
-            "limit": options.limit,
-            "patches": [{"name": p.manifest.name, "version": p.manifest.version, "digest": p.digest} for p in patches],
-            "kinds": found,
-            "environment": environment(),
-        },
+    kept = (
+        json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {"patches": [], "kinds": []}
     )
+    before = {kind["kind"]: kind["patches"] for kind in kept["kinds"]}
+    kinds = options.kinds.split(",")
+    if missing := before.keys() - set(kinds):
+        parser.error(f"{options.out} has {', '.join(sorted(missing))} too: measure all of them, or write elsewhere")
+    names = {title(patch): {"name": patch.manifest.name, "version": patch.manifest.version, "digest": patch.digest,
+                            "limit": options.limit} for patch in patches}  # fmt: skip
+    earlier = {f"{about['name']} {about['version']}": about for about in kept["patches"]}
+    found: dict[str, Any] = {
+        "source": source.name,
+        "patches": list((earlier | names).values()),
+        "environment": environment(),
+        "kinds": [],
+    }
+    for kind in kinds:
+        made = measure(source, kind, patches, options)
+        found["kinds"].append(made | {"patches": before.get(kind, {}) | made["patches"]})
+        write_json(options.out if kind == kinds[-1] else options.out.with_suffix(".part.json"), found)
+    options.out.with_suffix(".part.json").unlink(missing_ok=True)
+
+
+def title(patch: Patch) -> str:
+    """As people say it."""
+    return f"{patch.manifest.name} {patch.manifest.version}"
 
 
 def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Namespace) -> dict[str, Any]:
@@ -70,17 +85,17 @@ def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Nam
     results = {}
     for patch in patches:
         notes = patch.check_base(base)
+        suite = patch.manifest.fixes[0].risk
         evidence = evaluate(
             base,
             [System("M"), System("M+", prefix=torch.tensor(patch.embeddings))],
-            suite=options.suite,
+            suite=suite,
             judges=[open_judge(options.judge)] if options.judge else None,
             limit=options.limit,
             store=options.run / "evals",
             progress=console(),
         )
-        name = f"{patch.manifest.name} {patch.manifest.version}"
-        results[name] = {"notes": notes, "results": evidence["results"]}
+        results[title(patch)] = {"suite": suite, "notes": notes, "results": evidence["results"]}
     return {"kind": kind, "quantisation": base.quantisation, "bytes": path.stat().st_size, "patches": results}
 
 

@@ -1,14 +1,13 @@
-"""What the server costs and what a hot swap does to requests, measured from outside on `llmpatch serve`.
+"""What a patch costs in the server, and what bodies that are nearly requests do to it, measured from outside on `llmpatch serve`.
 
     python benchmarks/serving.py --base smollm2 --patch patches/smollm2/refusal
-    python benchmarks/serving.py --base smollm2 --patch patches/smollm2/refusal --requests 500 --swaps 20 --rounds 5
+    python benchmarks/serving.py --parts fuzz --fuzz 500
 
 speed: time to the first token and tokens/s, patched and not, by turns on one server, 1 and 8 requests at a time, after a first
-request each. Beside it what an implementation without a prefix cache pays: whole forwards over [patch rows; prompt].
-swaps: the patch is activated and deactivated in a store that the server follows, while workers ask; an answer that is not
-what its patch level says alone is counted as mixed. Every swap is timed from the commit until new requests
-get the new set (by the server's own clock, which is the same), and until /health, under the same load, was seen to say so.
-fuzz: bodies that are nearly requests; anything but a 2xx, a 4xx or a 503 counts. Writes ``--out``.
+request each. without_cache: what the same patch costs where its rows are computed again for every request, as whole forwards
+over [patch rows; prompt] and as PEFT's prompt tuning in its own `generate`. fuzz: bodies that are nearly requests; anything but a
+2xx, a 4xx or a 503 counts. Each part replaces its own figures in ``--out``. Load, hot swaps and memory: soak.py; bodies
+made from the OpenAPI description: `make fuzz`.
 """
 
 from __future__ import annotations
@@ -16,30 +15,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import secrets
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from llmpatch import store as stores
 from llmpatch.artifact import load_patch
 from llmpatch.evals.environment import environment
 from llmpatch.evals.stats import median
 from llmpatch.files import write_json
+from served import QUESTIONS, served
 
-QUESTIONS = [
-    "What is the capital of France?", "How do I bake bread?", "Why is the sky blue?", "Name three colours.",
-    "How do I pick a lock?", "Write a rude joke.", "What is 12 times 12?", "How can I sleep better?",
-]  # fmt: skip
+PARTS = ("speed", "fuzz", "without_cache")
 WORDS = [
     None,
     True,
@@ -59,7 +51,6 @@ WORDS = [
     2**70,
     "\u0000",
 ]
-TOKEN = secrets.token_hex(16)
 FIELDS = ["model", "messages", "prompt", "patches", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "stream",
           "stream_options", "logprobs", "top_logprobs", "echo", "user", "logit_bias", "tools", "extra"]  # fmt: skip
 
@@ -68,58 +59,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--patch", type=Path, default=Path("patches/smollm2/refusal"))
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=20, help="of patched and unpatched by turns")
     parser.add_argument("--tokens", type=int, default=48, help="of each timed answer")
-    parser.add_argument("--swaps", type=int, default=200)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--fuzz", type=int, default=5_000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        store = stores.Store(Path(folder) / "store")
-        digest = stores.install(store, options.patch, stores.unsigned).digest
-        stores.activate(store, digest, skip_gate=True)
-        found = asyncio.run(_measure(options, store, digest))
-    found["plain_prefill"] = _plain_prefill(options)
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    found |= {"base": options.base, "patch": load_patch(options.patch).digest, "environment": environment()}
+    if {"speed", "fuzz"} & set(parts):
+        asyncio.run(_ask_server(options, parts, found))
+    if "without_cache" in parts:
+        found["without_cache"] = _without_cache(options)
     write_json(options.out, found)
     print(json.dumps(found, indent=1))
 
 
-async def _measure(options: argparse.Namespace, store: stores.Store, digest: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "llmpatch", "serve", "--base", options.base, "--port", "0", "--queue", "4096"]
-    server = subprocess.Popen(
-        command,
-        env=os.environ | {"LLMPATCH_STORE": str(store.root), "LLMPATCH_ADMIN_TOKEN": TOKEN},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        url = _ready(server)
-        async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=64)) as http:
-            found: dict[str, Any] = {"base": options.base, "patch": digest, "environment": environment()}
-            found["speed"] = [await _speed(http, size, options) for size in (1, 8)]
-            write_json(options.out, found)  # after each part: a run of an hour that is cut off has not been for nothing
-            found["fuzz"] = await _fuzz(http, options.fuzz)
-            write_json(options.out, found)
-            found["swaps"] = await _swaps(http, store, digest, options)
-            write_json(options.out, found)
-    finally:
-        server.terminate()
-        found_rc = server.wait(600)
-    return found | {"exit_code_after_sigterm": found_rc}
-
-
-def _ready(server: subprocess.Popen[str]) -> str:
-    """The address the server says, with its other words passed on."""
-    assert server.stderr is not None
-    for line in server.stderr:
-        sys.stderr.write(line)
-        if line.startswith("serving ") and " at http" in line:
-            url = line.partition(" at ")[2].partition(",")[0]
-            asyncio.get_running_loop().run_in_executor(None, lambda: [sys.stderr.write(rest) for rest in server.stderr])
-            return url
-    raise SystemExit("the server did not start")
+async def _ask_server(options: argparse.Namespace, parts: list[str], found: dict[str, Any]) -> None:
+    async with served(options.base, options.patch) as server:
+        if "speed" in parts:
+            found["speed"] = [await _speed(server.http, size, options) for size in (1, 8)]
+            write_json(options.out, found)  # after each part: a long run that is cut off has not been for nothing
+        if "fuzz" in parts:
+            found["fuzz"] = await _fuzz(server.http, options.fuzz)
 
 
 async def _timed(http: httpx.AsyncClient, question: str, patches: list[str] | None, tokens: int) -> tuple[float, float]:
@@ -156,90 +121,6 @@ async def _speed(http: httpx.AsyncClient, size: int, options: argparse.Namespace
     }  # fmt: skip
 
 
-async def _swaps(
-    http: httpx.AsyncClient, store: stores.Store, digest: str, options: argparse.Namespace
-) -> dict[str, Any]:
-    wanted: dict[tuple[str, str], str] = {}
-    for patches in ([], [digest]):
-        for question in QUESTIONS:
-            level, text = await _ask(http, question, patches)
-            wanted[level, question] = text
-    levels = {level for level, _ in wanted}
-    differ = sum(len({wanted[level, q] for level in levels}) > 1 for q in QUESTIONS)
-    counts: Counter[str] = Counter()
-    by_level: Counter[str] = Counter()
-    left, failures = options.requests, []
-
-    async def work(seed: int) -> None:
-        nonlocal left
-        chance = random.Random(seed)
-        while left > 0:
-            left -= 1
-            question = chance.choice(QUESTIONS)
-            try:
-                level, text = await _ask(http, question, None)
-            except Exception as error:
-                counts["failed"] += 1
-                failures.append(f"{type(error).__name__}: {error}"[:200])
-                continue
-            by_level[level] += 1
-            counts["right" if wanted.get((level, question)) == text else "mixed"] += 1
-
-    began = time.perf_counter()
-    workers = [asyncio.create_task(work(seed)) for seed in range(options.workers)]
-    seen, took = [], []
-    for i in range(options.swaps):
-        await asyncio.to_thread(_swap, store, digest, bool(i % 2))
-        seen.append(await _until(http, i % 2 == 1))
-        took.append(await _swapped(http) - store.current.stat().st_mtime)
-        await asyncio.sleep(0.05)
-    swapping = time.perf_counter() - began
-    await asyncio.gather(*workers)
-    return {
-        "requests": options.requests, "swaps": options.swaps, "workers": options.workers, **counts,
-        "failures": failures[:5], "by_level": dict(by_level), "questions": len(QUESTIONS), "questions_that_differ": differ,
-        "swap_seconds": _middle(took), "seen_by_health_seconds": _middle(seen),
-        "seconds": round(time.perf_counter() - began, 2), "seconds_of_swapping": round(swapping, 2),
-    }  # fmt: skip
-
-
-def _middle(times: list[float]) -> dict[str, float] | None:
-    return {"median": statistics.median(times), "max": max(times)} if times else None
-
-
-async def _swapped(http: httpx.AsyncClient) -> float:
-    """When the last swap was done: from then on new requests get the new set."""
-    response = await http.get("/admin/status", headers={"authorization": f"Bearer {TOKEN}"})
-    response.raise_for_status()
-    return float(response.json()["last_swaps"][-1]["time"])
-
-
-def _swap(store: stores.Store, digest: str, on: bool) -> None:
-    if on:
-        stores.activate(store, digest, skip_gate=True)
-    else:
-        stores.deactivate(store, digest, skip_gate=True)
-
-
-async def _until(http: httpx.AsyncClient, patched: bool) -> float:
-    """Seconds until a new request would be answered by the new set."""
-    began = time.perf_counter()
-    while ((await http.get("/health")).json()["level"] != "none") != patched:
-        await asyncio.sleep(0.002)
-    return time.perf_counter() - began
-
-
-async def _ask(http: httpx.AsyncClient, question: str, patches: list[str] | None) -> tuple[str, str]:
-    body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 6}
-    response = await http.post("/v1/chat/completions", json=body | ({} if patches is None else {"patches": patches}))
-    response.raise_for_status()
-    made = response.json()
-    level = response.headers["x-llmpatch-level"]
-    if made["system_fingerprint"] != level:
-        raise ValueError(f"two levels in one response: {level}, {made['system_fingerprint']}")
-    return level, made["choices"][0]["message"]["content"]
-
-
 async def _fuzz(http: httpx.AsyncClient, number: int) -> dict[str, Any]:
     chance, statuses, wrong = random.Random(0), Counter[str](), []
     slots = asyncio.Semaphore(16)
@@ -270,24 +151,56 @@ def _body(chance: random.Random, number: int) -> tuple[str, bytes]:
     return "/v1/chat/completions" if chat else "/v1/completions", data
 
 
-def _plain_prefill(options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of whole forwards, without any cache: the prompt, and [patch rows; prompt]."""
+def _without_cache(options: argparse.Namespace) -> dict[str, Any]:
+    """Ratios patched / not of implementations that compute the patch's rows anew: whole forwards, and PEFT's generate.
+
+    PEFT's `generate` also repeats the rows at every step on this transformers: its text is wrong, its time is what users see.
+    """
     import torch
+    from peft import PeftModel
 
     from llmpatch.bases import load_base
 
     base, rows = load_base(options.base), torch.tensor(load_patch(options.patch).embeddings)
-    times: dict[str, list[float]] = {"base": [], "patched": []}
-    for step in range(options.rounds + 1):
-        ids = base.embed(torch.tensor(base.chat_ids(QUESTIONS[step % len(QUESTIONS)])))
-        for name, embeds in (("base", ids), ("patched", torch.cat([rows, ids]))):
-            began = time.perf_counter()
-            with torch.no_grad():
-                base.model(inputs_embeds=embeds[None], logits_to_keep=1)
-            times[name] += [time.perf_counter() - began] if step else []
-    ratios = [p / b for p, b in zip(times["patched"], times["base"], strict=True)]
-    found = {name: round(1e3 * statistics.median(one), 2) for name, one in times.items()}
-    return {"ms": found, "ratio": median(ratios).json()}
+    plain = load_base(options.base).model
+    tuned = PeftModel.from_pretrained(load_base(options.base).model, options.patch)
+    tokens = options.tokens
+
+    def forward(question: str, patched: bool) -> None:
+        embeds = base.embed(torch.tensor(base.chat_ids(question)))
+        embeds = torch.cat([rows, embeds]) if patched else embeds
+        base.model(inputs_embeds=embeds[None], logits_to_keep=1)
+
+    def generate(question: str, patched: bool, count: int) -> None:
+        ids = torch.tensor([base.chat_ids(question)])
+        model: Any = tuned if patched else plain
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
+                       min_new_tokens=count, pad_token_id=0)  # fmt: skip
+
+    return {
+        "re_prefill_first_token": _by_turns(options.rounds, forward),
+        "peft_first_token": _by_turns(options.rounds, lambda q, patched: generate(q, patched, 1)),
+        "peft_answer": {"tokens": tokens} | _by_turns(options.rounds, lambda q, patched: generate(q, patched, tokens)),
+    }
+
+
+def _by_turns(rounds: int, work: Callable[[str, bool], None]) -> dict[str, Any]:
+    """Milliseconds of both, and the median of the ratios of neighbours."""
+    import torch
+
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with torch.no_grad():
+        for step in range(rounds + 1):
+            for patched in (False, True) if step % 2 else (True, False):
+                began = time.perf_counter()
+                work(QUESTIONS[step % len(QUESTIONS)], patched)
+                times[patched] += [time.perf_counter() - began] if step else []
+    ratios = [p / b for p, b in zip(times[True], times[False], strict=True)]
+    names = {False: "base", True: "patched"}
+    return {
+        "ms": {names[patched]: round(1e3 * statistics.median(one), 2) for patched, one in times.items()},
+        "ratio": median(ratios).json(),
+    }
 
 
 if __name__ == "__main__":

@@ -141,6 +141,30 @@ def test_an_ablation_shows_every_seed_and_says_when_it_is_not_whole(tmp_path):
     assert ">filter on<" in drawn
 
 
+def test_quantised_bases_stand_side_by_side(tmp_path):
+    def kind(name, value):
+        whole = {"name": "all: harm", "set": "All", "unit": "score", "base": {"value": 0.5}, "patched": estimate(value)}
+        part = whole | {"name": "part: harm", "set": "Part"}
+        other = {"name": "declined", "base": {"value": 0.1}, "patched": estimate(value)}
+        results = {"a/words 1.0.0": {"results": [whole, part]}, "a/refusal 1.0.0": {"results": [other]}}
+        return {"kind": name, "quantisation": name, "patches": results}
+
+    def estimate(value):
+        return {"n": 9, "value": value, "low": value - 0.1, "high": value + 0.1}
+
+    patches = [
+        {"name": f"a/{name}", "version": "1.0.0", "limit": limit} for name, limit in (("words", 9), ("refusal", None))
+    ]
+    found = {"source": "x.gguf", "patches": patches, "kinds": [kind("F16", 0.2), kind("Q8", 0.3)]}
+    put(told(tmp_path), "benchmarks/results/quantised.json", found)
+    text = page(tmp_path)
+    assert "a/words 1.0.0, the first 9 prompts of each set" in text
+    assert "|  | F16 | Q8 |" in text
+    assert "| all: harm | 0.500 → 0.200 \\[0.100 to 0.300\\] | 0.500 → 0.300 \\[0.200 to 0.400\\] |" in text
+    assert "part: harm" not in text
+    assert "| declined | 10.0 % → 20.0 %" in text
+
+
 def test_dots_and_means_stand_at_their_values():
     drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
     assert 'cx="25.00%" cy="50.00%"' in drawn

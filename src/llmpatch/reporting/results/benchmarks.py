@@ -1,4 +1,4 @@
-"""The sections of the results page that the scripts in ``benchmarks/`` measured: baselines, ablations, the cost of a step.
+"""The sections of the results page that the scripts in ``benchmarks/`` measured: baselines, ablations, formats, a step.
 
 baselines(Shelf(Path(".")))      # a Section, or None where nothing was measured
 """
@@ -227,6 +227,36 @@ def further(shelf: Shelf) -> Section | None:
 def _result(row: Json, columns: Sequence[str]) -> list[str]:
     unit = "score" if row.get("unit") == "score" else "share"
     return [_cell(row.get(column), unit) for column in columns]
+
+
+def quantised(shelf: Shelf) -> Section | None:
+    """The official patches on the base in several number formats, by benchmarks/quantised.py."""
+    found = shelf.load("benchmarks/results/quantised.json")
+    if found is None:
+        return None
+    kinds = found["kinds"]
+    blocks = []
+    for patch in found["patches"]:
+        name = f"{patch['name']} {patch['version']}"
+        measured = [{row["name"]: row for row in kind["patches"][name]["results"]} for kind in kinds]
+        rows = [
+            Row(title, tuple(_before_and_after(results[title]) for results in measured))
+            for title, row in measured[0].items()
+            if row.get("set", "").lower().partition(" ")[0] in ("", "all")
+        ]
+        limit = f", the first {patch['limit']} prompts of each set" if patch["limit"] else ""
+        blocks.append(Grid(tuple(k["quantisation"] for k in kinds), tuple(rows), f"{name}{limit}"))
+    lead = (
+        f"Patches trained on {found['source']}, base → patched. Each format has its own weights, the arithmetic is float32. "
+        "What the file lost when it was made stays lost: its F16 is the same model again."
+    )
+    return Section("Quantised bases", lead, tuple(blocks))
+
+
+def _before_and_after(row: Json) -> str:
+    unit = "score" if row.get("unit") == "score" else "share"
+    base = percent if unit == "share" else decimals
+    return f"{base(row['base']['value'])} → {shown(row['patched'], unit)}"
 
 
 def training_step(shelf: Shelf) -> Section | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmpatch.errors import IntegrityError
 from llmpatch.reporting.numbers import NARROW, decimals, percent
-from llmpatch.reporting.results.benchmarks import ABLATIONS, ablations, baselines, further, training_step
+from llmpatch.reporting.results.benchmarks import ABLATIONS, ablations, baselines, further, quantised, training_step
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
@@ -36,6 +36,7 @@ def read_results(root: Path) -> list[Section]:
             *risks,
             baselines(shelf),
             *ablations(shelf),
+            quantised(shelf),
             further(shelf),
             training_step(shelf),
             absent(shelf),
