@@ -30,7 +30,7 @@ help:
 	@echo "make check   ruff, mypy, documents in sync"
 	@echo "make format  format the code"
 	@echo "make docs    write the generated documents"
-	@echo "make bench   measure the cost of a training step"
+	@echo "make bench   measure the cost of a training step, beside TRL and PEFT (about 15 minutes)"
 	@echo "make venv    only install, into $(VENV)"
 	@echo "make clean   remove what these made ($(VENV) and runs/ included)"
 
@@ -112,6 +112,8 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step_flops.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python scripts/make_results.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(GARAK_VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -210,6 +210,8 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     import torch
     import transformers
 
+    from llmpatch.few_rows import read_fast
+
     device = default_device()
     quiet = logging.getLogger("transformers")
     level, progress = quiet.level, transformers.utils.logging.is_progress_bar_enabled()
@@ -242,6 +244,8 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     model.eval().requires_grad_(False)
     if device != "cpu":
         _move(name, model, device)
+    else:
+        read_fast(model)
     return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else "none")
 
 

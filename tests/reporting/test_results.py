@@ -165,6 +165,30 @@ def test_quantised_bases_stand_side_by_side(tmp_path):
     assert "| declined | 10.0 % → 20.0 %" in text
 
 
+def test_peers_stand_beside_a_step_of_ours(tmp_path):
+    ours = {
+        "step_seconds": 1.5,
+        "flops": 2e12,
+        "peak_mib": 1000.0,
+        "above_the_model_mib": 300.0,
+        "validation_loss": 0.5,
+    }
+    ratio = {"n": 5, "value": 3.0, "low": 2.5, "high": 3.5}
+    trl = ours | {"step_seconds": 4.5, "seconds_over_ours": ratio, "flops_over_ours": 2.4, "ours_peak_over_its": ratio}
+    settings = {"pairs": 8, "tokens": 50, "answer_tokens": 12, "rounds": 5}
+    found = {"settings": settings, "environment": {"cpus": 2}, "versions": {"trl": "1.0"}, "sft": {"ours": ours}}
+    put(
+        told(tmp_path),
+        "benchmarks/results/peers.json",
+        found | {"dpo": {"ours": ours, "trl": trl | {"validation_loss": None}}},
+    )
+    text = page(tmp_path)
+    assert "8 real pairs a step, 50 virtual tokens, answers of 12 tokens, 2 CPU cores" in text
+    assert "| llmpatch | 1.500 | – | – | 1,000 | – | 0.5000 |" in text
+    assert "| TRL and PEFT's prompt tuning | 4.500 | ×3.000" in text
+    assert "×2.40 | 1,000 | ×3.000" in text
+
+
 def test_dots_and_means_stand_at_their_values():
     drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
     assert 'cx="25.00%" cy="50.00%"' in drawn

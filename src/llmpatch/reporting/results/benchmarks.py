@@ -274,3 +274,71 @@ def training_step(shelf: Shelf) -> Section | None:
         "prefix, as TRL with PEFT has it."
     )
     return Section("The cost of a training step", lead, (Grid(("plain", "ours", "plain / ours"), rows),))
+
+
+PEERS = {
+    "ours": "llmpatch",
+    "trl": "TRL and PEFT's prompt tuning",
+    "trl_kept": "the same, reference log-probabilities kept",
+    "lora": "TRL and PEFT's LoRA, rank 16",
+}
+
+
+def peers(shelf: Shelf) -> Section | None:
+    """A training step beside TRL and PEFT, by benchmarks/peers.py."""
+    found = shelf.load("benchmarks/results/peers.json")
+    if found is None:
+        return None
+    head = (
+        "seconds a step",
+        "its seconds / ours",
+        "its FLOPs / ours",
+        "peak memory, MiB",
+        "ours / its peak",
+        "loss on held-out pairs",
+    )
+    grids = []
+    for stage in ("sft", "dpo"):
+        rows = [Row(PEERS[side], _peer(told)) for side, told in found.get(stage, {}).items()]
+        grids.append(Grid(head, tuple(rows), f"A step of {stage.upper()}"))
+    settings = found["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lead = (
+        f"{settings['pairs']} real pairs a step, {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
+        f"tokens, {found['environment']['cpus']} CPU cores; the same order, optimiser, start and loss for all, medians of "
+        f"{settings['rounds']} rounds by turns. {versions}."
+    )
+    return Section("A training step beside TRL and PEFT", lead, tuple(grids))
+
+
+def _peer(told: Json) -> tuple[str, ...]:
+    loss, over, under = told["validation_loss"], told.get("seconds_over_ours"), told.get("ours_peak_over_its")
+    return (
+        decimals(told["step_seconds"]),
+        "–" if over is None else shown(over, "ratio"),
+        "–" if over is None else f"×{told['flops_over_ours']:.2f}",
+        f"{told['peak_mib']:,.0f}",
+        "–" if under is None else shown(under, "ratio"),
+        "–" if loss is None else f"{loss:.4f}",
+    )
+
+
+def few_rows(shelf: Shelf) -> Section | None:
+    """A decoding step against torch's own layers, by benchmarks/few_rows.py."""
+    found = shelf.load("benchmarks/results/few_rows.json")
+    if found is None:
+        return None
+    rows = tuple(
+        Row(
+            str(step["rows"]),
+            (plain(step["ms"]["torch"]), plain(step["ms"]["ours"]), shown(step["torch_over_ours"], "ratio"),
+             f"{step['largest_difference_of_a_probability']:.0e}"),
+        )
+        for step in found["rows"]
+    )  # fmt: skip
+    lead = (
+        f"One token more for a few requests at once, behind a patch: {found['base']} as llmpatch loads it, and the same weights "
+        f"in torch's own layers, by turns in one process ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
+    )
+    head = ("ms, torch's layers", "ms, ours", "torch / ours", "largest difference of a probability")
+    return Section("Decoding a few requests at once", lead, (Grid(head, rows),))

@@ -12,7 +12,16 @@ from typing import Any
 
 from llmpatch.errors import IntegrityError
 from llmpatch.reporting.numbers import NARROW, decimals, percent
-from llmpatch.reporting.results.benchmarks import ABLATIONS, ablations, baselines, further, quantised, training_step
+from llmpatch.reporting.results.benchmarks import (
+    ABLATIONS,
+    ablations,
+    baselines,
+    few_rows,
+    further,
+    peers,
+    quantised,
+    training_step,
+)
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
@@ -39,6 +48,8 @@ def read_results(root: Path) -> list[Section]:
             quantised(shelf),
             further(shelf),
             training_step(shelf),
+            peers(shelf),
+            few_rows(shelf),
             absent(shelf),
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

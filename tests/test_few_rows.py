@@ -1,0 +1,78 @@
+"""Layers for few rows give what torch's own give, in every shape, with gradients, and change nothing else of a model."""
+
+from __future__ import annotations
+
+import copy
+import platform
+
+import pytest
+import torch
+
+from clikit import save
+from llmpatch.bases import load_base
+from llmpatch.few_rows import MOST_ROWS, FewRowsLinear, read_fast, read_plainly
+
+here = pytest.mark.skipif(
+    platform.machine() != "x86_64" or not torch.backends.mkl.is_available(), reason="the fast way is for x86 with MKL"
+)
+
+
+def layers(bias=True, inside=96, out=160):
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(inside, out, bias=bias)
+    fast = copy.deepcopy(plain)
+    fast.__class__ = FewRowsLinear
+    return plain, fast
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (1, 1), (6, 1), (2, 3), (7,), (1, 9), (3, 2, 1), (0,), (0, 4)])
+def test_it_gives_what_torch_gives(shape, bias):
+    plain, fast = layers(bias)
+    rows = torch.randn(*shape, 96)
+    assert fast(rows).shape == plain(rows).shape
+    torch.testing.assert_close(fast(rows), plain(rows), rtol=1e-5, atol=1e-5)
+    assert fast(rows).is_contiguous()
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_gradients_are_torchs(rows):
+    plain, fast = layers()
+    for layer in (plain, fast):
+        layer.x = torch.linspace(-1, 1, rows * 96).view(rows, 96).requires_grad_()
+        layer(layer.x).square().sum().backward()
+    torch.testing.assert_close(fast.x.grad, plain.x.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_more_rows_and_other_numbers_take_torchs_way():
+    plain, fast = layers()
+    many = torch.randn(MOST_ROWS + 1, 96)
+    assert torch.equal(fast(many), plain(many))
+    half = torch.randn(2, 96, dtype=torch.bfloat16)
+    assert torch.equal(fast.bfloat16()(half), plain.bfloat16()(half))
+
+
+@here
+def test_a_loaded_base_has_them_and_is_the_same_model(tiny, tmp_path):
+    base = load_base(str(save(tmp_path / "model", tiny)))
+    fast = [name for name, module in base.model.named_modules() if isinstance(module, FewRowsLinear)]
+    assert "lm_head" in fast
+    assert len(fast) == 7 * 2 + 1
+    ids = torch.tensor([base.text_ids("abc")])
+    assert set(base.model.state_dict()) == set(tiny.model.state_dict())
+    found = base.model(ids).logits
+    read_plainly(base.model)
+    assert not any(isinstance(module, FewRowsLinear) for module in base.model.modules())
+    torch.testing.assert_close(found, base.model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_other_layers_and_other_numbers_are_left_alone():
+    class Own(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4).half(), Own(4, 4), torch.nn.LayerNorm(4))
+    before = [type(module) for module in model]
+    read_fast(model)
+    assert [type(module) for module in model] == before
