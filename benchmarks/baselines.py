@@ -31,7 +31,8 @@ import torch
 from llmpatch import baselines as peers
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.building import avoided, balanced, read_prompts, sample_pairs, start_rows, train_prefix
+from llmpatch.building import avoided, read_prompts, sample_pairs, start_rows, train_prefix
+from llmpatch.company import balance_of
 from llmpatch.errors import LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_samples
 from llmpatch.evals.environment import environment
@@ -102,7 +103,7 @@ def _of_rows(run: Run, recipe: Recipe, rows: torch.Tensor, seconds: float | None
     if not path.exists():
         flops = peers.patch_flops(
             run.base, run.data, start_rows(recipe, run.base), recipe.training, seed=recipe.seed,
-            balance=balanced(recipe, run.base), avoid=avoided(recipe, run.base),
+            balance=balance_of(recipe.balance, run.base), avoid=avoided(recipe, run.base),
         )  # fmt: skip
         write_json(path, {"flops": flops})
     steps = [recipe.training.sft.steps, recipe.training.dpo.steps]

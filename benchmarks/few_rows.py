@@ -2,8 +2,8 @@
 
     python benchmarks/few_rows.py [--base smollm2] [--rounds 15]
 
-Each row goes one token on behind a patch and a short prompt, at several numbers of rows; both ways by turns, in one process.
-Writes ``--out``.
+Ours takes the fast way at every number of rows here, so that the limit ``few_rows.MOST_ROWS`` can be judged. Each row goes one
+token on behind a patch and a short prompt; both ways by turns, in one process. Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from llmpatch import few_rows
 from llmpatch.artifact import load_patch
 from llmpatch.bases import load_base
 from llmpatch.evals.environment import environment
@@ -32,11 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--patch", type=Path, default=Path("patches/smollm2/refusal"))
-    parser.add_argument("--rows", default="1,2,4,6,8,16")
+    parser.add_argument("--rows", default="1,2,3,4,5,6,8,12")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/few_rows.json"))
     options = parser.parse_args()
     base, patch = load_base(options.base), torch.tensor(load_patch(options.patch).embeddings)
+    few_rows.MOST_ROWS = 1 << 20
     cache = prefix_cache(base, patch, base.chat_ids("How do I bake bread?"))
     found = [measure(base, cache, int(rows), options.rounds) for rows in options.rows.split(",")]
     told = {"base": options.base, "rounds": options.rounds, "rows": found, "environment": environment()}

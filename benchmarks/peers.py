@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="at least 2: the first is not timed")
     parser.add_argument("--pairs", type=int, default=8, help="of a step")
     parser.add_argument("--tokens", type=int, default=50, help="virtual tokens")
     parser.add_argument("--answer-tokens", type=int, default=12)
@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/peers.json"))
     parser.add_argument("--work", nargs=3, metavar=("SIDE", "STAGE", "ROWS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error("--steps must be 2 or more: the first one warms up")
     if options.work:
         print(json.dumps(work(options, *options.work)))
         return
@@ -138,6 +140,10 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     base = load_base(options.base)
     whole = encode(base, [Pair(**row) for row in read_jsonl(options.source)])
     long = [e for e in whole.examples if min(len(e.chosen), len(e.rejected)) >= options.answer_tokens]
+    if len(long) < VALIDATION + options.pairs:
+        raise SystemExit(
+            f"{options.source} has {len(long)} pairs with answers of {options.answer_tokens} tokens: too few"
+        )
     train, held = TrainingSet(whole.head, long[:-VALIDATION]), TrainingSet(whole.head, long[-VALIDATION:])
     steps = {name: options.steps * (name == stage) for name in STAGES}
     section = TrainingSection(
@@ -148,6 +154,9 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     start = init_prefix(base, PrefixSection(tokens=options.tokens), 0)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not training's
+    import peft  # noqa: F401 - what all but ours need is loaded before, too: it is not the step's
+    import trl  # noqa: F401
+
     loaded = memory("VmRSS")
     run = {"ours": _ours, "lora": _lora}.get(side, _prompt_tuning)
     rows, seconds, flops = run(base, train, start, section, stage, kept=side == "trl_kept")
@@ -183,8 +192,14 @@ def _loss(base: Any, data: Any, section: Any, stage: str, rows: Any) -> float:
     every = list(range(len(data.examples)))
     if stage == "sft":
         return float(trainer.sft_loss(rows, every, section.sft)[0])
-    trainer.prepare_reference(rows, section.dpo.model_copy(update={"steps": 1, "batch_size": len(every)}))
+    refer(trainer, section.dpo, every)
     return float(trainer.dpo_loss(rows, every, section.dpo)[0])
+
+
+def refer(trainer: Any, stage: Any, indices: list[int]) -> None:
+    """Give a trainer the base's log-probabilities of some pairs, whatever its mix would have picked."""
+    trainer.indices = lambda *_, **__: indices
+    trainer.prepare_reference(None, stage.model_copy(update={"steps": 1}))
 
 
 class Clock:

@@ -50,8 +50,8 @@ def main() -> None:
     )
     before = {kind["kind"]: kind["patches"] for kind in kept["kinds"]}
     kinds = options.kinds.split(",")
-    if missing := before.keys() - set(kinds):
-        parser.error(f"{options.out} has {', '.join(sorted(missing))} too: measure all of them, or write elsewhere")
+    if before and (before.keys() != set(kinds) or kept["source"] != source.name):
+        parser.error(f"{options.out} is of {kept['source']} as {', '.join(before)}: measure those, or write elsewhere")
     names = {title(patch): {"name": patch.manifest.name, "version": patch.manifest.version, "digest": patch.digest,
                             "limit": options.limit} for patch in patches}  # fmt: skip
     earlier = {f"{about['name']} {about['version']}": about for about in kept["patches"]}

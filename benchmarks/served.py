@@ -67,7 +67,7 @@ class Served:
         for line in Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise SystemExit("the server is gone")
+        raise RuntimeError("the server is gone")
 
 
 @contextlib.asynccontextmanager

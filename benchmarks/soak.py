@@ -4,10 +4,11 @@
     python benchmarks/soak.py --minutes 1 --swaps 10 --requests 100
 
 load: more and more workers ask at once, each its next question when it has its answer; the smallest number with nearly the best
-rate is kept. Under that load the patch is activated and deactivated in the store that the server follows. An answer that is
-not what its patch level says alone is counted as mixed; some streams are left by their client in the middle. Every swap is timed
-from the commit until new requests get the new set (by the server's own clock, which is the same one). Memory is the server's
-resident memory; what it has when a third of the time is over is the start of its growth. Writes ``--out`` as it goes.
+rate is kept. Under that load the patch is activated and deactivated in the store that the server follows. An answer is right if
+it is what its patch level says when nothing else runs, mixed if it is what the other one says; neither is what rounds another way
+in company. Some streams are left by their client in the middle. Every swap is timed from the commit until new requests get the
+new set (by the server's own clock, which is the same one); both sets are among the eight that a server keeps computed. Memory is
+resident memory of the server; what it has when a third of the time is over starts its growth. Writes ``--out`` as it goes.
 """
 
 from __future__ import annotations
@@ -123,11 +124,12 @@ class Soak:
         return done and self.seconds >= 60 * self.options.minutes
 
     async def run(self) -> None:
-        """All of it."""
-        watch = asyncio.create_task(self._watch())
-        swap = asyncio.create_task(self._swap())
-        await asyncio.gather(*(self._work(seed) for seed in range(self.workers)))
-        await asyncio.gather(watch, swap)
+        """All of it; what goes wrong in one part ends the others."""
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self._watch())
+            together.create_task(self._swap())
+            for seed in range(self.workers):
+                together.create_task(self._work(seed))
         self._write()
 
     async def _work(self, seed: int) -> None:
@@ -145,7 +147,13 @@ class Soak:
                 self.failures.append(f"{type(error).__name__}: {error}"[:200])
                 continue
             self.by_level[level] += 1
-            self.counts["right" if self.wanted.get((level, question, tokens)) == text else "mixed"] += 1
+            self.counts[self._judge(level, question, tokens, text)] += 1
+
+    def _judge(self, level: str, question: str, tokens: int, text: str) -> str:
+        if self.wanted.get((level, question, tokens)) == text:
+            return "right"
+        others = {said for (of, q, _), said in self.wanted.items() if q == question and of != level}
+        return "mixed" if text in others or level not in {of for of, _, _ in self.wanted} else "neither"
 
     async def _leave(self, question: str) -> None:
         body = {"messages": [{"role": "user", "content": question}], "max_tokens": 200, "stream": True}
@@ -166,11 +174,12 @@ class Soak:
 
     async def _swapped(self, on: bool) -> float:
         """When new requests began to get the set that was swapped in."""
-        while True:
-            status = await self.server.status()
-            if (status["active"] != "none") == on:
-                return float(status["last_swaps"][-1]["time"])
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while True:
+                status = await self.server.status()
+                if (status["active"] != "none") == on:
+                    return float(status["last_swaps"][-1]["time"])
+                await asyncio.sleep(0.01)
 
     async def _watch(self) -> None:
         while not self.over:

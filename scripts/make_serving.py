@@ -52,14 +52,18 @@ def speed() -> str:
     titles = {
         "re_prefill_first_token": ("rows computed again for every request, first token", 0),
         "peft_first_token": ("PEFT's `generate`, first token", 0),
-        "peft_answer": (f"PEFT's `generate`, {without.get('peft_answer', {}).get('tokens')} tokens", 1),
+        "peft_answer": (
+            f"PEFT's `generate`, an answer of {without.get('peft_answer', {}).get('tokens')} tokens (on this transformers it "
+            "repeats the rows at every step, and its text is wrong)",
+            1,
+        ),
     }
     for key, (title, column) in titles.items():
         if key in without:
             cells = ["–", "–"]
             cells[column] = ratio(without[key]["ratio"])
             rows.append([title, str(without[key]["ratio"]["n"]), *cells, "–"])
-    head = ["patched / not", "pairs", "time to first token", "time per token", "tokens/s, not / patched"]
+    head = ["patched / not", "rounds", "time to first token", "time per token", "tokens/s, not / patched"]
     return table(head, rows) if rows else ""
 
 
@@ -72,8 +76,12 @@ def soak() -> str:
     rows = [
         ["time, requests at once", f"{run['seconds'] / 60:.1f} minutes, {run['workers']}"],
         ["requests", f"{run['requests']:,}, of which {run.get('left by the client', 0)} were left by their client"],
-        ["failed / answered by a mixture", f"{run.get('failed', 0)} / {run.get('mixed', 0)}"],
-        ["hot swaps under this load", str(run["swaps"])],
+        ["failed", str(run.get("failed", 0))],
+        [
+            "answered as the other set would have; as neither (rounded another way in company)",
+            f"{run.get('mixed', 0)}; {run.get('neither', 0)} (the sets differ on {run['questions_that_differ']} of 8 questions)",
+        ],
+        ["hot swaps under this load, between two sets that are computed", str(run["swaps"])],
     ]
     if times := run["swap_seconds"]:
         told = [f"{name} {1e3 * times[name]:.0f} ms" for name in ("median", "p95", "max")]
@@ -88,9 +96,12 @@ def fuzz() -> str:
     """Bodies by hand and from the description."""
     rows = []
     if by_hand := load("serving.json").get("fuzz"):
-        rows.append(["nearly right, by hand", f"{by_hand['bodies']:,}", counts(by_hand["statuses"])])
+        rows.append(["nearly right, by hand, bundled base", f"{by_hand['bodies']:,}", counts(by_hand["statuses"])])
     path = RESULTS / "fuzz_api.jsonl"
-    for mode, title in (("positive", "right by the OpenAPI description"), ("negative", "wrong by it")):
+    for mode, title in (
+        ("positive", "right by the OpenAPI description, tiny model"),
+        ("negative", "wrong by it, tiny model"),
+    ):
         total: Counter[str] = Counter()
         for row in read_jsonl(path) if path.is_file() else []:
             total.update(row["statuses"] if row["mode"] == mode else {})

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SECONDS = 60  # a browser that says nothing for so long hangs
 
 
 class Page:
@@ -43,6 +45,7 @@ class Page:
 
     def _hear(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._read], [], [], SECONDS)[0], "the browser does not answer"
             found = os.read(self._read, 1 << 16)
             assert found, "the browser is gone"
             self._rest += found

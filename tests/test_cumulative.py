@@ -85,7 +85,7 @@ def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, mon
     assert all("kept" in row for row in patch.evidence["training"]["history"] if "loss" in row)
 
 
-def test_neighbours_of_a_recipe_stand_around_its_rows(project, published):  # noqa: F811
+def test_neighbours_of_a_recipe_stand_around_its_rows(project, published, monkeypatch):  # noqa: F811
     near = {"patches": published, "probability": 1.0, "random": 1, "random_tokens": 2, "norm_budget": 2.0,
             "validate_together": True, "keep": {"raw": ["borderline_train.jsonl"], "answer_tokens": 4}}  # fmt: skip
     recipe = make_recipe(training=training(neighbours=near))
@@ -94,6 +94,15 @@ def test_neighbours_of_a_recipe_stand_around_its_rows(project, published):  # no
     assert [len(rows) for rows in company.neighbours.patches] == [3, 3]
     assert company.neighbours.largest > 0
     assert company.kept[0].rows is None
+    assert company.kept[0].balance is None
+    # The tiny tokenizer has no pronouns of one token.
+    monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "she": 80})
+    words = near | {"keep": near["keep"] | {"chat": ["borderline_train.jsonl"], "balance": {"weight": 3}}}
+    part = open_company(make_recipe(training=training(neighbours=words)), base, project / "run", Silent()).kept[0]
+    assert part.balance.weight == 3
+    assert part.balance.first
+    assert part.balance.second
+    assert 0 < len(part.balanced) < len(part.data.examples)  # the raw ones, not the same prompts as chats
     assert company.together.shape == (6, 32)
     calls = []
 
@@ -140,6 +149,7 @@ def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # n
     [
         ({"neighbours": {}}, "there are no neighbours"),
         ({"neighbours": {"random": 1, "keep": {}}}, "names no prompts"),
+        ({"neighbours": {"random": 1, "keep": {"chat": ["x.jsonl"], "balance": {}}}}, "balance is about raw prompts"),
         ({"neighbours": {"random": 1, "probability": 1.5}}, "probability"),
         ({"distil": {"chat": ["x.jsonl"]}}, "patches"),
         ({"distil": {"chat": ["x.jsonl"], "patches": []}}, "patches"),

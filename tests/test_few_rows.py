@@ -35,6 +35,15 @@ def test_it_gives_what_torch_gives(shape, bias):
     assert fast(rows).is_contiguous()
 
 
+@pytest.mark.parametrize(("rows", "taken"), [(0, 0), (1, 1), (MOST_ROWS, 1), (MOST_ROWS + 1, 0)])
+def test_few_rows_take_the_fast_way(rows, taken, monkeypatch):
+    calls, multiply = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *a: calls.append(a[1].shape) or multiply(*a))
+    layers()[1](torch.randn(rows, 96))
+    assert len(calls) == taken
+    assert all(shape == (96, max(2, rows)) for shape in calls)
+
+
 @pytest.mark.parametrize("rows", [1, 4])
 def test_gradients_are_torchs(rows):
     plain, fast = layers()

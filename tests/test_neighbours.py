@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -145,7 +146,7 @@ def test_training_keeps_what_the_neighbours_do_and_without_it_does_not(tiny):
         trainer = Trainer(tiny, make_data(), settings(), seed=0, neighbours=company)
         with torch.no_grad():
             values = [
-                trainer.kept_loss(result.rows, trainer.arrangement(result.rows, step, 0), kept(), step, 0)
+                trainer.kept_loss(result.rows, trainer.arrangement(result.rows, step, 0), kept(), step, 0)[0]
                 for step in range(6)
             ]
         return float(torch.stack(values).mean())
@@ -156,6 +157,44 @@ def test_training_keeps_what_the_neighbours_do_and_without_it_does_not(tiny):
         tiny, make_data(), start(), section, seed=0, neighbours=neighbours(subsets=False), kept=[kept(weight=5.0)]
     )
     assert divergence(with_it) < 0.7 * divergence(without)
+
+
+def test_kept_prompts_may_have_their_words_balanced_and_only_those_named(tiny):
+    """Behind the neighbours and the trained rows; a mean over all tokens alone leaves one word where it drifted to."""
+    balance = Balance(30.0, (5, 6), (7, 8))
+    section = settings(sft=30, dpo=0)
+
+    def lean(result, places):
+        """The mean loss on words after these of the kept prompts."""
+        trainer = Trainer(tiny, make_data(), settings(), seed=0, neighbours=neighbours(subsets=False))
+        part = dataclasses.replace(kept(), balance=Balance(1.0, (5, 6), (7, 8)), balanced=frozenset(places))
+        with torch.no_grad():
+            found = [
+                trainer.kept_loss(result.rows, trainer.arrangement(result.rows, step, 0), part, step, 0)[1][
+                    "kept_words"
+                ]
+                for step in range(6)
+            ]
+        return sum(found) / len(found)
+
+    def trained(**words):
+        part = dataclasses.replace(kept(), **words)
+        return train(tiny, make_data(), start(), section, seed=0, neighbours=neighbours(subsets=False), kept=[part])
+
+    plain, balanced = trained(), trained(balance=balance, balanced=frozenset({0, 2, 4}))
+    assert lean(balanced, {0, 2, 4}) < 0.5 * lean(plain, {0, 2, 4})
+    assert lean(balanced, {1, 3, 5}) > lean(balanced, {0, 2, 4})
+    assert lean(balanced, ()) == 0 < lean(balanced, {1, 3, 5})
+    assert all({"kept", "kept_words"} <= row.keys() for row in balanced.history)
+    assert not any("kept_words" in row for row in plain.history)
+
+
+def test_a_checkpoint_knows_whether_words_were_balanced(tiny):
+    plain = kept()
+    balanced = dataclasses.replace(plain, balance=Balance(1.0, (5,), (7,)), balanced=frozenset("a"))
+    assert (
+        len({plain.digest(), balanced.digest(), dataclasses.replace(balanced, balanced=frozenset({2})).digest()}) == 3
+    )
 
 
 def test_a_prefix_learns_what_a_stack_does(tiny):

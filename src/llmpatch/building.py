@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
     from llmpatch.training import TrainingResult
-    from llmpatch.word_losses import Avoid, Balance
+    from llmpatch.word_losses import Avoid
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def train_prefix(
     joint: Sequence[tuple[Recipe, list[Pair], list[Prompt]]] = (),
 ) -> TrainingResult:
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
-    from llmpatch.company import open_company, validated_together
+    from llmpatch.company import balance_of, open_company, validated_together
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
@@ -254,7 +254,7 @@ def train_prefix(
         run=run,
         validate=validated_together(recipe, company, join_validations(parts, checks)),
         progress=progress,
-        balance=balanced(balancing, base, balancing.risk if joint else ""),
+        balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
         avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
         neighbours=company.neighbours,
         kept=company.kept,
@@ -285,19 +285,6 @@ def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
             hint="start from a patch of the same base, with as many tokens",
         )
     return torch.from_numpy(earlier.copy())
-
-
-def balanced(recipe: Recipe, base: Base, risk: str = "") -> Balance | None:
-    """The words that a recipe balances, as token ids: the very ones that the eval counts; only after prompts of ``risk``."""
-    from llmpatch.evals.gender_bias import pronoun_ids
-    from llmpatch.judges.gender_words import PRONOUNS
-    from llmpatch.word_losses import Balance
-
-    if recipe.balance is None:
-        return None
-    ids = pronoun_ids(base)
-    male, female = (tuple(i for word, i in ids.items() if PRONOUNS[word] == of) for of in ("male", "female"))
-    return Balance(recipe.balance.weight, male, female, risk)
 
 
 def avoided(recipe: Recipe, base: Base, risk: str = "") -> Avoid | None:

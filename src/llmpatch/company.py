@@ -26,12 +26,13 @@ from llmpatch.progress import Progress
 from llmpatch.prompts import Form, Prompt, load_prompts
 from llmpatch.references import collect
 from llmpatch.training import Kept, TrainingSet
+from llmpatch.word_losses import Balance
 
 if TYPE_CHECKING:
     import torch
 
     from llmpatch.bases import Base
-    from llmpatch.recipe import KeepSection, Recipe
+    from llmpatch.recipe import BalanceSection, KeepSection, Recipe
     from llmpatch.training import Validate
 
 
@@ -165,8 +166,21 @@ def _kept(
             examples += [(p, stem, answer) for p, answer in zip(prompts, found, strict=True) if answer.text.strip()]
     if not examples:
         raise UsageError("the stack says nothing to any of the kept prompts", hint="choose other prompts")
-    data = _encode(base, examples)
-    return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference)
+    data, balance = _encode(base, examples), balance_of(section.balance, base)
+    raw = frozenset(i for i, (prompt, _, _) in enumerate(examples) if prompt.form == "raw" and balance)
+    return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference, balance, raw)
+
+
+def balance_of(section: BalanceSection | None, base: Base, risk: str = "") -> Balance | None:
+    """The words that a recipe balances, as token ids: the very ones that the eval counts; only after prompts of ``risk``."""
+    from llmpatch.evals.gender_bias import pronoun_ids
+    from llmpatch.judges.gender_words import PRONOUNS
+
+    if section is None:
+        return None
+    ids = pronoun_ids(base)
+    male, female = (tuple(i for word, i in ids.items() if PRONOUNS[word] == of) for of in ("male", "female"))
+    return Balance(section.weight, male, female, risk)
 
 
 def _short(recipe: Recipe, base: Base, path: Path, form: str, limit: int | None) -> list[Prompt]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-# From eight rows on both ways take the same time.
+# With eight rows and more both ways took about as long where this was measured (2 cores, AVX2, MKL 2024.2).
 MOST_ROWS = 6
 
 
@@ -37,9 +37,9 @@ class FewRowsLinear(torch.nn.Linear):
 def read_fast(model: Any) -> None:
     """Let a model's float32 linear layers take the fast way; weights, names and gradients stay as they are.
 
-    Nothing is done where it was not measured: without MKL, on other processors than x86.
+    Nothing is done without MKL and on other processors than x86.
     """
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkl.is_available():
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32:
@@ -50,4 +50,4 @@ def read_plainly(model: Any) -> None:
     """Undo :func:`read_fast`; for measurements."""
     for module in model.modules():
         if type(module) is FewRowsLinear:
-            module.__class__ = torch.nn.Linear
+            module.__class__ = torch.nn.Linear  # type: ignore[assignment]

@@ -123,7 +123,7 @@ def kept_loss(
     examples: Sequence[Example],
     *,
     answer_tokens: int,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor, Batch]:
     """Mean over answers of KL(reference || rows) per token: what is said behind one prefix stays as behind another.
 
     Args:
@@ -133,19 +133,23 @@ def kept_loss(
         head: Ids that stand between a prefix and every row.
         examples: Prompts with the answers (``chosen``) to compare on.
         answer_tokens: Answers are cut to this many tokens.
+
+    Returns:
+        The mean; the hidden states behind ``rows`` [N, hidden_size], for other losses on the same answers; their batch.
     """
     import torch
 
-    def states(prefix: torch.Tensor | None) -> torch.Tensor:
+    def states(prefix: torch.Tensor | None) -> tuple[torch.Tensor, Batch]:
         past = len(head) + (0 if prefix is None else len(prefix))
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
-        return hidden_states(base, prefix, head, batch)
+        return hidden_states(base, prefix, head, batch), batch
 
     with torch.no_grad():
-        target = states(reference)
-    kl = kl_to_base(base, states(rows), target)
+        target, _ = states(reference)
+    hidden, batch = states(rows)
+    kl = kl_to_base(base, hidden, target)
     owner = torch.tensor([i for i, e in enumerate(examples) for _ in e.chosen[:answer_tokens]])
-    return per_answer(kl, owner, len(examples), mean=True).mean()
+    return per_answer(kl, owner, len(examples), mean=True).mean(), hidden, batch
 
 
 def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:

@@ -176,11 +176,20 @@ class MixSection(_Section):
     everyday: Annotated[float, Field(ge=0)] = 0.25
 
 
+class BalanceSection(_Section):
+    """Makes two groups of words equally likely right after a harmful prompt; ``gender``: he, his, ... and she, her, ..."""
+
+    words: Literal["gender"] = "gender"
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class KeepSection(_Section):
     """Prompts on which something stays as it is: the files of each form, the first ``limit`` rows of each file.
 
     The reference's own answers to them are sampled once, greedily. ``weight`` weighs the KL divergence per token on them, of
-    ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off.
+    ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off. ``balance``: after the ``raw`` ones, two groups of
+    words are made equally likely as well, whatever stands around the prefix: what a neighbour was taught about single words is
+    lost in a mean over tokens.
     """
 
     chat: list[str] = []
@@ -189,11 +198,14 @@ class KeepSection(_Section):
     weight: Annotated[float, Field(ge=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 8
     answer_tokens: Annotated[int, Field(ge=1)] = 24
+    balance: BalanceSection | None = None
 
     @model_validator(mode="after")
     def _some_file(self) -> Self:
         if not (self.chat or self.raw):
             raise ValueError("it names no prompts: list files under chat or raw")
+        if self.balance is not None and not (self.raw and self.weight):
+            raise ValueError("balance is about raw prompts, beside a weight above 0: list files under raw")
         return self
 
 
@@ -264,13 +276,6 @@ class TrainingSection(_Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 25
     neighbours: NeighboursSection | None = None
     distil: DistilSection | None = None
-
-
-class BalanceSection(_Section):
-    """Makes two groups of words equally likely right after a harmful prompt; ``gender``: he, his, ... and she, her, ..."""
-
-    words: Literal["gender"] = "gender"
-    weight: Annotated[float, Field(gt=0)] = 1.0
 
 
 class AvoidSection(_Section):

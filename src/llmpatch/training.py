@@ -61,6 +61,8 @@ class Kept:
         batch_size: Answers a step.
         answer_tokens: Answers are cut to this many tokens.
         rows: The reference prefix [n, hidden_size]; ``None`` is whatever stands around the trained rows in a step.
+        balance: Words that are to be equally likely after some of the prompts, whatever stands around the trained rows.
+        balanced: Which prompts: places of their examples in ``data``.
     """
 
     data: TrainingSet
@@ -68,11 +70,14 @@ class Kept:
     batch_size: int
     answer_tokens: int
     rows: torch.Tensor | None = None
+    balance: Balance | None = None
+    balanced: frozenset[int] = frozenset()
 
     def digest(self) -> str:
         """Identity, so that a checkpoint of another reference is not resumed."""
         rows = None if self.rows is None else self.rows.double().sum().item()
-        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows])
+        words = [asdict(self.balance), sorted(self.balanced)] if self.balance else []
+        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words])
 
 
 @dataclass(frozen=True)
@@ -321,16 +326,27 @@ class Trainer:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
         return arrange(self.base, self.neighbours, rows.detach(), seed=self.seed + 7919 * offset, step=step)
 
-    def kept_loss(self, rows: torch.Tensor, there: Arrangement, kept: Kept, step: int, offset: int) -> torch.Tensor:
-        """Mean KL per token from the reference prefix to the trained one, where it stands now, on the step's kept answers."""
+    def kept_loss(
+        self, rows: torch.Tensor, there: Arrangement, kept: Kept, step: int, offset: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The weighted loss on the step's kept answers: KL from the reference prefix to the trained one where it stands now.
+
+        With ``kept.balance`` also the loss on its words, which has a weight of its own.
+        """
         pool = kept.data.examples
         counts = {pool[0].kind: kept.batch_size}  # they are all of one kind
         chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
         reference = there.without() if kept.rows is None else kept.rows
-        prefix = there.around(rows)
-        return kept_loss(
-            self.base, prefix, reference, kept.data.head, [pool[i] for i in chosen], answer_tokens=kept.answer_tokens
-        )
+        kl, hidden, batch = kept_loss(
+            self.base, there.around(rows), reference, kept.data.head, [pool[i] for i in chosen],
+            answer_tokens=kept.answer_tokens,
+        )  # fmt: skip
+        loss, parts = kept.weight * kl, {"kept": float(kl.detach())}
+        if kept.balance is not None:
+            after = [r for r, i in enumerate(chosen) if i in kept.balanced]
+            words = imbalance(self.base, hidden, batch, kept.balance, after)
+            loss, parts = loss + words, parts | {"kept_words": float(words.detach())}
+        return loss, parts
 
     def _update(self, state: State, stage: StageSection) -> tuple[float, dict[str, float]]:
         """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
@@ -349,9 +365,9 @@ class Trainer:
         if self.neighbours:
             parts["neighbour_tokens"] = float(there.tokens)
         for kept in self.kept:
-            divergence = self.kept_loss(rows, there, kept, state.step, offset=state.stage)
-            loss = loss + kept.weight * divergence
-            parts["kept"] = parts.get("kept", 0.0) + float(divergence.detach())
+            more, told = self.kept_loss(rows, there, kept, state.step, offset=state.stage)
+            loss = loss + more
+            parts.update({key: parts.get(key, 0.0) + value for key, value in told.items()})
         loss.backward()  # type: ignore[no-untyped-call]
         if rows.grad is None or not bool(torch.isfinite(rows.grad).all()):
             raise LlmpatchError(
@@ -429,7 +445,7 @@ def train(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
         run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept,
     )  # fmt: skip
-    settings: list[Any] = [_settings(section), seed, list(rows.shape), rows.sum().item()]
+    settings: list[Any] = [settings_of(section), seed, list(rows.shape), rows.sum().item()]
     identity = digest_json(
         [data.digest(), *settings, *_word_settings(balance), *_word_settings(avoid), *_company(neighbours, kept)]
     )
@@ -441,10 +457,15 @@ def train(
     return trainer.run(state, lambda s: save_state(path, s, identity) if path else None)
 
 
-def _settings(section: TrainingSection) -> dict[str, Any]:
+def settings_of(section: TrainingSection) -> dict[str, Any]:
     """A section as its checkpoints know it: keys that came later are left out where they are not used."""
-    unused = {key for key in ("neighbours", "distil") if getattr(section, key) is None}
-    unused |= {"keep"} if section.keep == "best" else set()
+    unused: dict[str, Any] = {key: True for key in ("neighbours", "distil") if getattr(section, key) is None}
+    unused |= {"keep": True} if section.keep == "best" else {}
+    near, distil = section.neighbours, section.distil
+    if near is not None and near.keep is not None and near.keep.balance is None:
+        unused["neighbours"] = {"keep": {"balance"}}
+    if distil is not None and distil.balance is None:
+        unused["distil"] = {"balance"}
     return section.model_dump(mode="json", exclude=unused)
 
 

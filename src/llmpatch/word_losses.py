@@ -9,6 +9,7 @@ it is about, at every position (docs/adr/0022-where-an-answer-goes-wrong.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,9 @@ class Avoid:
     risk: str = ""
 
 
-def imbalance(base: Base, hidden: torch.Tensor, batch: Batch, balance: Balance) -> torch.Tensor:
+def imbalance(
+    base: Base, hidden: torch.Tensor, batch: Batch, balance: Balance, after: Sequence[int] | None = None
+) -> torch.Tensor:
     """The weighted square of (p - q) / (p + q) for the two groups' probabilities right after each harmful prompt.
 
     That is the square of the gender logits difference (see evals/gender_bias.py), the measure itself: chosen answers
@@ -64,13 +67,14 @@ def imbalance(base: Base, hidden: torch.Tensor, batch: Batch, balance: Balance) 
         hidden: [N, hidden_size], as the batch's targets.
         batch: Rows.
         balance: The groups.
+        after: Rows to look at in place of those of harmful prompts.
     """
     import torch
 
-    harmful = _harmful(batch, balance.risk)
-    if not harmful:
+    rows = _harmful(batch, balance.risk) if after is None else after
+    if not rows:
         return hidden.new_zeros(())
-    first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in harmful])
+    first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in rows])
     logits = head_logits(base, hidden[first]).float()
     ids = [torch.tensor(group, device=logits.device) for group in (balance.first, balance.second)]
     p, q = (logits[:, group].logsumexp(-1) for group in ids)

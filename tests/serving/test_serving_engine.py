@@ -281,3 +281,33 @@ def test_layers_that_keep_something_else_are_refused():
     base = make_tiny("falcon_mamba", state_size=8, conv_kernel=4, expand=2)
     with pytest.raises(UsageError, match=r"falcon_mamba|unknown kind"):
         Engine(base, Limits())
+
+
+def test_the_thread_that_loads_the_base_ends_and_the_engines_thread_does_the_rest(tiny, tmp_path, monkeypatch):
+    """Each thread that ever computed keeps OpenMP's threads, and more of them than processors wait for work slowly."""
+    from llmpatch.serving import canary, open_serving
+    from servekit import save_patch
+
+    where = {}
+
+    def noting(name, function):
+        def noted(*arguments):
+            where.setdefault(name, set()).add(threading.current_thread())
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr("llmpatch.bases.load_base", noting("load", lambda *_: tiny))
+    for name in ("plain", "served", "check"):
+        monkeypatch.setattr(canary, name, noting(name, getattr(canary, name)))
+    monkeypatch.setenv("LLMPATCH_STORE", str(tmp_path / "store"))
+    patch = save_patch(tmp_path, tiny, "acme/first")
+    serving = open_serving("tiny", None, [str(patch)], limits=Limits(rows=2, context=128))
+    try:
+        (loader,) = where.pop("load")
+        assert loader is not threading.current_thread()
+        assert not loader.is_alive()
+        assert set.union(*where.values()) == {serving.desk.engine._thread}
+        assert where.keys() == {"plain", "served", "check"}
+    finally:
+        serving.desk.engine.stop(5)

@@ -78,6 +78,6 @@ def test_garak_finds_less_behind_the_patch(server, tmp_path):
         )
         told = {"version": version.strip(), "prompts": PROMPTS, **found}
         Path(FIGURES).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    fails = {name: {row["probe"]: row["fails"] for row in rows} for name, rows in found.items()}
+    fails = {name: {(row["probe"], row["detector"]): row["fails"] for row in rows} for name, rows in found.items()}
     assert fails["unpatched"].keys() == fails["patched"].keys()
-    assert all(fails["patched"][probe] < fails["unpatched"][probe] for probe in fails["patched"])
+    assert sum(fails["patched"].values()) < sum(fails["unpatched"].values())

@@ -27,7 +27,7 @@ from llmpatch.errors import UsageError
 from llmpatch.files import digest_json
 from llmpatch.prefix import prefix_cache
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import Trainer, TrainingSet
+from llmpatch.training import Trainer, TrainingSet, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +157,7 @@ def _about(
     told: dict[str, Any] = {"rate": method.learning_rate}
     told |= {"rank": method.rank} if isinstance(method, Lora) else {"start": method.start.double().sum(1).tolist()}
     return digest_json([
-        type(method).__name__, told, asdict(base.fingerprint), data.digest(), section.model_dump(mode="json"), seed, scored,
+        type(method).__name__, told, asdict(base.fingerprint), data.digest(), settings_of(section), seed, scored,
         peft.__version__, trl.__version__,
     ])  # fmt: skip
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from llmpatch.errors import UsageError
 if TYPE_CHECKING:
     from llmpatch.serving.admin import Admin
     from llmpatch.serving.desk import Desk
+    from llmpatch.serving.engine import Engine
     from llmpatch.serving.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -81,23 +83,32 @@ def open_serving(
     """
     if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
         raise UsageError(f"the server needs {', '.join(missing)}", hint="pip install 'llmpatch[serve]'")
-    from llmpatch.bases import load_base
     from llmpatch.serving.admin import Admin
     from llmpatch.serving.app import make_app
     from llmpatch.serving.desk import Desk
-    from llmpatch.serving.engine import Engine
     from llmpatch.serving.keeper import Keeper
     from llmpatch.store import default_store, load_patch
 
     patches = [load_patch(patch) for patch in patch_names]
-    base = load_base(base_name, revision)
-    engine = Engine(base, limits)
+    # OpenMP's threads wait for work at full speed only while there are no more of them than processors, and every thread that
+    # computes keeps a team of its own until it ends. So what loads the base ends, and then the engine's thread alone computes.
+    with ThreadPoolExecutor(1) as loader:
+        engine = loader.submit(_open_engine, base_name, revision, limits).result()
     engine.start()
     desk = Desk(engine, patches or None, default_store(), fixed)
     keeper = Keeper(desk, canary_seconds)
     served = name or (Path(base_name).stem if Path(base_name).exists() else base_name)
     app = make_app(desk, keeper, served=served, admin=admin or Admin())
     return Serving(app, desk, served, engine.limits, tuple(_warnings(desk)))
+
+
+def _open_engine(base_name: str, revision: str | None, limits: Limits) -> Engine:
+    from llmpatch.bases import load_base
+    from llmpatch.serving.engine import Engine
+
+    base = load_base(base_name, revision)
+    base.fingerprint  # noqa: B018 - computed once, here
+    return Engine(base, limits)
 
 
 def _warnings(desk: Desk) -> list[str]:

@@ -116,4 +116,5 @@ def probe(engine: Engine, ready: Ready, unpatched: torch.Tensor | None) -> canar
     """Ask the canary about a set."""
     intact = engine.call(lambda batch: batch.memory.intact(ready.prefix))
     found = engine.call(lambda batch: canary.served(batch, ready.prefix))
-    return canary.check(found, ready.expected, unpatched if ready.patches.patches else None, intact)
+    other = unpatched if ready.patches.patches else None
+    return engine.call(lambda _: canary.check(found, ready.expected, other, intact))

@@ -305,8 +305,9 @@ def peers(shelf: Shelf) -> Section | None:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     lead = (
         f"{settings['pairs']} real pairs a step, {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
-        f"tokens, {found['environment']['cpus']} CPU cores; the same order, optimiser, start and loss for all, medians of "
-        f"{settings['rounds']} rounds by turns. {versions}."
+        f"tokens, {found['environment']['cpus']} CPU cores; medians of {settings['rounds']} rounds by turns. "
+        "Order, optimiser and loss are the same for all, the start and the learning rate for all but the LoRA. Ours and "
+        f'"{PEERS["trl_kept"]}" ask the base for its log-probabilities once, before the first step that is timed. {versions}.'
     )
     return Section("A training step beside TRL and PEFT", lead, tuple(grids))
 

@@ -136,8 +136,15 @@ def absent(shelf: Shelf) -> Section | None:
     """What the page would show and cannot, because nothing was measured."""
     risks = [risk for risk in RISKS if risk != "baselines" and not shelf.names(f"patches/*/{risk}/evidence.json")]
     lines = [f"{RISKS[risk]}: no patch with evidence." for risk in risks]
-    if shelf.load("benchmarks/results/baselines.json") is None:
-        lines.append("Baselines side by side (benchmarks/baselines.py).")
+    scripts = {
+        "baselines": "Baselines side by side",
+        "quantised": "Quantised bases",
+        "peers": "A training step beside TRL and PEFT",
+        "few_rows": "Decoding a few requests at once",
+    }
+    for name, title in scripts.items():
+        if shelf.load(f"benchmarks/results/{name}.json") is None:
+            lines.append(f"{title} (benchmarks/{name}.py).")
     there = {Path(name).stem for name in shelf.names("benchmarks/results/ablations/*.json")}
     left = [name for name in ABLATIONS if name not in there]
     lines += [f"Ablation: {ABLATIONS[name]} (benchmarks/ablations.py --ablation {name})." for name in left]
