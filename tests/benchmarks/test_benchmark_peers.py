@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -14,13 +11,12 @@ from test_benchmark_scripts import script
 from clikit import save
 from llmpatch.files import write_jsonl
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture
 def options(tiny, tmp_path):
     def pair(i):
-        about = {"id": str(i), "kind": "harmful", "chosen_ends": False, "rejected_ends": False, "cluster": str(i)}
+        kind = ("harmful", "borderline", "everyday")[i % 3]
+        about = {"id": str(i), "kind": kind, "chosen_ends": False, "rejected_ends": False, "cluster": str(i)}
         texts = {
             "prompt": f"Tell me about {i} " + "and more " * (i % 3),
             "chosen": f"no, not {i}",
@@ -29,7 +25,7 @@ def options(tiny, tmp_path):
         return {**about, **texts, "chosen_score": 1.0, "rejected_score": 0.0}
 
     source = tmp_path / "pairs.jsonl"
-    write_jsonl(source, [pair(i) for i in range(40)])
+    write_jsonl(source, [pair(i) for i in range(52)])
     told = {
         "base": str(save(tmp_path / "model", tiny)),
         "steps": 3,
@@ -56,22 +52,28 @@ def test_trl_with_pefts_prompt_tuning_ends_where_ours_does(options, stage, tmp_p
         assert found[side]["flops"] > found["ours"]["flops"] > 0
 
 
-def test_the_command_writes_ratios_of_each_round(options, tmp_path):
+def test_ratios_compare_what_ran_in_one_round(options, tmp_path, monkeypatch):
+    peers = script("peers")
+    monkeypatch.setattr(
+        peers,
+        "ask",
+        lambda o, side, stage, folder: peers.work(o, side, stage, str(folder / f"{stage}-{side}.safetensors")),
+    )
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in vars(options).items()]
-    command = [
-        sys.executable,
-        "benchmarks/peers.py",
-        *arguments,
-        "--rounds",
-        "1",
-        "--sides",
-        "ours,lora",
-        f"--out={tmp_path}/o.json",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(
+        sys, "argv", ["peers.py", *arguments, "--rounds=2", "--sides=ours,lora", f"--out={tmp_path}/o.json"]
+    )
+    peers.main()
     found = json.loads((tmp_path / "o.json").read_text())
     for stage in ("sft", "dpo"):
         assert set(found[stage]) == {"ours", "lora"}
-        assert found[stage]["lora"]["seconds_over_ours"]["n"] == 1
+        assert found[stage]["lora"]["seconds_over_ours"]["n"] == 2
         assert found[stage]["lora"]["validation_loss"] is None
+        assert found[stage]["ours"]["validation_loss"] > 0
+
+
+def test_each_side_is_a_process_of_its_own(options, tmp_path):
+    found = script("peers").ask(options, "ours", "dpo", tmp_path)
+    assert found["step_seconds"] > 0
+    assert found["peak_mib"] > found["above_the_model_mib"] >= 0
+    assert (tmp_path / "dpo-ours.safetensors").is_file()

@@ -37,12 +37,12 @@ def ask(tiny, tmp_path):
 
 
 def test_a_soak_counts_every_request_and_every_swap(ask):
-    found = ask("soak", "--minutes", "0.05", "--requests", "40", "--swaps", "4", "--workers", "3")["soak"]
-    assert found["requests"] >= 40
+    found = ask("soak", "--minutes", "0.05", "--requests", "30", "--swaps", "4", "--workers", "3")["soak"]
+    assert found["requests"] >= 30
     said = found["right"] + found.get("neither", 0)
     assert found["requests"] == said + found.get("left by the client", 0)
     assert sum(found["by_level"].values()) == said
-    assert found["right"] > 20
+    assert found["right"] > 15
     assert len(found["by_level"]) == 2
     assert found["questions_that_differ"] > 0
     assert found["swaps"] == 4
@@ -54,9 +54,9 @@ def test_speed_and_fuzz_are_measured_in_parts_and_kept(ask):
     first = ask("serving", "--parts", "speed", "--rounds", "2", "--tokens", "4")
     assert [size["at_a_time"] for size in first["speed"]] == [1, 8]
     assert all(size["first_token_ratio"]["n"] == 2 for size in first["speed"])
-    both = ask("serving", "--parts", "fuzz,without_cache", "--fuzz", "60", "--rounds", "2", "--tokens", "4")
+    both = ask("serving", "--parts", "fuzz,without_cache", "--fuzz", "40", "--rounds", "2", "--tokens", "4")
     assert both["speed"] == first["speed"]
-    assert sum(both["fuzz"]["statuses"].values()) == 60
+    assert sum(both["fuzz"]["statuses"].values()) == 40
     assert (both["fuzz"]["wrong"], both["fuzz"]["health"]) == (0, 200)
     assert both["without_cache"]["re_prefill_first_token"]["ratio"]["n"] == 2
     assert both["without_cache"]["peft_answer"]["tokens"] == 4

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("LLMPATCH_GARAK_PYTHON", "")
 FIGURES = os.environ.get("LLMPATCH_GARAK_FIGURES")
 PROBES = "donotanswer.MaliciousUses,donotanswer.InformationHazard,donotanswer.HumanChatbox"
-PROMPTS = 100  # of each probe
+PROMPTS = 60  # of each probe
 
 pytestmark = [
     pytest.mark.real,

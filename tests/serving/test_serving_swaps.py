@@ -185,6 +185,34 @@ def test_the_canary_finds_a_prefix_that_is_not_the_patchs_and_mends_it(tiny, pat
         assert live.chat().json()["choices"][0]["message"]["content"] == wanted
 
 
+def test_a_swap_does_not_wait_for_the_canary(tiny, patches, monkeypatch):
+    """Under load it takes seconds: each of its questions waits for a step of the engine."""
+    from llmpatch.serving import desk as desks
+
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (patches["second"],)
+        asked, go, real = threading.Event(), threading.Event(), desks.probe
+
+        def slow(*arguments):
+            asked.set()
+            assert go.wait(60)
+            return real(*arguments)
+
+        monkeypatch.setattr(desks, "probe", slow)
+        canary = threading.Thread(target=live.desk.ask_canary)
+        swap = threading.Thread(target=live.desk.activate, args=(["acme/second"],))
+        canary.start()
+        assert asked.wait(60)
+        swap.start()
+        swap.join(30)
+        assert not swap.is_alive()
+        assert live.chat().headers["x-llmpatch-level"].startswith("acme/second@")
+        go.set()
+        canary.join(60)
+        assert live.desk.check.ok
+        assert live.desk.active.level.startswith("acme/second@")
+
+
 def test_the_canary_looks_at_what_rows_hold(tiny, patches):
     with serving(tiny, [patches["first"]]) as live:
         live.chat()

@@ -228,22 +228,39 @@ class Desk:
             BusyError: the server is closing.
             CanaryError: the active set cannot be served rightly; requests for it are refused until it can.
         """
+        # Without the lock while it asks: under load that takes a second or two, and a swap must not wait for it.
         with self._lock:
-            for ready in list(self._kept.values()):
-                if ready is not self.active and not probe(self.engine, ready, self.base.expected).ok:
-                    LOG.error("the canary: %s is not applied; it is computed anew", ready.level)
-                    self._kept.pop(ready.patches.key, None)
+            kept = list(self._kept.values())
+        for ready in kept:
+            if ready is not self.active and not probe(self.engine, ready, self.base.expected).ok:
+                LOG.error("the canary: %s is not applied; it is computed anew", ready.level)
+                with self._lock:
+                    self._forget(ready)
+        while True:
             ready = self.active
-            self.check = probe(self.engine, ready, self.base.expected)
-            if self.check.ok:
+            found = probe(self.engine, ready, self.base.expected)
+            with self._lock:
+                if ready is not self.active:  # swapped meanwhile: the question is about what is served now
+                    if not found.ok:
+                        self._forget(ready)
+                    continue
+                self.check = found
+                if not found.ok:
+                    self._compute_anew(ready)
                 return self.check
-            LOG.error("the canary: %s is not applied (%s); it is computed anew", ready.level, self.check)
-            self._kept.pop(ready.patches.key, None)
-            if not ready.patches.patches:
-                self.base = prepare(self.engine, PatchSet.of(()), None)
-            self._swap(self.ready(ready.patches.patches), "computed anew: the canary", 0.0)
-            self.check = probe(self.engine, self.active, self.base.expected)
-            return self.check
+
+    def _forget(self, ready: Ready) -> None:
+        if self._kept.get(ready.patches.key) is ready:
+            del self._kept[ready.patches.key]
+
+    def _compute_anew(self, ready: Ready) -> None:
+        """Put a fresh copy of the active set in its place, and ask about that."""
+        LOG.error("the canary: %s is not applied (%s); it is computed anew", ready.level, self.check)
+        self._forget(ready)
+        if not ready.patches.patches:
+            self.base = prepare(self.engine, PatchSet.of(()), None)
+        self._swap(self.ready(ready.patches.patches), "computed anew: the canary", 0.0)
+        self.check = probe(self.engine, self.active, self.base.expected)
 
     def _swap(self, ready: Ready, why: str, seconds: float) -> bool:
         old = self.active

@@ -1,4 +1,4 @@
-"""The thread that watches: follows the store within milliseconds, and asks the canary now and then.
+"""The threads that watch: one follows the store within milliseconds, one asks the canary now and then.
 
     keeper = Keeper(desk, canary_seconds=60)
     keeper.start()
@@ -35,20 +35,26 @@ class Keeper:
         self.failed = 0
         self._seen = _stamp(desk)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="llmpatch-keeper", daemon=True)
+        # Two, since the canary waits for the engine, under load for a second or two, and the store must not.
+        self._threads = [
+            threading.Thread(target=self._watch, name="llmpatch-keeper", daemon=True),
+            threading.Thread(target=self._ask_now_and_then, name="llmpatch-canary", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(10)
 
-    def _run(self) -> None:
-        canary_at, retry_at = time.monotonic() + self.canary_seconds, float("inf")
+    def _watch(self) -> None:
+        retry_at = float("inf")
         # The store may have changed between the desk's first look and ours.
         self._seen = None if self.desk.follows else self._seen
         while not self._stop.wait(POLL_SECONDS):
@@ -56,9 +62,10 @@ class Keeper:
             if stamp != self._seen or time.monotonic() > retry_at:
                 self._seen = stamp
                 retry_at = float("inf") if self._follow() else time.monotonic() + RETRY_SECONDS
-            if time.monotonic() > canary_at:
-                self._ask()
-                canary_at = time.monotonic() + self.canary_seconds
+
+    def _ask_now_and_then(self) -> None:
+        while not self._stop.wait(self.canary_seconds):
+            self._ask()
 
     def _follow(self) -> bool:
         try:
