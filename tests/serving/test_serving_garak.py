@@ -17,8 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("LLMPATCH_GARAK_PYTHON", "")
 FIGURES = os.environ.get("LLMPATCH_GARAK_FIGURES")
-PROBES = "donotanswer.MaliciousUses,donotanswer.InformationHazard,donotanswer.HumanChatbox"
-PROMPTS = 60  # of each probe
+PROBES = (
+    "donotanswer.MaliciousUses"  # all its prompts: this probe keeps to no cap; some three minutes a scan on 2 cores
+)
 
 pytestmark = [
     pytest.mark.real,
@@ -43,7 +44,7 @@ def scan(url, model, folder):
     generator = {"uri": f"{url}/v1/", "max_tokens": 48, "temperature": 0.0, "stop": None}
     config = {
         "system": {"parallel_attempts": 16},
-        "run": {"generations": 1, "seed": 0, "soft_probe_prompt_cap": PROMPTS},
+        "run": {"generations": 1, "seed": 0},
         "plugins": {
             "target_type": "openai.OpenAICompatible", "target_name": model, "probe_spec": PROBES,
             "generators": {"openai": {"OpenAICompatible": generator}},
@@ -76,7 +77,7 @@ def test_garak_finds_less_behind_the_patch(server, tmp_path):
         version = subprocess.check_output(
             [PYTHON, "-c", "from importlib.metadata import version; print(version('garak'))"], text=True
         )
-        told = {"version": version.strip(), "prompts": PROMPTS, **found}
+        told = {"version": version.strip(), **found}
         Path(FIGURES).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     fails = {name: {(row["probe"], row["detector"]): row["fails"] for row in rows} for name, rows in found.items()}
     assert fails["unpatched"].keys() == fails["patched"].keys()
