@@ -45,6 +45,7 @@ def run_sft(
         "input_ids": [[*e.prompt, *e.chosen] for e in flat],
         "labels": [[_IGNORED] * len(e.prompt) + list(e.chosen) for e in flat],
     }
+    _say_plain(wrapped)
     options = SFTConfig(
         **_options(rows, section, rate, folder), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
@@ -97,6 +98,7 @@ def run_dpo(
     }
     if reference is not None:
         table |= {"ref_chosen_logps": [c for c, _ in reference], "ref_rejected_logps": [r for _, r in reference]}
+    _say_plain(wrapped)
     extra = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, section.dpo.sft_weight]}
     options = DPOConfig(
         **_options(rows, section, rate, folder), beta=section.dpo.beta, max_length=None,
@@ -115,6 +117,13 @@ def _options(rows: list[list[Example]], section: TrainingSection, rate: float, f
         "max_grad_norm": section.clip, "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "report_to": [],
         "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
+
+
+def _say_plain(wrapped: Any) -> None:
+    """What came out of a GGUF file is float32 here; transformers still calls it quantised, and its trainer would refuse it."""
+    base = wrapped.get_base_model()
+    if getattr(base, "is_quantized", False):
+        base.is_quantized = False
 
 
 def _train(trainer: Any, watch: Watch) -> None:
