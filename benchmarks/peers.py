@@ -2,11 +2,12 @@
 
     python benchmarks/peers.py [--rounds 5] [--steps 4] [--pairs 8] [--tokens 50] [--answer-tokens 12]
 
-ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning, as anybody would call them (in DPO the base is asked again at every
-step). trl_kept: the same with DPO's reference log-probabilities computed once, as ours are. lora: as trl, on a LoRA of rank 16.
-Each is a process of its own, so that its peak memory is its own; they run by turns, and a ratio compares two of one round. The
-first step of each is left out. That all but the LoRA do the same is shown: their loss on held-out pairs is told, and how far
-their rows end apart. Answers are all cut to the same length, where TRL's mean over tokens is ours over answers. Writes ``--out``.
+ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning, as anybody would call them (DPO's reference, a frozen copy of the
+rows at their start, is asked again at every step). trl_kept: the same with the reference's log-probabilities computed once,
+as ours are. lora: as trl, on a LoRA of rank 16. Each is a process of its own, so that its peak memory is its own; they run by
+turns, and a ratio compares two of one round. The first step of each is left out. That all but the LoRA do the same is shown:
+their loss on held-out pairs is told, and how far their rows end apart. Answers are all cut to the same length, where TRL's
+mean over tokens is ours over answers. Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -94,11 +95,8 @@ def compare(runs: dict[str, list[dict[str, Any]]], folder: Path, stage: str) -> 
     """Each side's medians; ratios to ours, round by round."""
     from safetensors.torch import load_file
 
-    ours = (
-        load_file(folder / f"{stage}-ours.safetensors")["rows"]
-        if (folder / f"{stage}-ours.safetensors").exists()
-        else None
-    )
+    path = folder / f"{stage}-ours.safetensors"
+    ours = load_file(path)["rows"] if path.exists() else None
     found = {}
     for side, rounds in runs.items():
         if not rounds:
@@ -148,15 +146,15 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     steps = {name: options.steps * (name == stage) for name in STAGES}
     section = TrainingSection(
         sft=StageSection(steps=steps["sft"], learning_rate=RATES["sft"], **_same(options)),
-        dpo=DPOSection(steps=steps["dpo"], learning_rate=RATES["dpo"], reference="base", **_same(options)),
+        dpo=DPOSection(steps=steps["dpo"], learning_rate=RATES["dpo"], reference="sft", **_same(options)),
         kl_weight=0, benign_nll_weight=1, warmup=0, checkpoint_every=10**6,
     )  # fmt: skip
     start = init_prefix(base, PrefixSection(tokens=options.tokens), 0)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not training's
     import peft  # noqa: F401 - what all but ours need is loaded before, too: it is not the step's
     import trl  # noqa: F401
 
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not training's
     loaded = memory("VmRSS")
     run = {"ours": _ours, "lora": _lora}.get(side, _prompt_tuning)
     rows, seconds, flops = run(base, train, start, section, stage, kept=side == "trl_kept")
@@ -165,7 +163,7 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     if rows is not None:
         save_file({"rows": rows.detach().contiguous()}, rows_path)
         with torch.no_grad():
-            loss = _loss(base, held, section, stage, rows.detach())
+            loss = _loss(base, held, section, stage, rows.detach(), start)
     return {
         "step_seconds": statistics.median(seconds[1:]), "flops": flops, "peak_mib": round(highest / 2**20, 1),
         "above_the_model_mib": round((highest - loaded) / 2**20, 1), "validation_loss": loss,
@@ -184,7 +182,7 @@ def memory(what: str) -> int:
     raise SystemExit("peak memory is read from Linux's /proc")
 
 
-def _loss(base: Any, data: Any, section: Any, stage: str, rows: Any) -> float:
+def _loss(base: Any, data: Any, section: Any, stage: str, rows: Any, start: Any) -> float:
     """The stage's mean loss on held-out pairs, by our own computation for all sides."""
     from llmpatch.training import Trainer
 
@@ -192,14 +190,9 @@ def _loss(base: Any, data: Any, section: Any, stage: str, rows: Any) -> float:
     every = list(range(len(data.examples)))
     if stage == "sft":
         return float(trainer.sft_loss(rows, every, section.sft)[0])
-    refer(trainer, section.dpo, every)
+    trainer.indices = lambda *_, **__: every  # all of them, whatever the mix would have picked
+    trainer.prepare_reference(start, section.dpo.model_copy(update={"steps": 1}))
     return float(trainer.dpo_loss(rows, every, section.dpo)[0])
-
-
-def refer(trainer: Any, stage: Any, indices: list[int]) -> None:
-    """Give a trainer the base's log-probabilities of some pairs, whatever its mix would have picked."""
-    trainer.indices = lambda *_, **__: indices
-    trainer.prepare_reference(None, stage.model_copy(update={"steps": 1}))
 
 
 class Clock:
@@ -265,7 +258,7 @@ class Steps:
             self.flops = float(self._counter.get_total_flops())
 
 
-def _trl(wrapped: Any, base: Any, data: Any, section: Any, stage: str, rate: float, kept: bool) -> Steps:
+def _trl(wrapped: Any, base: Any, data: Any, start: Any, section: Any, stage: str, rate: float, kept: bool) -> Steps:
     from llmpatch.baselines.trl_stages import run_dpo, run_sft
     from llmpatch.training import Trainer
 
@@ -281,7 +274,7 @@ def _trl(wrapped: Any, base: Any, data: Any, section: Any, stage: str, rate: flo
     ]
     reference = None
     if kept:
-        trainer.prepare_reference(None, about)
+        trainer.prepare_reference(start, about)
         reference = [tuple(trainer._pair_reference[i].tolist()) for step in order for i in step]
     watch = Steps()
     with tempfile.TemporaryDirectory() as folder:
@@ -300,18 +293,19 @@ def _prompt_tuning(base: Any, data: Any, start: Any, section: Any, stage: str, k
     weight = wrapped.prompt_encoder["default"].embedding.weight
     with torch.no_grad():
         weight.copy_(start)
-    watch = _trl(wrapped, base, data, section, stage, RATES[stage], kept)
+    watch = _trl(wrapped, base, data, start, section, stage, RATES[stage], kept)
     return weight, watch.times, watch.flops
 
 
-def _lora(base: Any, data: Any, start: Any, section: Any, stage: str, kept: bool) -> Any:  # noqa: ARG001
+def _lora(base: Any, data: Any, start: Any, section: Any, stage: str, kept: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from llmpatch.baselines.copies import share
     from llmpatch.baselines.own_lora import PROJECTIONS
 
     settings = LoraConfig(r=16, lora_alpha=32, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    watch = _trl(get_peft_model(share(base.model), settings), base, data, section, stage, LORA_RATES[stage], kept)
+    wrapped = get_peft_model(share(base.model), settings)
+    watch = _trl(wrapped, base, data, start, section, stage, LORA_RATES[stage], kept)
     return None, watch.times, watch.flops
 
 

@@ -171,7 +171,6 @@ def _without_cache(options: argparse.Namespace) -> dict[str, Any]:
     from llmpatch.bases import load_base
 
     base, rows = load_base(options.base), torch.tensor(load_patch(options.patch).embeddings)
-    plain = load_base(options.base).model
     tuned = PeftModel.from_pretrained(load_base(options.base).model, options.patch)
     tokens = options.tokens
 
@@ -182,7 +181,7 @@ def _without_cache(options: argparse.Namespace) -> dict[str, Any]:
 
     def generate(question: str, patched: bool, count: int) -> None:
         ids = torch.tensor([base.chat_ids(question)])
-        model: Any = tuned if patched else plain
+        model: Any = tuned if patched else base.model
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
                        min_new_tokens=count, pad_token_id=0)  # fmt: skip
 
