@@ -1,12 +1,14 @@
 """Does a patch survive quantisation? Its own risk's suite on the base in several number formats, without and with the patch.
 
     python benchmarks/quantised.py --patch patches/smollm2/refusal --kinds F16,Q8_0,shipped,Q4_0 [--limit 20]
+    python benchmarks/quantised.py --train recipes/demo.yaml --train-on shipped,Q4_0 --kinds F16,Q8_0,shipped,Q4_0
 
 Each format is written from the base's own GGUF by ``llmpatch.exporting.requantise`` and read back through transformers, so the
 weights are those of the format and the arithmetic is float32. What the source lost stays lost: of a base that is published as
-Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. Answers are kept
-below ``--run``: an interrupted run continues. Writes ``--out``, with the n and interval of every rate, after each format; patches
-that were measured in an earlier run, with the same formats, stay in it.
+Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. ``--train`` asks
+whether a patch that is trained on the format does better there: the recipe is built once on each base of ``--train-on``, and
+every patch is measured on every format. Answers are kept below ``--run``: an interrupted run continues. Writes ``--out``, with
+the n and interval of every rate, after each format; patches that were measured in an earlier run, with the same formats, stay.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ import torch
 
 from llmpatch.artifact import Patch, load_patch
 from llmpatch.bases import load_base
+from llmpatch.building import build
 from llmpatch.catalogue import locate
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
 from llmpatch.exporting import requantise
-from llmpatch.files import write_json
+from llmpatch.files import sha256_file, write_json
 from llmpatch.judges import open_judge
 from llmpatch.progress import console
+from llmpatch.recipe import load_recipe, override
 
 SHIPPED = "shipped"
 
@@ -34,7 +38,9 @@ SHIPPED = "shipped"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2", help="a catalogue name or a .gguf file")
-    parser.add_argument("--patch", action="append", required=True, help="a patch; repeatable, each on its own")
+    parser.add_argument("--patch", action="append", default=[], help="a patch; repeatable, each on its own")
+    parser.add_argument("--train", type=Path, help="a recipe, to be built on each base of --train-on")
+    parser.add_argument("--train-on", default=SHIPPED, help=f"formats to train on, as {SHIPPED},Q4_0")
     parser.add_argument("--kinds", default=f"F16,Q8_0,{SHIPPED},Q4_0", help=f"{SHIPPED} is the file as it is")
     parser.add_argument("--judge", help="instead of the suite's own")
     parser.add_argument("--limit", type=int, help="only the first N prompts of each set")
@@ -44,7 +50,11 @@ def main() -> None:
     source = locate(options.base)
     if source is None or source.suffix != ".gguf":
         parser.error(f"{options.base} is not a GGUF file")
+    if not options.patch and not options.train:
+        parser.error("give --patch or --train")
     patches = [load_patch(name) for name in options.patch]
+    if options.train:
+        patches += [trained(options.train, source, kind, options.run) for kind in options.train_on.split(",")]
     kept = (
         json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {"patches": [], "kinds": []}
     )
@@ -52,9 +62,9 @@ def main() -> None:
     kinds = options.kinds.split(",")
     if before and (before.keys() != set(kinds) or kept["source"] != source.name):
         parser.error(f"{options.out} is of {kept['source']} as {', '.join(before)}: measure those, or write elsewhere")
-    names = {title(patch): {"name": patch.manifest.name, "version": patch.manifest.version, "digest": patch.digest,
-                            "limit": options.limit} for patch in patches}  # fmt: skip
-    earlier = {f"{about['name']} {about['version']}": about for about in kept["patches"]}
+    names = {title(patch): {"title": title(patch), "name": patch.manifest.name, "version": patch.manifest.version,
+                            "digest": patch.digest, "limit": options.limit} for patch in patches}  # fmt: skip
+    earlier = {about["title"]: about for about in kept["patches"]}
     found: dict[str, Any] = {
         "source": source.name,
         "patches": list((earlier | names).values()),
@@ -69,18 +79,36 @@ def main() -> None:
 
 
 def title(patch: Patch) -> str:
-    """As people say it."""
-    return f"{patch.manifest.name} {patch.manifest.version}"
+    """As people say it: ``acme/refusal 1.0.0, trained on Q4_0``."""
+    of = patch.manifest.base.fingerprint.quantisation.split(":")
+    return f"{patch.manifest.name} {patch.manifest.version}, trained on {of[1] if len(of) > 1 else of[0]}"
 
 
-def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Namespace) -> dict[str, Any]:
-    """One format: every patch against the base, on the same prompts."""
-    path = source if kind == SHIPPED else options.run / f"{source.stem}.{kind}.gguf"
+def requantised(source: Path, kind: str, run: Path) -> Path:
+    """The base's file in one format, written once for each source."""
+    if kind == SHIPPED:
+        return source
+    path = run / f"{source.stem}.{kind}.{sha256_file(source)[:16]}.gguf"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         requantise(source, part, kind)
         part.replace(path)
+    return path
+
+
+def trained(recipe: Path, source: Path, kind: str, run: Path) -> Patch:
+    """The patch that a recipe makes for the base in one format; kept, and built again where the recipe changed."""
+    wanted = override(load_recipe(recipe), [f"base.name={requantised(source, kind, run)}"])
+    folder = run / f"{recipe.stem}-on-{kind}-{wanted.digest()[:12]}"
+    if (folder / "patch").is_dir():
+        return load_patch(str(folder / "patch"))
+    return build(wanted, folder / "patch", run=folder / "run", progress=console())
+
+
+def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Namespace) -> dict[str, Any]:
+    """One format: every patch against the base, on the same prompts."""
+    path = requantised(source, kind, options.run)
     base = load_base(str(path))
     results = {}
     for patch in patches:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clikit import fill, recipe_for, save
+from exportkit import write_tiny_gguf
 from tinymodels import make_tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -127,3 +128,31 @@ def test_every_named_ablation_fits_the_official_recipe(monkeypatch):
     sizes = {name: len(module._grid(recipe, varied, [0, 1, 2])[1]) for name, varied in module.ABLATIONS.items()}
     assert sizes["tokens"] == 18
     assert sizes["noise"] == 18
+
+
+def test_patches_trained_on_each_format_are_measured_on_each(project, monkeypatch):
+    write_tiny_gguf(Path("tiny.gguf"), kind="F32")
+    Path("tiny.yaml").write_text(recipe_for("nowhere"), encoding="utf-8")
+    arguments = ["--base", "tiny.gguf", "--kinds", "shipped,Q4_0", "--train", "tiny.yaml", "--limit", "1", "--run", "r"]
+    module = script("quantised")
+    command = ["quantised.py", *arguments, "--train-on", "shipped,Q4_0", "--out", "out.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    module.main()
+    found = json.loads(Path("out.json").read_text())
+    titles = ["tiny/refusal 0.1.0, trained on F32", "tiny/refusal 0.1.0, trained on Q4_0"]
+    assert [patch["title"] for patch in found["patches"]] == titles
+    assert len({patch["digest"] for patch in found["patches"]}) == 2
+    for kind, other in zip(found["kinds"], reversed(titles), strict=True):
+        assert list(kind["patches"]) == titles
+        assert all(measured["results"] for measured in kind["patches"].values())
+        assert any("trained" in note or "quantis" in note for note in kind["patches"][other]["notes"])
+    monkeypatch.setattr(module, "build", lambda *a, **k: pytest.fail("trained again"))
+    module.main()
+    assert json.loads(Path("out.json").read_text())["patches"] == found["patches"]
+
+
+def test_no_patch_is_measured_on_no_format(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["quantised.py"])
+    with pytest.raises(SystemExit):
+        script("quantised").main()
+    assert "give --patch or --train" in capsys.readouterr().err

@@ -152,9 +152,7 @@ def test_quantised_bases_stand_side_by_side(tmp_path):
     def estimate(value):
         return {"n": 9, "value": value, "low": value - 0.1, "high": value + 0.1}
 
-    patches = [
-        {"name": f"a/{name}", "version": "1.0.0", "limit": limit} for name, limit in (("words", 9), ("refusal", None))
-    ]
+    patches = [{"title": f"a/{name} 1.0.0", "limit": limit} for name, limit in (("words", 9), ("refusal", None))]
     found = {"source": "x.gguf", "patches": patches, "kinds": [kind("F16", 0.2), kind("Q8", 0.3)]}
     put(told(tmp_path), "benchmarks/results/quantised.json", found)
     text = page(tmp_path)

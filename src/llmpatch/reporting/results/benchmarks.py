@@ -237,7 +237,7 @@ def quantised(shelf: Shelf) -> Section | None:
     kinds = found["kinds"]
     blocks = []
     for patch in found["patches"]:
-        name = f"{patch['name']} {patch['version']}"
+        name = patch["title"]
         measured = [{row["name"]: row for row in kind["patches"][name]["results"]} for kind in kinds]
         rows = [
             Row(title, tuple(_before_and_after(results[title]) for results in measured))
@@ -247,8 +247,8 @@ def quantised(shelf: Shelf) -> Section | None:
         limit = f", the first {patch['limit']} prompts of each set" if patch["limit"] else ""
         blocks.append(Grid(tuple(k["quantisation"] for k in kinds), tuple(rows), f"{name}{limit}"))
     lead = (
-        f"Patches trained on {found['source']}, base → patched. Each format has its own weights, the arithmetic is float32. "
-        "What the file lost when it was made stays lost: its F16 is the same model again."
+        f"Patches before {found['source']} in several number formats, base → patched. Each format has its own weights, the "
+        "arithmetic is float32. What the file lost when it was made stays lost: its F16 is the same model again."
     )
     return Section("Quantised bases", lead, tuple(blocks))
 
