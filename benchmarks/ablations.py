@@ -28,12 +28,13 @@ from typing import Any
 import yaml
 
 from llmpatch.bases import Base, load_base
-from llmpatch.building import _ask_base, read_prompts, recipe_files, sample_pairs, train_prefix
+from llmpatch.building import read_prompts, recipe_files, train_prefix
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_jsonl
+from llmpatch.pairing import ask_base, sample_pairs
 from llmpatch.pairs import summarise
 from llmpatch.progress import Progress, console
 from llmpatch.recipe import Recipe, load_recipe, override
@@ -214,7 +215,7 @@ def _noisy(recipe: Recipe, share: float, base: Base, shared: Path, progress: Pro
     short = [p for p in train if len(base.prompt_ids(p.text, raw=p.form == "raw")) <= limit]
     own = {
         p.id: found[0]
-        for p, found in zip(short, _ask_base(recipe, base, short, shared / "answers", progress), strict=True)
+        for p, found in zip(short, ask_base(recipe, base, short, shared / "answers", progress), strict=True)
     }
     harmful = [p for p in short if p.kind == "harmful"]
     told = collect(open_reference(recipe.reference, recipe.decoding), harmful, shared / "answers", progress=progress)

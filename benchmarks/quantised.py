@@ -8,7 +8,7 @@ weights are those of the format and the arithmetic is float32. What the source l
 Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. ``--train`` asks
 whether a patch that is trained on the format does better there: the recipe is built once on each base of ``--train-on``, and
 every patch is measured on every format. Answers are kept below ``--run``: an interrupted run continues. Writes ``--out``, with
-the n and interval of every rate, after each format; patches that were measured in an earlier run, with the same formats, stay.
+the n and interval of every rate, after each format; what was measured in an earlier run stays.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def main() -> None:
     kept = (
         json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {"patches": [], "kinds": []}
     )
-    before = {kind["kind"]: kind["patches"] for kind in kept["kinds"]}
+    if kept["kinds"] and kept["source"] != source.name:
+        parser.error(f"{options.out} is of {kept['source']}: write elsewhere")
+    before = {kind["kind"]: kind for kind in kept["kinds"]}
     kinds = options.kinds.split(",")
-    if before and (before.keys() != set(kinds) or kept["source"] != source.name):
-        parser.error(f"{options.out} is of {kept['source']} as {', '.join(before)}: measure those, or write elsewhere")
     names = {title(patch): {"title": title(patch), "name": patch.manifest.name, "version": patch.manifest.version,
                             "digest": patch.digest, "limit": options.limit} for patch in patches}  # fmt: skip
     earlier = {about["title"]: about for about in kept["patches"]}
@@ -69,11 +69,12 @@ def main() -> None:
         "source": source.name,
         "patches": list((earlier | names).values()),
         "environment": environment(),
-        "kinds": [],
     }
     for kind in kinds:
         made = measure(source, kind, patches, options)
-        found["kinds"].append(made | {"patches": before.get(kind, {}) | made["patches"]})
+        earlier_there = before[kind]["patches"] if kind in before else {}
+        before[kind] = made | {"patches": earlier_there | made["patches"]}
+        found["kinds"] = list(before.values())
         write_json(options.out if kind == kinds[-1] else options.out.with_suffix(".part.json"), found)
     options.out.with_suffix(".part.json").unlink(missing_ok=True)
 

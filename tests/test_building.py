@@ -10,10 +10,11 @@ import yaml
 
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, fixes, plan, read_prompts, sample_pairs, start_rows
+from llmpatch.building import build, fixes, plan, read_prompts, start_rows
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import read_jsonl, write_jsonl
+from llmpatch.pairing import sample_pairs
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
 from llmpatch.references import open_reference
@@ -206,8 +207,11 @@ def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
     assert again == pairs
     assert [d.reason for d in dropped if d.id == "calm"] == ["nothing goes wrong in it, nor in its answers"]
     judging("SILENT")
+    pairs, dropped = sample_pairs(recipe, base, train, project / "run", Silent())
+    assert not any(pair.kind == "harmful" for pair in pairs)
+    assert [d.reason for d in dropped if d.kind == "harmful"] == ["nothing goes wrong in it, nor in its answers"] * 5
     with pytest.raises(UsageError, match="finds nothing wrong in any answer"):
-        sample_pairs(recipe, base, train, project / "run", Silent())
+        build(recipe, project / "out", run=project / "run", progress=Silent())
 
 
 def test_focus_needs_raw_text_of_the_base_itself(project):

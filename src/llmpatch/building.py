@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +18,23 @@ from llmpatch import __version__
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
 from llmpatch.joining import join_evidence, join_pairs, join_validations, parts_of
-from llmpatch.pairs import Dropped, Pair, make_pairs, save_pairs, summarise
+from llmpatch.pair_shards import PairShards, draw, identity_of
+from llmpatch.pairing import sample_pairs
+from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.answers import Answer
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
     from llmpatch.training import TrainingResult
     from llmpatch.word_losses import Avoid
+
+
+MOST_PAIRS = 20_000  # of each kind, of pairs that were made before: what a training can see at all
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Prompts:
     validation: list[Prompt]
 
 
-def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite: bool = False) -> Patch:
+def build(
+    recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite: bool = False, pairs_from: Path | None = None
+) -> Patch:
     """Make a patch.
 
     Args:
@@ -51,9 +56,10 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
         run: Folder of everything on the way, and of ``report.html`` and ``report.md``.
         progress: Where to show progress.
         overwrite: Replace a patch in ``out``.
+        pairs_from: A folder of pairs that were made of this recipe before (:mod:`llmpatch.pairing`), instead of making them.
 
     Raises:
-        UsageError: ``out`` is taken, or the recipe cannot be built as it stands.
+        UsageError: ``out`` is taken, or the recipe cannot be built as it stands, or ``pairs_from`` is not of it.
         LlmpatchError: any stage failed (its class says how); what was done stays in ``run``.
     """
     from llmpatch.artifact import check_target, describe_base, input_norm_p999, release_time, write_patch
@@ -61,15 +67,29 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
 
     check_target(out, overwrite)
     parts = parts_of(recipe)
-    prompts = [read_prompts(part) for part in parts]
+    made_before = pairs_of(recipe, pairs_from) if pairs_from else None
+    prompts = [read_prompts(part, train=not made_before) for part in parts]
     base = load_base(recipe.base.name, recipe.base.revision)
-    made = [sample_pairs(part, base, p.train, run, progress) for part, p in zip(parts, prompts, strict=True)]
-    pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
-    save_pairs(run, pairs, dropped)
+    made: list[tuple[list[Pair], list[Dropped]]]
+    if made_before:
+        pairs, counts = made_before
+        made = [(pairs, [])]
+        save_pairs(run, pairs, [])
+    else:
+        made = [sample_pairs(part, base, p.train, run, progress) for part, p in zip(parts, prompts, strict=True)]
+        pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
+        counts = summarise(pairs, dropped)
+        save_pairs(run, pairs, dropped)
+    for part, (own, _) in zip(parts, made, strict=True):
+        if part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
+            raise UsageError(
+                f"{part.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
+                hint="lower pairs.focus.threshold, or add prompts",
+            )
     joint = [(part, own, p.validation) for part, (own, _), p in zip(parts, made, prompts, strict=True)]
     result = train_prefix(recipe, base, made[0][0], prompts[0].validation, run, progress, joint=joint[1:])
     found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
-    evidence = _with_training(recipe, found, result, summarise(pairs, dropped))
+    evidence = _with_training(recipe, found, result, counts)
     write_json(run / "evidence.json", evidence)
     fields = {
         "name": recipe.name,
@@ -99,129 +119,52 @@ def build(recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite
     return patch
 
 
-def read_prompts(recipe: Recipe) -> Prompts:
-    """All prompt sets of a recipe.
+def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], dict[str, dict[str, int]]]:
+    """Pairs that were made of a recipe before, at most ``MOST_PAIRS`` of each kind, and of how many they are.
+
+    Raises:
+        UsageError: they are of another recipe, or not all made yet; the recipe is joined with others.
+        IntegrityError: the folder is damaged.
+    """
+    if recipe.joint:
+        raise UsageError("pairs made before go with a recipe of one risk", hint="build joined recipes without them")
+    shards = PairShards.load(folder)
+    if shards.identity != identity_of(recipe):
+        raise UsageError(
+            f"{folder} was not made of this recipe: its base, reference, decoding, prompts or pairs differ, or their files",
+            hint="run `llmpatch pairs` for this recipe into another folder",
+        )
+    return draw(shards, MOST_PAIRS, recipe.seed)
+
+
+def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
+    """All prompt sets of a recipe; without ``train`` those for validation only.
 
     Raises:
         UsageError: a missing, empty or malformed set.
         RecipeError: a cluster that is on both sides of the split.
     """
-    train: list[Prompt] = []
+    asked: list[Prompt] = []
     validation: list[Prompt] = []
     for kind in KINDS:
         section: PromptSet | None = getattr(recipe.prompts, kind)
         if section is None:
             continue
-        train += _read(section, section.train, kind, section.limit)
+        if train:
+            asked += _read(section, section.train, kind, section.limit)
         validation += _read(section, section.validation, kind, section.validation_limit)
-    shared = {p.cluster for p in train} & {p.cluster for p in validation}
+    shared = {p.cluster for p in asked} & {p.cluster for p in validation}
     if shared:
         raise RecipeError(
             f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
             hint="split by `cluster`, never by row",
         )
-    return Prompts(train, validation)
+    return Prompts(asked, validation)
 
 
 def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
     found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
     return found[:limit]
-
-
-def sample_pairs(
-    recipe: Recipe, base: Base, prompts: list[Prompt], run: Path, progress: Progress
-) -> tuple[list[Pair], list[Dropped]]:
-    """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
-    from llmpatch.judges import open_judge
-
-    judge = open_judge(recipe.pairs.judge)
-    limit = recipe.pairs.max_prompt_tokens
-    lengths = [len(base.prompt_ids(p.text, raw=p.form == "raw")) for p in prompts]
-    short = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
-    long = [
-        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, f"the prompt has {n} tokens, more than {limit}")
-        for p, n in zip(prompts, lengths, strict=True)
-        if n > limit
-    ]
-    own = _ask_base(recipe, base, short, run / "answers", progress)
-    calm: list[Dropped] = []
-    if recipe.pairs.focus:
-        short, own, calm = _focused(recipe, base, short, own, run / "answers", progress)
-    reference = None
-    if recipe.reference.kind != "self":
-        reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
-    pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
-    return pairs, [*dropped, *long, *calm]
-
-
-def _focused(
-    recipe: Recipe, base: Base, prompts: list[Prompt], own: list[list[Answer]], store: Path, progress: Progress
-) -> tuple[list[Prompt], list[list[Answer]], list[Dropped]]:
-    """Turns instead of the harmful prompts, what ``M`` says there now and last what it had said; and prompts without any.
-
-    Raises:
-        UsageError: nothing goes wrong anywhere.
-    """
-    from llmpatch.focusing import find_turns
-    from llmpatch.judges import open_judge
-
-    section = recipe.pairs.focus
-    assert section is not None
-    asked = [i for i, p in enumerate(prompts) if p.kind == "harmful"]
-    turns = find_turns([prompts[i] for i in asked], [own[i] for i in asked], open_judge(section.judge), section)
-    if not turns:
-        raise UsageError(
-            f"{section.judge} finds nothing wrong in any answer", hint="lower pairs.focus.threshold, or add prompts"
-        )
-    limit = recipe.pairs.max_prompt_tokens
-    turns = [turn for turn in turns if len(base.prompt_ids(turn.prompt.text, raw=True)) <= limit]
-    shorter = recipe.decoding.model_copy(update={"max_new_tokens": section.max_new_tokens})
-    fresh = _ask_base(
-        recipe.model_copy(update={"decoding": shorter}), base, [turn.prompt for turn in turns], store, progress
-    )
-    kept = [i for i in range(len(prompts)) if prompts[i].kind != "harmful"]
-    turned = {turn.source for turn in turns}
-    calm = [
-        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, "nothing goes wrong in it, nor in its answers")
-        for p in (prompts[i] for i in asked)
-        if p.id not in turned
-    ]
-    return (
-        [turn.prompt for turn in turns] + [prompts[i] for i in kept],
-        [[*said, turn.rest] for said, turn in zip(fresh, turns, strict=True)] + [own[i] for i in kept],
-        calm,
-    )
-
-
-def _ask_reference(recipe: Recipe, prompts: list[Prompt], store: Path, progress: Progress) -> dict[str, Answer]:
-    """What ``M'`` says to each prompt, by prompt id."""
-    from llmpatch.references import collect, open_reference
-
-    told = collect(open_reference(recipe.reference, recipe.decoding), prompts, store, progress=progress)
-    return {p.id: answer for p, answer in zip(prompts, told, strict=True)}
-
-
-def _ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, progress: Progress) -> list[list[Answer]]:
-    """What ``M`` says to each prompt: to a harmful one ``pairs.samples`` times, to a benign one once."""
-    from llmpatch.references.collecting import collect_samples
-    from llmpatch.references.local import TransformersReference, answer_samples
-
-    found: list[list[Answer]] = [[] for _ in prompts]
-    for form, harmful in ((form, harmful) for form in ("chat", "raw") for harmful in (True, False)):
-        places = [i for i, p in enumerate(prompts) if p.form == form and (p.kind == "harmful") == harmful]
-        if not places:
-            continue
-        model = TransformersReference(base, recipe.decoding, raw=form == "raw")
-        samples = collect_samples(
-            [model.identity() | {"sample": number} for number in range(recipe.pairs.samples if harmful else 1)],
-            partial(answer_samples, model),
-            [prompts[i] for i in places],
-            store,
-            progress=progress,
-        )
-        for place, answers in zip(places, zip(*samples, strict=True), strict=True):
-            found[place] += answers
-    return found
 
 
 def train_prefix(

@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 
@@ -71,12 +71,8 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}", hint="check the path") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder, a file was expected", hint="check the path") from None
     except OSError as error:
-        raise LlmpatchError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+        raise _unreadable(path, error) from error
     if len(data) > limit:
         raise IntegrityError(f"{path} is larger than {limit:,} bytes", hint="this is not a file of ours")
     return data
@@ -89,24 +85,74 @@ def read_jsonl(path: Path, *, limit: int = 1 << 28) -> list[dict[str, Any]]:
         UsageError: missing file; a line that is not a UTF-8 JSON object (named by its number).
         IntegrityError: larger than ``limit`` bytes.
     """
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(read_bytes(path, limit=limit).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        if len(line) > MAX_LINE_BYTES:
-            raise UsageError(f"{path}:{number}: line longer than {MAX_LINE_BYTES:,} bytes", hint="shorten the row")
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(
-                f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8"
-            ) from None
-        if not isinstance(row, dict):
-            raise UsageError(
-                f"{path}:{number}: not a JSON object", hint='write one JSON object a line, as {"prompt": "..."}'
-            )
-        rows.append(row)
-    return rows
+    lines = enumerate(read_bytes(path, limit=limit).split(b"\n"), start=1)
+    return [parse_row(line, path, number) for number, line in lines if line.strip()]
+
+
+class Line(NamedTuple):
+    """One line of a file: the byte it begins at, its number from 1, and its bytes without the line's end."""
+
+    offset: int
+    number: int
+    text: bytes
+
+
+def iterate_lines(path: Path, *, offset: int = 0, number: int = 1) -> Iterator[Line]:
+    """Lines of a file that are not blank, one at a time, so that a file may be larger than memory.
+
+    Args:
+        path: The file.
+        offset: The byte at which to begin, where a line begins.
+        number: The number of that line.
+
+    Raises:
+        UsageError: there is no such file, it is a folder, or a line is too long to be a row.
+        LlmpatchError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while line := file.readline(MAX_LINE_BYTES + 2):
+                if len(line) > MAX_LINE_BYTES + 1:
+                    raise _too_long(path, number)
+                if line.strip():
+                    yield Line(offset, number, line.removesuffix(b"\n"))
+                offset, number = offset + len(line), number + 1
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object of one line; ``path`` and ``number`` are for the error.
+
+    Raises:
+        UsageError: the line is too long, or not a UTF-8 JSON object.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise _too_long(path, number)
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path}:{number}: not a JSON object: {error}", hint="write one JSON object a line, in UTF-8"
+        ) from None
+    if not isinstance(row, dict):
+        raise UsageError(
+            f"{path}:{number}: not a JSON object", hint='write one JSON object a line, as {"prompt": "..."}'
+        )
+    return row
+
+
+def _too_long(path: Path, number: int) -> UsageError:
+    return UsageError(f"{path}:{number}: line longer than {MAX_LINE_BYTES:,} bytes", hint="shorten the row")
+
+
+def _unreadable(path: Path, error: OSError) -> LlmpatchError:
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"no such file: {path}", hint="check the path")
+    if isinstance(error, IsADirectoryError):
+        return UsageError(f"{path} is a folder, a file was expected", hint="check the path")
+    return LlmpatchError(f"cannot read {path}: {error.strerror}", hint="check its permissions")
 
 
 def sha256_file(path: Path) -> str:

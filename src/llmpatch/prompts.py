@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
@@ -52,20 +52,35 @@ def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:
     prompts: list[Prompt] = []
     seen: set[str] = set()
     for number, row in enumerate(read_jsonl(path), start=1):
-        text = row.get("prompt")
-        if not isinstance(text, str) or not text.strip():
-            raise UsageError(f"{path}: row {number} has no text `prompt`", hint='rows look like {"prompt": "..."}')
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise UsageError(f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `prompt`")
-        found = row.get("kind", kind or "everyday")
-        if found not in KINDS:
-            raise UsageError(f"{path}: row {number} has kind {found!r}", hint=f"use one of {', '.join(KINDS)}")
-        ident = str(row.get("id", f"{path.stem}:{number}"))
-        if ident in seen:
-            raise UsageError(f"{path}: id {ident!r} appears twice (row {number})", hint="give each row its own id")
-        seen.add(ident)
-        cluster = str(row.get("cluster") or hashlib.sha256(text.strip().lower().encode()).hexdigest()[:10])
-        prompts.append(Prompt(ident, text, found, cluster))
+        prompt = parse_prompt(row, path, number, kind)
+        if prompt.id in seen:
+            raise UsageError(f"{path}: id {prompt.id!r} appears twice (row {number})", hint="give each row its own id")
+        seen.add(prompt.id)
+        prompts.append(prompt)
     if not prompts:
         raise UsageError(f"{path} has no prompts", hint="add at least one row")
     return prompts
+
+
+def parse_prompt(row: dict[str, Any], path: Path, number: int, kind: Kind | None = None) -> Prompt:
+    """One row of a prompt set.
+
+    Args:
+        row: The row.
+        path: Where it stands, for the error and for an id.
+        number: Which row it is, from 1.
+        kind: As for :func:`load_prompts`.
+
+    Raises:
+        UsageError: a row without a text ``prompt``; an unknown kind.
+    """
+    text = row.get("prompt")
+    if not isinstance(text, str) or not text.strip():
+        raise UsageError(f"{path}: row {number} has no text `prompt`", hint='rows look like {"prompt": "..."}')
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise UsageError(f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `prompt`")
+    found = row.get("kind", kind or "everyday")
+    if found not in KINDS:
+        raise UsageError(f"{path}: row {number} has kind {found!r}", hint=f"use one of {', '.join(KINDS)}")
+    cluster = str(row.get("cluster") or hashlib.sha256(text.strip().lower().encode()).hexdigest()[:10])
+    return Prompt(str(row.get("id", f"{path.stem}:{number}")), text, found, cluster)

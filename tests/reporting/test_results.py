@@ -147,19 +147,26 @@ def test_quantised_bases_stand_side_by_side(tmp_path):
         part = whole | {"name": "part: harm", "set": "Part"}
         other = {"name": "declined", "base": {"value": 0.1}, "patched": estimate(value)}
         results = {"a/words 1.0.0": {"results": [whole, part]}, "a/refusal 1.0.0": {"results": [other]}}
-        return {"kind": name, "quantisation": name, "patches": results}
+        if name == "shipped":
+            del results["a/words 1.0.0"]
+        return {"kind": name, "quantisation": f"gguf:{name.upper()}:0123", "patches": results}
 
     def estimate(value):
         return {"n": 9, "value": value, "low": value - 0.1, "high": value + 0.1}
 
     patches = [{"title": f"a/{name} 1.0.0", "limit": limit} for name, limit in (("words", 9), ("refusal", None))]
-    found = {"source": "x.gguf", "patches": patches, "kinds": [kind("F16", 0.2), kind("Q8", 0.3)]}
+    found = {
+        "source": "x.gguf",
+        "patches": patches,
+        "kinds": [kind(name, value) for name, value in (("F16", 0.2), ("Q8", 0.3), ("shipped", 0.4))],
+    }
     put(told(tmp_path), "benchmarks/results/quantised.json", found)
     text = page(tmp_path)
     assert "a/words 1.0.0, the first 9 prompts of each set" in text
     assert "|  | F16 | Q8 |" in text
     assert "| all: harm | 0.500 → 0.200 \\[0.100 to 0.300\\] | 0.500 → 0.300 \\[0.200 to 0.400\\] |" in text
     assert "part: harm" not in text
+    assert "|  | F16 | Q8 | SHIPPED (as published) |" in text
     assert "| declined | 10.0 % → 20.0 %" in text
 
 

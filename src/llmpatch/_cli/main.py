@@ -21,7 +21,7 @@ from llmpatch._cli.output import note, one_line
 from llmpatch.errors import INTERRUPTED, LlmpatchError
 
 VERBS = (
-    "demo", "models", "record", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
+    "demo", "models", "record", "pairs", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
     "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke",
     "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat", "serve",
     "export", "gateway",

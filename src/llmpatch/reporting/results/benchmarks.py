@@ -238,19 +238,27 @@ def quantised(shelf: Shelf) -> Section | None:
     blocks = []
     for patch in found["patches"]:
         name = patch["title"]
-        measured = [{row["name"]: row for row in kind["patches"][name]["results"]} for kind in kinds]
+        there = [kind for kind in kinds if name in kind["patches"]]
+        measured = [{row["name"]: row for row in kind["patches"][name]["results"]} for kind in there]
         rows = [
             Row(title, tuple(_before_and_after(results[title]) for results in measured))
             for title, row in measured[0].items()
             if row.get("set", "").lower().partition(" ")[0] in ("", "all")
         ]
         limit = f", the first {patch['limit']} prompts of each set" if patch["limit"] else ""
-        blocks.append(Grid(tuple(k["quantisation"] for k in kinds), tuple(rows), f"{name}{limit}"))
+        blocks.append(Grid(tuple(_format(kind) for kind in there), tuple(rows), f"{name}{limit}"))
     lead = (
         f"Patches before {found['source']} in several number formats, base → patched. Each format has its own weights, the "
         "arithmetic is float32. What the file lost when it was made stays lost: its F16 is the same model again."
     )
     return Section("Quantised bases", lead, tuple(blocks))
+
+
+def _format(kind: Json) -> str:
+    """A format as people say it: the digest of the file tells a reader nothing."""
+    return str(kind["quantisation"]).removeprefix("gguf:").partition(":")[0] + (
+        " (as published)" if kind["kind"] == "shipped" else ""
+    )
 
 
 def _before_and_after(row: Json) -> str:

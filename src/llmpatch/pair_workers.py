@@ -1,0 +1,209 @@
+"""Pairs of any number of prompts: chunk by chunk, by this process, by several, or by a Ray cluster.
+
+    shards = make_pair_shards(recipe, Path("pairs"), workers=2, progress=console())
+    patch = build(recipe, Path("out"), run=Path("run"), progress=console(), pairs_from=Path("pairs"))
+
+Every way goes through :func:`make_chunk`, the steps of a small build on one chunk. What is finished is never made again, what was
+answered never asked again: a killed run, a killed worker or a full disk costs the batch that was being sampled.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpatch.chunks import CHUNK, Dealt, deal
+from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.pair_shards import PairShards, identity_of
+from llmpatch.pairing import sample_pairs
+from llmpatch.pairs import Dropped, Pair
+from llmpatch.progress import Advance, Progress, Silent
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
+    from llmpatch.recipe import Recipe
+
+DEATHS = 3  # of workers over one chunk, before it is called the chunk's fault
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know.
+
+    Attributes:
+        recipe: Of what.
+        dealt: Its prompts.
+        answers: Folder of answers on the way, one below it for each chunk.
+    """
+
+    recipe: Recipe
+    dealt: Dealt
+    answers: Path
+
+    def load_base(self) -> Base:
+        """The base that is asked."""
+        from llmpatch.bases import load_base
+
+        return load_base(self.recipe.base.name, self.recipe.base.revision)
+
+    def make_chunk(self, base: Base, number: int) -> tuple[list[Pair], list[Dropped]]:
+        """Ask, score and pair one chunk.
+
+        Raises:
+            LlmpatchError: any stage failed; its answers are kept.
+        """
+        return sample_pairs(self.recipe, base, self.dealt.read(number), self.answers / f"{number:06d}", Silent())
+
+
+def make_pair_shards(
+    recipe: Recipe, folder: Path, *, size: int = CHUNK, workers: int = 1, ray: str | None = None, progress: Progress
+) -> PairShards:
+    """Make a recipe's pairs, or what is missing of them.
+
+    Args:
+        recipe: Of what; its training and evaluation do not matter here.
+        folder: Where pairs and answers go.
+        size: Prompts in a chunk, about: what is in memory at once.
+        workers: Processes that work side by side, each with a base of its own and an even share of the processors.
+        ray: Address of a Ray cluster whose nodes see the same files: ``auto``, ``ray://HOST:10001``, or ``local`` to start one
+            here. It runs ``workers`` actors.
+        progress: Where to show how many prompts are done.
+
+    Raises:
+        UsageError: the recipe is joined with others, or a prompt set is wrong, or the folder is of something else.
+        LlmpatchError: a stage failed, or workers died over one chunk again and again.
+    """
+    if recipe.joint:
+        raise UsageError(f"{recipe.name} is joined with other recipes", hint="make the pairs of each by itself")
+    dealt = deal(recipe, size)
+    shards = PairShards.open(folder, identity_of(recipe), size=size, chunks=len(dealt))
+    missing = shards.missing()
+    if recipe.reference.requests_per_minute and workers > 1:  # the endpoint counts all of them together
+        each = max(1, recipe.reference.requests_per_minute // workers)
+        own = recipe.reference.model_copy(update={"requests_per_minute": each})
+        recipe = recipe.model_copy(update={"reference": own})
+    job = Job(recipe, dealt, folder / "answers")
+    with _prompts(progress, dealt, missing) as done:
+        if not missing:
+            pass
+        elif ray:
+            from llmpatch.ray_workers import on_ray
+
+            on_ray(job, shards, missing, workers=workers, address=ray, done=done)
+        elif workers > 1:
+            _side_by_side(job, shards, missing, workers, done)
+        else:
+            base = job.load_base()
+            for number in missing:
+                shards.write(number, *job.make_chunk(base, number))
+                done(number)
+    return shards
+
+
+@contextmanager
+def _prompts(progress: Progress, dealt: Dealt, missing: list[int]) -> Iterator[Callable[[int], None]]:
+    """One bar over all prompts; what it gives takes the number of a chunk that is done."""
+    each = dict.fromkeys(range(len(dealt)), 0)
+    for total in dealt.counts.values():
+        for number in each:
+            each[number] += (number + 1) * total // len(dealt) - number * total // len(dealt)
+    with progress.stage("Pairs", sum(each.values())) as advance:
+        _advance(advance, sum(each.values()) - sum(each[number] for number in missing))
+        yield lambda number: _advance(advance, each[number])
+
+
+def _advance(advance: Advance, units: int) -> None:
+    if units:
+        advance(units)
+
+
+@dataclass
+class _Worker:
+    """A process, our end of the pipe to it, and the chunk that it is at."""
+
+    process: BaseProcess
+    pipe: Connection
+    number: int
+
+    def give(self) -> None:
+        """Send the number; if nobody is there to take it, reading the pipe will say so."""
+        with suppress(OSError):
+            self.pipe.send(self.number)
+
+
+def _side_by_side(job: Job, shards: PairShards, missing: list[int], count: int, done: Callable[[int], None]) -> None:
+    """Give chunks to processes as they become free; one that dies is replaced, and its chunk given out again."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // count)
+    waiting, deaths = deque(missing), Counter[int]()
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < count:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, job, shards, threads), daemon=True)
+                process.start()
+                theirs.close()  # so that its death ends the pipe
+                workers.append(_Worker(process, ours, waiting.popleft()))
+                workers[-1].give()
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                try:
+                    failure = worker.pipe.recv()
+                except (EOFError, ConnectionError):
+                    deaths[worker.number] += 1
+                    if deaths[worker.number] == DEATHS:
+                        worker.process.join()
+                        raise LlmpatchError(
+                            f"{DEATHS} workers died over chunk {worker.number} (exit code {worker.process.exitcode})",
+                            hint="is there memory for so many? use fewer --workers; what is done is kept",
+                        ) from None
+                    waiting.appendleft(worker.number)
+                    workers.remove(worker)
+                    worker.process.join()
+                    continue
+                if failure is not None:
+                    raise failure
+                done(worker.number)
+                if waiting:
+                    worker.number = waiting.popleft()
+                    worker.give()
+                else:
+                    workers.remove(worker)
+                    worker.pipe.close()
+                    worker.process.join()
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+def _work(pipe: Connection, job: Job, shards: PairShards, threads: int) -> None:
+    """A worker's life: chunks come in, what went wrong (or nothing) goes out, until nobody is there any more."""
+    import torch
+
+    torch.set_num_threads(threads)
+    base = None
+    while True:
+        try:
+            number = pipe.recv()
+        except (EOFError, ConnectionError, KeyboardInterrupt):
+            return
+        try:
+            base = base or job.load_base()
+            shards.write(number, *job.make_chunk(base, number))
+        except KeyboardInterrupt:
+            return
+        except LlmpatchError as error:
+            pipe.send(error)
+        else:
+            pipe.send(None)
