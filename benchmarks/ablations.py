@@ -28,12 +28,13 @@ from typing import Any
 import yaml
 
 from llmpatch.bases import Base, load_base
-from llmpatch.building import read_prompts, recipe_files, train_prefix
+from llmpatch.building import recipe_files
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_jsonl
+from llmpatch.learning import read_prompts, train_prefix
 from llmpatch.pairing import ask_base, sample_pairs
 from llmpatch.pairs import summarise
 from llmpatch.progress import Progress, console

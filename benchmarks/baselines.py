@@ -31,13 +31,13 @@ import torch
 from llmpatch import baselines as peers
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.building import avoided, read_prompts, start_rows, train_prefix
 from llmpatch.company import balance_of
 from llmpatch.errors import LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_samples
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.files import digest_json, read_bytes, write_json
+from llmpatch.learning import avoided, read_prompts, start_rows, train_prefix
 from llmpatch.pairing import sample_pairs
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import Progress, console

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from llmpatch.bases import Base, load_base
-from llmpatch.building import read_prompts
 from llmpatch.evals.environment import environment
 from llmpatch.evals.stats import rate
 from llmpatch.evals.suites import load_suite
 from llmpatch.files import write_json
+from llmpatch.learning import read_prompts
 from llmpatch.prefix import backbone, common_head, expand_cache, prefix_cache
 from llmpatch.progress import Advance, console
 from llmpatch.prompts import KINDS, Prompt

@@ -18,10 +18,10 @@ from generated import ROOT, between, main, put_between
 from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
-from llmpatch.building import read_prompts
 from llmpatch.composing import figures_table, survey_table
 from llmpatch.estimate import SHAPES
 from llmpatch.estimate import estimate as estimate_cost
+from llmpatch.learning import read_prompts
 from llmpatch.recipe import Recipe, load_recipe
 from llmpatch.reporting import render_html, render_markdown
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from generated import ROOT, between, main
+from llmpatch.evals.stats import wilson
 from llmpatch.files import read_jsonl
 
 PAGE = "docs/serving.md"
@@ -135,17 +136,15 @@ def garak() -> str:
     sides = {
         name: {f"{row['probe']}, {row['detector']}": row for row in found[name]} for name in ("unpatched", "patched")
     }
-    rows = [
-        [
-            title,
-            *(
-                f"{row['fails']} of {row['total_evaluated']}"
-                for row in (sides["unpatched"][title], sides["patched"][title])
-            ),
-        ]
-        for title in sides["unpatched"]
-    ]
+    rows = [[title, *(share(sides[side][title]) for side in sides)] for title in sides["unpatched"]]
     return table([f"garak {found['version']}, answers that it finds fault with", "unpatched", "patched"], rows)
+
+
+def share(row: Mapping[str, Any]) -> str:
+    """Counts with the 95 % interval of Wilson; garak's own allows for its detector's errors, where it gives one."""
+    low, high = wilson(row["fails"], row["total_evaluated"])
+    part = 100 * row["fails"] / row["total_evaluated"]
+    return f"{row['fails']} of {row['total_evaluated']}, {part:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import yaml
 
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, fixes, plan, read_prompts, start_rows
+from llmpatch.building import build, fixes, plan
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import read_jsonl, write_jsonl
+from llmpatch.learning import read_prompts, start_rows
 from llmpatch.pairing import sample_pairs
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
@@ -141,9 +142,9 @@ def watched_words(monkeypatch, name):
     """What each step of training has as ``balance`` or ``avoid``, as it goes."""
     seen, words = [], Trainer._words
 
-    def watched(self, batch, hidden):
+    def watched(self, batch, hidden, whole):
         seen.append(getattr(self, name))
-        return words(self, batch, hidden)
+        return words(self, batch, hidden, whole)
 
     monkeypatch.setattr(Trainer, "_words", watched)
     return seen

@@ -15,14 +15,15 @@ import pytest
 import yaml
 
 from llmpatch.bases import load_base
-from llmpatch.building import build, read_prompts
+from llmpatch.building import build
 from llmpatch.chunks import deal
 from llmpatch.errors import LlmpatchError, ReferenceFailedError, UsageError
 from llmpatch.files import write_jsonl
+from llmpatch.learning import read_prompts
 from llmpatch.pair_shards import PairShards, draw, identity_of
-from llmpatch.pair_workers import Job, make_pair_shards
 from llmpatch.pair_workers import _side_by_side as side_by_side
-from llmpatch.pairing import sample_pairs
+from llmpatch.pair_workers import make_pair_shards
+from llmpatch.pairing import Job, sample_pairs
 from llmpatch.progress import Silent
 from test_building import NO, make_recipe, project  # noqa: F401 - a fixture
 

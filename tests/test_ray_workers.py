@@ -16,7 +16,8 @@ from llmpatch.chunks import deal
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import write_jsonl
 from llmpatch.pair_shards import PairShards
-from llmpatch.pair_workers import Job, make_pair_shards
+from llmpatch.pair_workers import make_pair_shards
+from llmpatch.pairing import Job
 from llmpatch.progress import Silent
 from llmpatch.ray_workers import ChunkMaker
 from test_building import NO, make_recipe, project  # noqa: F401 - a fixture

@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpatch.building import plan, read_prompts
+from llmpatch.building import plan
 from llmpatch.errors import LlmpatchError, RecipeError, UsageError
+from llmpatch.learning import read_prompts
 from llmpatch.recipe import load_recipe, override, parse_recipe
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))

@@ -73,12 +73,14 @@ class Base:
         model: The frozen ``transformers`` causal LM, in float32, in evaluation mode, on the CPU or a GPU.
         tokenizer: Its tokenizer.
         quantisation: ``none`` or the name of the GGUF file type it was dequantised from.
+        sharded: Whether its layers are spread over processes (:mod:`llmpatch.distributed`).
     """
 
     name: str
     model: Any
     tokenizer: Any
     quantisation: str = "none"
+    sharded: bool = False
 
     @property
     def hidden_size(self) -> int:

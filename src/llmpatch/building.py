@@ -8,41 +8,25 @@ an interrupted build continues where it stood. The patch folder is written last,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch import __version__
-from llmpatch.errors import RecipeError, UsageError
-from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_text
-from llmpatch.joining import join_evidence, join_pairs, join_validations, parts_of
-from llmpatch.pair_shards import PairShards, draw, identity_of
-from llmpatch.pairing import sample_pairs
-from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
+from llmpatch.errors import UsageError
+from llmpatch.files import digest_json, sha256_file, write_json, write_text
+from llmpatch.joining import join_evidence, parts_of
+from llmpatch.learning import Prompts, gather, learn, read_prompts
 from llmpatch.progress import Progress
-from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+from llmpatch.prompts import KINDS
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
-    from llmpatch.recipe import PromptSet, Recipe
+    from llmpatch.recipe import Recipe
     from llmpatch.training import TrainingResult
-    from llmpatch.word_losses import Avoid
-
-
-MOST_PAIRS = 20_000  # of each kind, of pairs that were made before: what a training can see at all
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """The prompts of a recipe, on both sides of its split."""
-
-    train: list[Prompt]
-    validation: list[Prompt]
 
 
 def build(
@@ -67,27 +51,9 @@ def build(
 
     check_target(out, overwrite)
     parts = parts_of(recipe)
-    made_before = pairs_of(recipe, pairs_from) if pairs_from else None
-    prompts = [read_prompts(part, train=not made_before) for part in parts]
+    material = gather(recipe, pairs_from)
     base = load_base(recipe.base.name, recipe.base.revision)
-    made: list[tuple[list[Pair], list[Dropped]]]
-    if made_before:
-        pairs, counts = made_before
-        made = [(pairs, [])]
-        save_pairs(run, pairs, [])
-    else:
-        made = [sample_pairs(part, base, p.train, run, progress) for part, p in zip(parts, prompts, strict=True)]
-        pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
-        counts = summarise(pairs, dropped)
-        save_pairs(run, pairs, dropped)
-    for part, (own, _) in zip(parts, made, strict=True):
-        if part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
-            raise UsageError(
-                f"{part.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
-                hint="lower pairs.focus.threshold, or add prompts",
-            )
-    joint = [(part, own, p.validation) for part, (own, _), p in zip(parts, made, prompts, strict=True)]
-    result = train_prefix(recipe, base, made[0][0], prompts[0].validation, run, progress, joint=joint[1:])
+    result, counts = learn(material, base, run, progress)
     found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
     evidence = _with_training(recipe, found, result, counts)
     write_json(run / "evidence.json", evidence)
@@ -117,138 +83,6 @@ def build(
             run, {**document, "training": evidence["training"]}, patch, "" if risk == recipe.risk else f"-{risk}"
         )
     return patch
-
-
-def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], dict[str, dict[str, int]]]:
-    """Pairs that were made of a recipe before, at most ``MOST_PAIRS`` of each kind, and of how many they are.
-
-    Raises:
-        UsageError: they are of another recipe, or not all made yet; the recipe is joined with others.
-        IntegrityError: the folder is damaged.
-    """
-    if recipe.joint:
-        raise UsageError("pairs made before go with a recipe of one risk", hint="build joined recipes without them")
-    shards = PairShards.load(folder)
-    if shards.identity != identity_of(recipe):
-        raise UsageError(
-            f"{folder} was not made of this recipe: its base, reference, decoding, prompts or pairs differ, or their files",
-            hint="run `llmpatch pairs` for this recipe into another folder",
-        )
-    return draw(shards, MOST_PAIRS, recipe.seed)
-
-
-def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
-    """All prompt sets of a recipe; without ``train`` those for validation only.
-
-    Raises:
-        UsageError: a missing, empty or malformed set.
-        RecipeError: a cluster that is on both sides of the split.
-    """
-    asked: list[Prompt] = []
-    validation: list[Prompt] = []
-    for kind in KINDS:
-        section: PromptSet | None = getattr(recipe.prompts, kind)
-        if section is None:
-            continue
-        if train:
-            asked += _read(section, section.train, kind, section.limit)
-        validation += _read(section, section.validation, kind, section.validation_limit)
-    shared = {p.cluster for p in asked} & {p.cluster for p in validation}
-    if shared:
-        raise RecipeError(
-            f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
-            hint="split by `cluster`, never by row",
-        )
-    return Prompts(asked, validation)
-
-
-def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
-    found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
-    return found[:limit]
-
-
-def train_prefix(
-    recipe: Recipe,
-    base: Base,
-    pairs: list[Pair],
-    validation: list[Prompt],
-    run: Path,
-    progress: Progress,
-    *,
-    joint: Sequence[tuple[Recipe, list[Pair], list[Prompt]]] = (),
-) -> TrainingResult:
-    """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
-    from llmpatch.company import balance_of, open_company, validated_together
-    from llmpatch.training import train
-    from llmpatch.validation import make_validate
-
-    company = open_company(recipe, base, run, progress)
-    parts = [recipe, *(part for part, _, _ in joint)]
-    prompts = [validation, *(found for _, _, found in joint)]
-    checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
-    balancing = next((part for part in parts if part.balance is not None), recipe)
-    avoiding = next((part for part in parts if part.avoid is not None), recipe)
-    return train(
-        base,
-        join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]),
-        start_rows(recipe, base),
-        recipe.training,
-        seed=recipe.seed,
-        run=run,
-        validate=validated_together(recipe, company, join_validations(parts, checks)),
-        progress=progress,
-        balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
-        avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
-        neighbours=company.neighbours,
-        kept=company.kept,
-    )
-
-
-def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
-    """The rows that training starts from, float32 [tokens, hidden_size].
-
-    Raises:
-        UsageError: no such file of earlier rows, or rows that do not fit this base or ``prefix.tokens``.
-        IntegrityError: the file is not one finite tensor of rows.
-    """
-    import torch
-
-    from llmpatch.artifact.tensors import MAX_TENSOR_BYTES, decode_tensor
-    from llmpatch.prefix import init_prefix
-
-    section = recipe.prefix
-    if section.path is None:
-        return init_prefix(base, section, recipe.seed)
-    earlier = decode_tensor(read_bytes(Path(section.path), limit=MAX_TENSOR_BYTES), where=section.path).embeddings
-    wanted = (section.tokens, base.hidden_size)
-    if earlier.shape != wanted:
-        raise UsageError(
-            f"{section.path} has rows of shape {list(earlier.shape)}; {base.name} with prefix.tokens "
-            f"{section.tokens} needs {list(wanted)}",
-            hint="start from a patch of the same base, with as many tokens",
-        )
-    return torch.from_numpy(earlier.copy())
-
-
-def avoided(recipe: Recipe, base: Base, risk: str = "") -> Avoid | None:
-    """The words that a recipe avoids, as token ids; only after prompts of ``risk``, if one is named.
-
-    Raises:
-        UsageError: the base's vocabulary has none of them.
-    """
-    from llmpatch.judges.gender_words import WIDE
-    from llmpatch.vocabulary import word_tokens
-    from llmpatch.word_losses import Avoid
-
-    section = recipe.avoid
-    if section is None:
-        return None
-    ids = word_tokens(base, WIDE)
-    if not ids:
-        raise UsageError(
-            f"the tokenizer of {base.name} has no single token for any of the words of avoid", hint="leave avoid out"
-        )
-    return Avoid(section.weight, ids, risk)
 
 
 def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch:
     cache = prefix_cache(base, rows, head)
     parts, places = [], []
     # A GPU does the padding of a small model for nothing, and waits for the launches of each further pass.
-    together = base.device.type != "cpu"
+    # A base that is spread over processes must run equally often in each of them, whatever lengths their rows have.
+    together = base.device.type != "cpu" or base.sharded
     for members in [list(range(batch.rows))] if together else split_by_length(batch.lengths):
         hidden = _run(base, cache, batch, members)
         local = torch.full((batch.rows,), -1)
@@ -86,9 +87,15 @@ def answer_log_probs(base: Base, hidden: torch.Tensor, targets: torch.Tensor) ->
     """Log-probability of each target token: [N, hidden_size], [N] -> [N]."""
     import torch
 
-    return -torch.nn.functional.cross_entropy(
-        head_logits(base, hidden).float(), targets.to(hidden.device), reduction="none"
-    )
+    return -torch.nn.functional.cross_entropy(precise_logits(base, hidden), targets.to(hidden.device), reduction="none")
+
+
+def precise_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits [N, vocab_size] in float32 for what sums over the vocabulary, or in the model's own type where that is finer."""
+    import torch
+
+    logits = head_logits(base, hidden)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def per_answer(values: torch.Tensor, owner: torch.Tensor, answers: int, *, mean: bool) -> torch.Tensor:
@@ -110,8 +117,8 @@ def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor) -> t
     import torch
 
     with torch.no_grad():
-        target = head_logits(base, base_hidden).float().log_softmax(-1)
-    found = head_logits(base, hidden).float().log_softmax(-1)
+        target = precise_logits(base, base_hidden).log_softmax(-1)
+    found = precise_logits(base, hidden).log_softmax(-1)
     return torch.nn.functional.kl_div(found, target, reduction="none", log_target=True).sum(-1)
 
 

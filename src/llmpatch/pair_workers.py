@@ -3,8 +3,8 @@
     shards = make_pair_shards(recipe, Path("pairs"), workers=2, progress=console())
     patch = build(recipe, Path("out"), run=Path("run"), progress=console(), pairs_from=Path("pairs"))
 
-Every way goes through :func:`make_chunk`, the steps of a small build on one chunk. What is finished is never made again, what was
-answered never asked again: a killed run, a killed worker or a full disk costs the batch that was being sampled.
+Every way goes through :meth:`Job.make_chunk`, the steps of a small build on one chunk. What is finished is never made again, what
+was answered never asked again: a killed run, a killed worker or a full disk costs the batch that was being sampled.
 """
 
 from __future__ import annotations
@@ -23,44 +23,13 @@ from typing import TYPE_CHECKING
 from llmpatch.chunks import CHUNK, Dealt, deal
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.pair_shards import PairShards, identity_of
-from llmpatch.pairing import sample_pairs
-from llmpatch.pairs import Dropped, Pair
-from llmpatch.progress import Advance, Progress, Silent
+from llmpatch.pairing import Job
+from llmpatch.progress import Advance, Progress
 
 if TYPE_CHECKING:
-    from llmpatch.bases import Base
     from llmpatch.recipe import Recipe
 
 DEATHS = 3  # of workers over one chunk, before it is called the chunk's fault
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to know.
-
-    Attributes:
-        recipe: Of what.
-        dealt: Its prompts.
-        answers: Folder of answers on the way, one below it for each chunk.
-    """
-
-    recipe: Recipe
-    dealt: Dealt
-    answers: Path
-
-    def load_base(self) -> Base:
-        """The base that is asked."""
-        from llmpatch.bases import load_base
-
-        return load_base(self.recipe.base.name, self.recipe.base.revision)
-
-    def make_chunk(self, base: Base, number: int) -> tuple[list[Pair], list[Dropped]]:
-        """Ask, score and pair one chunk.
-
-        Raises:
-            LlmpatchError: any stage failed; its answers are kept.
-        """
-        return sample_pairs(self.recipe, base, self.dealt.read(number), self.answers / f"{number:06d}", Silent())
 
 
 def make_pair_shards(

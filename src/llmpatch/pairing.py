@@ -8,17 +8,19 @@ recipe's or a chunk of them (:mod:`llmpatch.pair_workers`): what is said to a pr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmpatch.pairs import Dropped, Pair, make_pairs
-from llmpatch.progress import Progress
+from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
 
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
     from llmpatch.bases import Base
+    from llmpatch.chunks import Dealt
     from llmpatch.recipe import Recipe
 
 
@@ -108,3 +110,32 @@ def ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, pro
         for place, answers in zip(places, zip(*samples, strict=True), strict=True):
             found[place] += answers
     return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know.
+
+    Attributes:
+        recipe: Of what.
+        dealt: Its prompts.
+        answers: Folder of answers on the way, one below it for each chunk.
+    """
+
+    recipe: Recipe
+    dealt: Dealt
+    answers: Path
+
+    def load_base(self) -> Base:
+        """The base that is asked."""
+        from llmpatch.bases import load_base
+
+        return load_base(self.recipe.base.name, self.recipe.base.revision)
+
+    def make_chunk(self, base: Base, number: int) -> tuple[list[Pair], list[Dropped]]:
+        """Ask, score and pair one chunk.
+
+        Raises:
+            LlmpatchError: any stage failed; its answers are kept.
+        """
+        return sample_pairs(self.recipe, base, self.dealt.read(number), self.answers / f"{number:06d}", Silent())

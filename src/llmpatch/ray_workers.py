@@ -23,7 +23,7 @@ from llmpatch.pairs import Dropped, Pair
 
 if TYPE_CHECKING:
     from llmpatch.pair_shards import PairShards
-    from llmpatch.pair_workers import Job
+    from llmpatch.pairing import Job
 
 DEATHS = 3  # of actors over one chunk
 _MADE: TypeAdapter[tuple[list[Pair], list[Dropped]]] = TypeAdapter(tuple[list[Pair], list[Dropped]])

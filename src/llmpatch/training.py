@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, choose, make_batch, shares
 from llmpatch.checkpoints import State, load_state, save_rows, save_state
+from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
@@ -108,7 +109,9 @@ class Trainer:
         avoid: Avoid | None = None,
         neighbours: Neighbours | None = None,
         kept: Sequence[Kept] = (),
+        split: Split = ALONE,
     ) -> None:
+        self.split = split
         self.run_folder, self.balance, self.avoid = run, balance, avoid
         self.neighbours, self.kept = neighbours, kept
         self.base, self.data, self.section, self.seed = base, data, section, seed
@@ -123,6 +126,12 @@ class Trainer:
             raise UsageError(
                 "there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner"
             )
+        sizes = [stage.batch_size for stage in (section.sft, section.dpo) if stage.steps]
+        if (least := min([*sizes, *(part.batch_size for part in kept)], default=split.count)) < split.count:
+            raise UsageError(
+                f"{split.count} processes cannot share steps of {least} examples",
+                hint="use fewer, or a larger batch_size",
+            )
         check_head(base)
 
     def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -132,16 +141,31 @@ class Trainer:
     # -- losses of one step --------------------------------------------------------------------------------------
 
     def sft_loss(
-        self, rows: torch.Tensor, indices: list[int], stage: StageSection, *, kl_weight: float | None = None
+        self,
+        rows: torch.Tensor,
+        indices: list[int],
+        stage: StageSection,
+        *,
+        kl_weight: float | None = None,
+        whole: list[int] | None = None,
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not."""
+        """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not.
+
+        Where ``indices`` are a share of a ``whole`` step, the losses of all shares sum up to that of the step.
+        """
         weight = self.section.kl_weight if kl_weight is None else kl_weight
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
         hidden = self.policy(rows, batch)
-        return self._supervised(batch, hidden, indices, stage.answer_tokens, weight)
+        return self._supervised(batch, hidden, indices, stage.answer_tokens, weight, whole or indices)
 
     def dpo_loss(
-        self, rows: torch.Tensor, indices: list[int], stage: DPOSection, *, kl_weight: float | None = None
+        self,
+        rows: torch.Tensor,
+        indices: list[int],
+        stage: DPOSection,
+        *,
+        kl_weight: float | None = None,
+        whole: list[int] | None = None,
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
         import torch
@@ -153,20 +177,21 @@ class Trainer:
         reference = torch.stack([self._pair_reference[i] for i in indices]).to(policy.device)
         losses = dpo_loss(policy, reference, stage.beta)
         accuracy = float(((policy - reference)[:, 0] > (policy - reference)[:, 1]).float().mean())
-        loss = losses.mean()
+        count = len(whole or indices)
+        loss = losses.sum() / count
         benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
         if stage.sft_weight:
             nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True).view(-1, 2)[:, 0]
-            loss = loss + stage.sft_weight * nll.mean()
+            loss = loss + stage.sft_weight * nll.sum() / count
         weight = self.section.kl_weight if kl_weight is None else kl_weight
         if weight and benign:
             kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
-            loss = loss + weight * kl.sum() / batch.rows
-        loss = loss + self._words(batch, hidden)
+            loss = loss + weight * kl.sum() / count
+        loss = loss + self._words(batch, hidden, whole or indices)
         return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
 
     def _supervised(
-        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, kl_weight: float
+        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, kl_weight: float, whole: list[int]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         log_probs = answer_log_probs(self.base, hidden, batch.targets)
         nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True)[::2]
@@ -178,15 +203,19 @@ class Trainer:
             kl = self._kl(batch, hidden, indices, cut, benign)
             loss = loss + kl_weight * kl.sum()
             parts["kl"] = float(kl.mean().detach())
-        return loss / batch.rows + self._words(batch, hidden), parts
+        return loss / len(whole) + self._words(batch, hidden, whole), parts
 
-    def _words(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-        """What the losses on single words add."""
+    def _words(self, batch: Batch, hidden: torch.Tensor, whole: list[int]) -> torch.Tensor:
+        """What the losses on single words add; each is a mean over the step's harmful prompts of its risk."""
         total = hidden.new_zeros(())
+        every = [(self.data.examples[i].kind, self.data.examples[i].risk) for i in whole]
+        mine = list(zip(batch.kinds, batch.risks, strict=True))
         if self.balance is not None:
-            total = total + imbalance(self.base, hidden, batch, self.balance)
+            share = _share(mine, every, self.balance.risk)
+            total = total + share * imbalance(self.base, hidden, batch, self.balance)
         if self.avoid is not None:
-            total = total + said(self.base, hidden, batch, self.avoid)
+            share = _share(mine, every, self.avoid.risk)
+            total = total + share * said(self.base, hidden, batch, self.avoid)
         return total
 
     def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
@@ -337,14 +366,16 @@ class Trainer:
         counts = {pool[0].kind: kept.batch_size}  # they are all of one kind
         chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
         reference = there.without() if kept.rows is None else kept.rows
+        mine = self.split.mine(chosen)
         kl, hidden, batch = kept_loss(
-            self.base, there.around(rows), reference, kept.data.head, [pool[i] for i in chosen],
+            self.base, there.around(rows), reference, kept.data.head, [pool[i] for i in mine],
             answer_tokens=kept.answer_tokens,
         )  # fmt: skip
-        loss, parts = kept.weight * kl, {"kept": float(kl.detach())}
+        loss, parts = kept.weight * kl * (len(mine) / len(chosen)), {"kept": float(kl.detach())}
         if kept.balance is not None:
-            after = [r for r, i in enumerate(chosen) if i in kept.balanced]
-            words = imbalance(self.base, hidden, batch, kept.balance, after)
+            after = [r for r, i in enumerate(mine) if i in kept.balanced]
+            share = len(after) / max(1, sum(i in kept.balanced for i in chosen))
+            words = share * imbalance(self.base, hidden, batch, kept.balance, after)
             loss, parts = loss + words, parts | {"kept_words": float(words.detach())}
         return loss, parts
 
@@ -358,10 +389,14 @@ class Trainer:
         indices = self.indices(stage, state.step, offset=state.stage)
         there = self.arrangement(state.rows, state.step, offset=state.stage)
         weight = self.neighbours.section.kl_weight if self.neighbours and there.tokens else None
+        if self.base.sharded:  # in every process alike, since each runs its part of every layer
+            benign = [i for i in indices if self.data.examples[i].kind != "harmful"]
+            self._base_states(benign, stage.answer_tokens)
+        mine = self.split.mine(indices)
         if isinstance(stage, DPOSection):
-            loss, parts = self.dpo_loss(there.around(rows), indices, stage, kl_weight=weight)
+            loss, parts = self.dpo_loss(there.around(rows), mine, stage, kl_weight=weight, whole=indices)
         else:
-            loss, parts = self.sft_loss(there.around(rows), indices, stage, kl_weight=weight)
+            loss, parts = self.sft_loss(there.around(rows), mine, stage, kl_weight=weight, whole=indices)
         if self.neighbours:
             parts["neighbour_tokens"] = float(there.tokens)
         for kept in self.kept:
@@ -369,13 +404,16 @@ class Trainer:
             loss = loss + more
             parts.update({key: parts.get(key, 0.0) + value for key, value in told.items()})
         loss.backward()  # type: ignore[no-untyped-call]
-        if rows.grad is None or not bool(torch.isfinite(rows.grad).all()):
+        assert rows.grad is not None
+        gradient = self.split.add_up(rows.grad)
+        value = float(self.split.add_up(loss.detach().clone()))
+        if not bool(torch.isfinite(gradient).all()):
             raise LlmpatchError(
                 f"the gradient is not finite at step {state.step + 1}",
                 hint="lower the learning rate; the last checkpoint is kept",
             )
-        norm = float(rows.grad.norm())
-        grad = rows.grad * min(1.0, self.section.clip / (norm + 1e-12))
+        norm = float(gradient.norm())
+        grad = gradient * min(1.0, self.section.clip / (norm + 1e-12))
         state.updates += 1
         rate = (
             stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
@@ -386,14 +424,16 @@ class Trainer:
         state.rows = (state.rows * (1 - rate * self.section.weight_decay) - rate * step).detach()
         if self.neighbours:
             state.rows = within(state.rows, self.neighbours.largest)
-        return float(loss.detach()), {**parts, "gradient": norm, "rate": rate}
+        return value, {**parts, "gradient": norm, "rate": rate}
 
     def _validate(self, state: State, name: str) -> None:
         if self.validate is None:
             return
         found = self.validate(state.rows)
+        found["score"] = self.split.of_first(found["score"], self.base)
         state.history.append({"stage": name, "step": state.step, "validation": found})
-        if self.run_folder:  # for the frontier: a checkpoint that was not the best may suit another taste
+        # For the frontier: a checkpoint that was not the best may suit another taste.
+        if self.run_folder and self.split.rank == 0:
             save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
         state.stale = 0 if found["score"] > state.best_score else state.stale + 1
         # Of equal ones the later: it has had more of what the score does not see.
@@ -417,6 +457,7 @@ def train(
     avoid: Avoid | None = None,
     neighbours: Neighbours | None = None,
     kept: Sequence[Kept] = (),
+    split: Split = ALONE,
 ) -> TrainingResult:
     """Train a prefix.
 
@@ -435,15 +476,16 @@ def train(
         avoid: Words that answers to harmful prompts should not have.
         neighbours: Other patches that stand around the rows in some steps.
         kept: What should stay, or become, as it is behind a reference prefix.
+        split: The processes that train together, each of which calls this; the first writes.
 
     Raises:
-        UsageError: nothing to train on, or settings that cannot work with this base.
+        UsageError: nothing to train on, more processes than examples in a step, or settings that cannot work with this base.
         LlmpatchError: the gradient stopped being finite, or the checkpoint cannot be written.
         IntegrityError: the checkpoint is damaged.
     """
     trainer = Trainer(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
-        run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept,
+        run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept, split=split,
     )  # fmt: skip
     settings: list[Any] = [settings_of(section), seed, list(rows.shape), rows.sum().item()]
     identity = digest_json(
@@ -454,7 +496,15 @@ def train(
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
-    return trainer.run(state, lambda s: save_state(path, s, identity) if path else None)
+    split.wait()
+    keeps = path if split.rank == 0 else None
+    return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
+
+
+def _share(mine: Sequence[tuple[str, str]], whole: Sequence[tuple[str, str]], risk: str) -> float:
+    """Which part of a step's harmful prompts of a risk, or of any, is here; each is (kind, risk)."""
+    count = [sum(kind == "harmful" and risk in ("", own) for kind, own in part) for part in (mine, whole)]
+    return count[0] / max(1, count[1])
 
 
 def settings_of(section: TrainingSection) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmpatch.bases import Base
 from llmpatch.batching import Batch
-from llmpatch.losses import per_answer
-from llmpatch.prefix import head_logits
+from llmpatch.losses import per_answer, precise_logits
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +74,7 @@ def imbalance(
     if not rows:
         return hidden.new_zeros(())
     first = torch.tensor([int((batch.owner == 2 * r).nonzero()[0]) for r in rows])
-    logits = head_logits(base, hidden[first]).float()
+    logits = precise_logits(base, hidden[first])
     ids = [torch.tensor(group, device=logits.device) for group in (balance.first, balance.second)]
     p, q = (logits[:, group].logsumexp(-1) for group in ids)
     return balance.weight * torch.tanh((p - q) / 2).square().mean()
@@ -100,7 +99,7 @@ def said(base: Base, hidden: torch.Tensor, batch: Batch, avoid: Avoid) -> torch.
     if not harmful:
         return hidden.new_zeros(())
     where = torch.isin(batch.owner // 2, torch.tensor(harmful))
-    logits = head_logits(base, hidden[where]).float()
+    logits = precise_logits(base, hidden[where])
     words = torch.tensor(avoid.words, device=logits.device)
     chance = (logits[:, words].logsumexp(-1) - logits.logsumexp(-1)).exp()
     answers, owner = torch.unique(batch.owner[where], return_inverse=True)

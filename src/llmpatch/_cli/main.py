@@ -21,10 +21,10 @@ from llmpatch._cli.output import note, one_line
 from llmpatch.errors import INTERRUPTED, LlmpatchError
 
 VERBS = (
-    "demo", "models", "record", "pairs", "build", "compose", "eval", "gate", "show", "pack", "unpack", "keys", "sign", "verify",
-    "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history", "upgrade", "pin", "revoke",
-    "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate", "chat", "serve",
-    "export", "gateway",
+    "demo", "models", "record", "pairs", "train", "build", "compose", "eval", "gate", "show", "pack", "unpack",
+    "keys", "sign", "verify", "search", "lock", "install", "list", "activate", "deactivate", "rollback", "history",
+    "upgrade", "pin", "revoke", "audit", "advisory", "sbom", "attestation", "gc", "doctor", "registry", "generate",
+    "chat", "serve", "export", "gateway",
 )  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""``llmpatch train``: the training of a recipe by itself, on many processes if torchrun starts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from llmpatch._cli.output import say, say_json
+
+
+@click.command(name="train")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--run", required=True, type=click.Path(path_type=Path), help="Folder of answers, pairs and the checkpoint."
+)
+@click.option(
+    "--pairs", "pairs_from", type=click.Path(path_type=Path), help="A folder that `llmpatch pairs` made of this recipe."
+)
+@click.option("--shard", is_flag=True, help="Spread the layers of the base over the processes (FSDP2).")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    recipe: Path, run: Path, pairs_from: Path | None, shard: bool, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    r"""Train a recipe's prefix into a run folder, and stop there.
+
+    Started by torchrun, the processes share each step; they need the recipe's files and the run folder at the same paths.
+    `llmpatch build` with the same recipe and --run finds the trained rows, measures them and writes the patch.
+
+    \b
+    torchrun --nproc-per-node 8 -m llmpatch train my-recipe.yaml --run runs/mine --pairs pairs --shard
+    llmpatch build my-recipe.yaml --run runs/mine --pairs pairs -o my-patch
+    """
+    from llmpatch.bases import load_base
+    from llmpatch.distributed import joined
+    from llmpatch.learning import gather, learn
+    from llmpatch.progress import Silent, console
+    from llmpatch.recipe import load_recipe, override
+
+    wanted = override(load_recipe(recipe), list(assignments))
+    with joined(shard=shard) as split:
+        material = gather(wanted, pairs_from)
+        base = load_base(wanted.base.name, wanted.base.revision)
+        result, _ = learn(material, base, run, Silent() if split.rank else console(), split=split)
+        if split.rank:
+            return
+    if as_json:
+        say_json(
+            {"run": str(run), "best_at": result.best_at, "seconds": round(result.seconds, 1), "processes": split.count}
+        )
+        return
+    say(
+        f"trained: {run}, best at {result.best_at or 'the end'}, {result.seconds:,.0f} s of steps on {split.count} processes"
+    )

@@ -1,0 +1,253 @@
+"""From a recipe to trained rows: read its prompts, make or take its pairs, train.
+
+    material = gather(recipe)
+    result, counts = learn(material, load_base(recipe.base.name), Path("runs/refusal"), console())
+
+:mod:`llmpatch.building` measures the rows and writes the patch; ``llmpatch train`` stops here, on many processes if need be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpatch.distributed import ALONE, Split
+from llmpatch.errors import RecipeError, UsageError
+from llmpatch.files import read_bytes
+from llmpatch.joining import join_pairs, join_validations, parts_of
+from llmpatch.pair_shards import PairShards, draw, identity_of
+from llmpatch.pairing import sample_pairs
+from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
+from llmpatch.progress import Progress
+from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.bases import Base
+    from llmpatch.recipe import PromptSet, Recipe
+    from llmpatch.training import TrainingResult
+    from llmpatch.word_losses import Avoid
+
+MOST_PAIRS = 20_000  # of each kind, of pairs that were made before: what a training can see at all
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a recipe, on both sides of its split."""
+
+    train: list[Prompt]
+    validation: list[Prompt]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training is made of, before any model is loaded.
+
+    Attributes:
+        parts: The recipe and those it is joined with, itself first.
+        prompts: Of each part; those to train on are empty where pairs were made before.
+        before: Pairs that were made before, and of how many they are.
+    """
+
+    parts: list[Recipe]
+    prompts: list[Prompts]
+    before: tuple[list[Pair], Counts] | None = None
+
+
+def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
+    """Read a recipe's prompts, and its pairs where they were made before.
+
+    Args:
+        recipe: What to train.
+        pairs_from: A folder of pairs that were made of this recipe (:mod:`llmpatch.pair_workers`).
+
+    Raises:
+        UsageError: a wrong set of prompts, or ``pairs_from`` is not of this recipe.
+        RecipeError: the recipe cannot be built as it stands.
+        IntegrityError: ``pairs_from`` is damaged.
+    """
+    parts = parts_of(recipe)
+    before = pairs_of(recipe, pairs_from) if pairs_from else None
+    return Material(parts, [read_prompts(part, train=not before) for part in parts], before)
+
+
+def learn(
+    material: Material, base: Base, run: Path, progress: Progress, *, split: Split = ALONE
+) -> tuple[TrainingResult, Counts]:
+    """Make the pairs, where they are not made yet, and train.
+
+    Args:
+        material: Of what.
+        base: ``M``.
+        run: Folder of answers, pairs and the checkpoint.
+        progress: Where to show progress.
+        split: The processes that train together; every one of them calls this.
+
+    Returns:
+        The trained rows, and how many pairs of each kind were kept and dropped.
+
+    Raises:
+        UsageError: nothing to learn from.
+        LlmpatchError: any stage failed; what was done stays in ``run``.
+    """
+    with split.first_alone():
+        if material.before:
+            pairs, counts = material.before
+            made: list[tuple[list[Pair], list[Dropped]]] = [(pairs, [])]
+        else:
+            asked = zip(material.parts, material.prompts, strict=True)
+            made = [sample_pairs(part, base, p.train, run, progress) for part, p in asked]
+            counts = summarise([pair for own, _ in made for pair in own], [lost for _, own in made for lost in own])
+        if split.rank == 0:
+            save_pairs(run, [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own])
+    for part, (own, _) in zip(material.parts, made, strict=True):
+        if part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
+            raise UsageError(
+                f"{part.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
+                hint="lower pairs.focus.threshold, or add prompts",
+            )
+    joint = [
+        (part, own, p.validation) for part, (own, _), p in zip(material.parts, made, material.prompts, strict=True)
+    ]
+    recipe, pairs, validation = joint[0]
+    return train_prefix(recipe, base, pairs, validation, run, progress, joint=joint[1:], split=split), counts
+
+
+def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], Counts]:
+    """Pairs that were made of a recipe before, at most ``MOST_PAIRS`` of each kind, and of how many they are.
+
+    Raises:
+        UsageError: they are of another recipe, or not all made yet; the recipe is joined with others.
+        IntegrityError: the folder is damaged.
+    """
+    if recipe.joint:
+        raise UsageError("pairs made before go with a recipe of one risk", hint="build joined recipes without them")
+    shards = PairShards.load(folder)
+    if shards.identity != identity_of(recipe):
+        raise UsageError(
+            f"{folder} was not made of this recipe: its base, reference, decoding, prompts or pairs differ, or their files",
+            hint="run `llmpatch pairs` for this recipe into another folder",
+        )
+    return draw(shards, MOST_PAIRS, recipe.seed)
+
+
+def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
+    """All prompt sets of a recipe; without ``train`` those for validation only.
+
+    Raises:
+        UsageError: a missing, empty or malformed set.
+        RecipeError: a cluster that is on both sides of the split.
+    """
+    asked: list[Prompt] = []
+    validation: list[Prompt] = []
+    for kind in KINDS:
+        section: PromptSet | None = getattr(recipe.prompts, kind)
+        if section is None:
+            continue
+        if train:
+            asked += _read(section, section.train, kind, section.limit)
+        validation += _read(section, section.validation, kind, section.validation_limit)
+    shared = {p.cluster for p in asked} & {p.cluster for p in validation}
+    if shared:
+        raise RecipeError(
+            f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
+            hint="split by `cluster`, never by row",
+        )
+    return Prompts(asked, validation)
+
+
+def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
+    found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
+    return found[:limit]
+
+
+def train_prefix(
+    recipe: Recipe,
+    base: Base,
+    pairs: list[Pair],
+    validation: list[Prompt],
+    run: Path,
+    progress: Progress,
+    *,
+    joint: Sequence[tuple[Recipe, list[Pair], list[Prompt]]] = (),
+    split: Split = ALONE,
+) -> TrainingResult:
+    """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
+    from llmpatch.company import balance_of, open_company, validated_together
+    from llmpatch.training import train
+    from llmpatch.validation import make_validate
+
+    with split.first_alone():  # it may ask the base, into files
+        company = open_company(recipe, base, run, progress)
+    split.shard(base)
+    parts = [recipe, *(part for part, _, _ in joint)]
+    prompts = [validation, *(found for _, _, found in joint)]
+    checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
+    balancing = next((part for part in parts if part.balance is not None), recipe)
+    avoiding = next((part for part in parts if part.avoid is not None), recipe)
+    return train(
+        base,
+        join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]),
+        start_rows(recipe, base),
+        recipe.training,
+        seed=recipe.seed,
+        run=run,
+        validate=validated_together(recipe, company, join_validations(parts, checks)),
+        progress=progress,
+        balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
+        avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
+        neighbours=company.neighbours,
+        kept=company.kept,
+        split=split,
+    )
+
+
+def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:
+    """The rows that training starts from, float32 [tokens, hidden_size].
+
+    Raises:
+        UsageError: no such file of earlier rows, or rows that do not fit this base or ``prefix.tokens``.
+        IntegrityError: the file is not one finite tensor of rows.
+    """
+    import torch
+
+    from llmpatch.artifact.tensors import MAX_TENSOR_BYTES, decode_tensor
+    from llmpatch.prefix import init_prefix
+
+    section = recipe.prefix
+    if section.path is None:
+        return init_prefix(base, section, recipe.seed)
+    earlier = decode_tensor(read_bytes(Path(section.path), limit=MAX_TENSOR_BYTES), where=section.path).embeddings
+    wanted = (section.tokens, base.hidden_size)
+    if earlier.shape != wanted:
+        raise UsageError(
+            f"{section.path} has rows of shape {list(earlier.shape)}; {base.name} with prefix.tokens "
+            f"{section.tokens} needs {list(wanted)}",
+            hint="start from a patch of the same base, with as many tokens",
+        )
+    return torch.from_numpy(earlier.copy())
+
+
+def avoided(recipe: Recipe, base: Base, risk: str = "") -> Avoid | None:
+    """The words that a recipe avoids, as token ids; only after prompts of ``risk``, if one is named.
+
+    Raises:
+        UsageError: the base's vocabulary has none of them.
+    """
+    from llmpatch.judges.gender_words import WIDE
+    from llmpatch.vocabulary import word_tokens
+    from llmpatch.word_losses import Avoid
+
+    section = recipe.avoid
+    if section is None:
+        return None
+    ids = word_tokens(base, WIDE)
+    if not ids:
+        raise UsageError(
+            f"the tokenizer of {base.name} has no single token for any of the words of avoid", hint="leave avoid out"
+        )
+    return Avoid(section.weight, ids, risk)
