@@ -1,10 +1,11 @@
-"""Does memory grow with the prompts? Pairs of 10^4 to 10^6 prompts through ``llmpatch.pair_workers``, a process each.
+"""Pairs of many prompts (``llmpatch.pair_workers``): does memory grow with them, and what does a second process bring?
 
-    python benchmarks/streaming.py [--prompts 10000,100000,1000000] [--chunk 512]
+    python benchmarks/streaming.py [--prompts 10000,100000,1000000] [--workers 5]
 
-The prompts are made here, and asked of a tiny random model that says one token, since only the bookkeeping around the model is
-measured: a real one adds its own memory, the same for any number of prompts. Then ``draw`` reads the pairs as a build would.
-Writes ``--out``: for each size the peak resident memory of the process, seconds, pairs.
+Memory: the prompts are made here, and asked of a tiny random model that says one token, since only the bookkeeping around the
+model is measured: a real one adds its own memory, the same for any number of prompts. Then ``draw`` reads the pairs as a build
+would. A process each; its peak is told. Workers: the first prompts of the official refusal recipe on its real base, by one process
+with one thread and by two, loading included, ``--workers`` times each in turn. Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
+import os
+import statistics
 import sys
 import tempfile
 import time
@@ -27,22 +29,65 @@ ROOT = Path(__file__).parent.parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", default="10000,100000,1000000", help="sizes, as 1000,10000")
+    parser.add_argument("--prompts", default="10000,100000,1000000", help="sizes, as 1000,10000; empty for none")
+    parser.add_argument("--workers", type=int, default=5, help="rounds of one process and two")
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/smollm2-refusal.yaml"))
+    parser.add_argument("--each", type=int, default=48, help="prompts of each kind for that")
     parser.add_argument("--chunk", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/streaming.json"))
     options = parser.parse_args()
+    found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    found |= {"environment": environment()}
+    if options.prompts:
+        sizes = [int(size) for size in options.prompts.split(",")]
+        found |= {"chunk": options.chunk, "rows": [grown(size, options.chunk) for size in sizes]}
+        write_json(options.out, found)
+    if options.workers:
+        found["workers"] = side_by_side(options.recipe, options.each, options.workers)
+        write_json(options.out, found)
+
+
+def grown(count: int, chunk: int) -> dict[str, Any]:
+    """One size, in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    rows = []
-    for count in map(int, options.prompts.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=measure, args=(theirs, Path(folder), count, options.chunk))
-            process.start()
-            theirs.close()  # so that its failure is not waited for
-            rows.append(ours.recv())
-            process.join()
-        print(rows[-1], flush=True)
-    write_json(options.out, {"chunk": options.chunk, "environment": environment(), "rows": rows})
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=measure, args=(theirs, Path(folder), count, chunk))
+        process.start()
+        theirs.close()  # so that its failure is not waited for
+        row: dict[str, Any] = ours.recv()
+        process.join()
+    print(row, flush=True)
+    return row
+
+
+def side_by_side(path: Path, each: int, rounds: int) -> dict[str, Any]:
+    """Seconds for the same prompts by one process and by two, each process with one thread."""
+    import torch
+
+    from llmpatch.evals.stats import median
+    from llmpatch.pair_workers import make_pair_shards
+    from llmpatch.progress import Silent
+    from llmpatch.recipe import load_recipe, override
+
+    torch.set_num_threads(1)  # a second process has the other core; both leave theirs out of OpenMP's hands
+    os.environ["OMP_NUM_THREADS"] = "1"
+    kinds = ("harmful", "borderline", "everyday")
+    recipe = override(load_recipe(path), [f"prompts.{kind}.limit={each}" for kind in kinds])
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for workers in seconds:
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                make_pair_shards(recipe, Path(folder) / "pairs", size=12, workers=workers, progress=Silent())
+                seconds[workers].append(time.perf_counter() - began)
+        print({count: round(found[-1], 1) for count, found in seconds.items()}, flush=True)
+    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+    return {
+        "recipe": str(path), "prompts": each * len(kinds), "rounds": rounds,
+        "seconds": {str(count): round(statistics.median(found), 1) for count, found in seconds.items()},
+        "one_over_two": median(ratios).json(),
+    }  # fmt: skip
 
 
 def measure(pipe: Any, folder: Path, count: int, chunk: int) -> None:
@@ -93,8 +138,9 @@ def measure(pipe: Any, folder: Path, count: int, chunk: int) -> None:
 
 
 def peak() -> float:
-    """Peak resident memory of this process, in MiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    """Peak resident memory of this process, in MiB; ``getrusage`` would count what its parent held when it began."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
 
 
 if __name__ == "__main__":

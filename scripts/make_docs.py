@@ -32,6 +32,8 @@ GPU = ROOT / "benchmarks/results/gpu.json"
 MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
+STREAMING = ROOT / "benchmarks/results/streaming.json"
+STREAM_START, STREAM_END = "<!-- streaming: written by scripts/make_docs.py -->", "<!-- /streaming -->"
 COSTS_START, COSTS_END = "<!-- costs: written by scripts/make_docs.py -->", "<!-- /costs -->"
 COLUMNS = {
     "base": "`M` (base)",
@@ -231,7 +233,32 @@ def composition_results() -> str:
 def scale_page() -> str:
     """docs/scale.md with what trainings on a GPU took, and what larger bases would cost."""
     page = between("docs/scale.md", START, END, gpu_table())
+    page = put_between(page, STREAM_START, STREAM_END, streaming_table(), "docs/scale.md")
     return put_between(page, COSTS_START, COSTS_END, cost_table(), "docs/scale.md")
+
+
+def streaming_table() -> str:
+    """Memory of pair building by the number of prompts, and what a second process brings."""
+    found = json.loads(STREAMING.read_text(encoding="utf-8")) if STREAMING.is_file() else {}
+    if "rows" not in found:
+        return "Not measured yet: `python benchmarks/streaming.py`."
+    lines = ["| prompts | peak memory | with the draw of a build | seconds |", "|---|---|---|---|"]
+    least = found["rows"][0]
+    for row in found["rows"]:
+        over = [row[key] / least[key] for key in ("peak_mib", "peak_with_draw_mib")]
+        peaks = f"{row['peak_mib']:,.0f} MiB, x{over[0]:.3f} | {row['peak_with_draw_mib']:,.0f} MiB, x{over[1]:.3f}"
+        lines.append(f"| {row['prompts']:,} | {peaks} | {row['seconds']:,.0f} |")
+    text = "\n".join(
+        [*lines, "", f"Chunks of {found['chunk']} prompts; a tiny random model, so that little else is in memory."]
+    )
+    if workers := found.get("workers"):
+        ratio, seconds = workers["one_over_two"], workers["seconds"]
+        text += (
+            f" Two processes on two cores make the pairs of {workers['prompts']} prompts of {workers['recipe']} "
+            f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times as fast as one with one thread "
+            f"({seconds['1']:.0f} and {seconds['2']:.0f} s, loading included; medians of {workers['rounds']} rounds)."
+        )
+    return text
 
 
 def gpu_table() -> str:
