@@ -4,8 +4,8 @@
 
 Memory: the prompts are made here, and asked of a tiny random model that says one token, since only the bookkeeping around the
 model is measured: a real one adds its own memory, the same for any number of prompts. Then ``draw`` reads the pairs as a build
-would. A process each; its peak is told. Workers: the first prompts of the official refusal recipe on its real base, by one process
-with one thread and by two, loading included, ``--workers`` times each in turn. Writes ``--out``.
+would. A process each; its peak is told. Workers: the first prompts of the official refusal recipe on its real base, by one
+process with one thread and by two, loading included, ``--workers`` times each in turn. Writes ``--out``.
 """
 
 from __future__ import annotations

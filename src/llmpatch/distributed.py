@@ -91,8 +91,8 @@ class Split:
 
         mesh = init_device_mesh(base.device.type, (self.count,))
         lists = [module for module in base.model.modules() if isinstance(module, torch.nn.ModuleList)]
-        longest = max(lists, key=len) if lists else []
-        for number, layer in enumerate(longest):
+        layers = [layer for longest in sorted(lists, key=len)[-1:] for layer in longest]
+        for number, layer in enumerate(layers):
             # FSDP gathers a layer for its backward pass when a gradient reaches what its forward returned. Through the shared
             # prefix gradients come in by the cache instead, so for FSDP's own hook, between these two, that is returned, too.
             layer.register_forward_hook(partial(_with_cache, number), with_kwargs=True)
