@@ -99,6 +99,18 @@ def test_a_device_that_is_not_here_is_one_clear_line(monkeypatch, folder):
         load_base(str(folder))
 
 
+def test_a_gpu_that_is_seen_and_does_not_work_is_said_so(monkeypatch):
+    def broken(*size, device):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", broken)
+    monkeypatch.delenv("LLMPATCH_DEVICE", raising=False)
+    with pytest.raises(UsageError, match="torch sees a GPU that cannot be used: no kernel image") as error:
+        default_device()
+    assert "LLMPATCH_DEVICE=cpu" in error.value.hint
+
+
 def test_a_gpu_is_used_unless_another_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "empty", lambda *size, device: None)

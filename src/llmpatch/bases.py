@@ -173,13 +173,19 @@ def default_device() -> str:
     """
     import torch
 
-    wanted = os.environ.get("LLMPATCH_DEVICE", "").strip() or ("cuda" if torch.cuda.is_available() else "cpu")
+    named = os.environ.get("LLMPATCH_DEVICE", "").strip()
+    wanted = named or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if named:
+            raise UsageError(
+                f"LLMPATCH_DEVICE={wanted!r} cannot be used: {reason}",
+                hint="give cpu, cuda or cuda:N, or leave it unset",
+            ) from error
         raise UsageError(
-            f"LLMPATCH_DEVICE={wanted!r} cannot be used: {reason}", hint="give cpu, cuda or cuda:N, or leave it unset"
+            f"torch sees a GPU that cannot be used: {reason}", hint="LLMPATCH_DEVICE=cpu runs without it"
         ) from error
     return wanted
 

@@ -194,6 +194,21 @@ def test_peers_stand_beside_a_step_of_ours(tmp_path):
     assert "×2.40 | 1,000 | ×3.000" in text
 
 
+def test_the_shared_cache_stands_beside_its_absence(tmp_path):
+    ratio = {"n": 7, "value": 1.4, "low": 1.3, "high": 1.5}
+    answer = {
+        "new_tokens": 8, "seconds": {"shared": 1.25, "read again": 1.75, "transformers": 2.5},
+        "over_shared": {"read again": ratio, "transformers": ratio | {"value": 2.0, "high": 2.1}},
+        "same_texts": {"read again": 64, "transformers": 63},
+    }  # fmt: skip
+    found = {"prompts": 64, "median_prompt": 9.0, "virtual_tokens": 50, "head": 24, "rounds": 7, "answers": [answer]}
+    put(told(tmp_path), "benchmarks/results/prefix_cache.json", found | {"environment": {"cpus": 2}})
+    text = page(tmp_path)
+    assert "median of 9 tokens behind 50 virtual tokens and the 24 that all have in common" in text
+    assert "| answers of 8 tokens | 1.25 | ×1.400 \\[1.300 to 1.500\\] | ×2.000" in text
+    assert "64 of 64 and 63 of 64" in text
+
+
 def test_dots_and_means_stand_at_their_values():
     drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
     assert 'cx="25.00%" cy="50.00%"' in drawn

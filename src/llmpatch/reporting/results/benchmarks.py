@@ -351,3 +351,34 @@ def few_rows(shelf: Shelf) -> Section | None:
     )
     head = ("ms, torch's layers", "ms, ours", "torch / ours", "largest difference of a probability")
     return Section("Decoding a few requests at once", lead, (Grid(head, rows),))
+
+
+def prefix_cache(shelf: Shelf) -> Section | None:
+    """An evaluation's answers with and without the shared cache, by benchmarks/prefix_cache.py."""
+    found = shelf.load("benchmarks/results/prefix_cache.json")
+    if found is None:
+        return None
+    rows = tuple(
+        Row(
+            f"answers of {answer['new_tokens']} tokens",
+            (
+                plain(answer["seconds"]["shared"]),
+                shown(answer["over_shared"]["read again"], "ratio"),
+                shown(answer["over_shared"]["transformers"], "ratio"),
+                " and ".join(f"{number} of {found['prompts']}" for number in answer["same_texts"].values()),
+            ),
+        )
+        for answer in found["answers"]
+    )
+    lead = (
+        f"{found['prompts']} short prompts (median of {found['median_prompt']:g} tokens behind {found['virtual_tokens']} virtual "
+        f"tokens and the {found['head']} that all have in common), by turns in one process ({found['rounds']} rounds, "
+        f"{found['environment']['cpus']} CPU cores). In the others each prompt reads virtual tokens and common start itself."
+    )
+    head = (
+        "seconds, shared cache",
+        "read again / shared",
+        "transformers' generate / shared",
+        "the same texts, of each",
+    )
+    return Section("Answers of an evaluation", lead, (Grid(head, rows),))

@@ -19,6 +19,7 @@ from llmpatch.reporting.results.benchmarks import (
     few_rows,
     further,
     peers,
+    prefix_cache,
     quantised,
     training_step,
 )
@@ -50,6 +51,7 @@ def read_results(root: Path) -> list[Section]:
             training_step(shelf),
             peers(shelf),
             few_rows(shelf),
+            prefix_cache(shelf),
             absent(shelf),
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,6 +143,7 @@ def absent(shelf: Shelf) -> Section | None:
         "quantised": "Quantised bases",
         "peers": "A training step beside TRL and PEFT",
         "few_rows": "Decoding a few requests at once",
+        "prefix_cache": "Answers of an evaluation",
     }
     for name, title in scripts.items():
         if shelf.load(f"benchmarks/results/{name}.json") is None:
