@@ -115,7 +115,7 @@ class Patch:
         if found.quantisation not in known:
             notes.append(
                 f"{title} was made at quantisation {shown(wanted.fingerprint.quantisation)} and {base.name} has "
-                f"{found.quantisation}, where it was not measured"
+                f"{found.quantisation}, where it was not measured: it can do much less there, so run `llmpatch gate` on this base"
             )
         if self.manifest.expired():
             notes.append(f"{title} expired on {self.manifest.expires}; look for a newer version")
