@@ -158,20 +158,25 @@ def _side_by_side(job: Job, shards: PairShards, missing: list[int], count: int, 
 
 def _work(pipe: Connection, job: Job, shards: PairShards, threads: int) -> None:
     """A worker's life: chunks come in, what went wrong (or nothing) goes out, until nobody is there any more."""
-    import torch
+    try:
+        import torch
 
-    torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
+        _serve(pipe, job, shards)
+    except KeyboardInterrupt:  # Ctrl-C reaches every process; the one that started them says so
+        return
+
+
+def _serve(pipe: Connection, job: Job, shards: PairShards) -> None:
     base = None
     while True:
         try:
             number = pipe.recv()
-        except (EOFError, ConnectionError, KeyboardInterrupt):
+        except (EOFError, ConnectionError):
             return
         try:
             base = base or job.load_base()
             shards.write(number, *job.make_chunk(base, number))
-        except KeyboardInterrupt:
-            return
         except LlmpatchError as error:
             pipe.send(error)
         else:
