@@ -113,7 +113,7 @@ def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Nam
     base = load_base(str(path))
     results = {}
     for patch in patches:
-        notes = patch.check_base(base)
+        notes = [note.replace(str(path), path.name) for note in patch.check_base(base)]  # of no machine
         suite = patch.manifest.fixes[0].risk
         evidence = evaluate(
             base,

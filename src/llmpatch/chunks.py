@@ -74,6 +74,14 @@ class Dealt:
         """Prompts of each kind."""
         return {kind: sum(source.rows for source in found) for kind, found in self.sources.items()}
 
+    def size(self, number: int) -> int:
+        """How many prompts a chunk has."""
+        return sum(stop - start for start, stop in (self._span(number, total) for total in self.counts.values()))
+
+    def _span(self, number: int, total: int) -> tuple[int, int]:
+        """Which of a kind's prompts are in a chunk."""
+        return number * total // self.chunks, (number + 1) * total // self.chunks
+
     def read(self, number: int) -> list[Prompt]:
         """One chunk's prompts: of each kind with ``n`` prompts those from ``number * n / chunks`` on.
 
@@ -82,7 +90,7 @@ class Dealt:
         """
         found: list[Prompt] = []
         for kind, total in self.counts.items():
-            start, stop = (place * total // self.chunks for place in (number, number + 1))
+            start, stop = self._span(number, total)
             passed = 0
             for source in self.sources[kind]:
                 low, high = (min(max(place - passed, 0), source.rows) for place in (start, stop))

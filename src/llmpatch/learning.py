@@ -96,14 +96,14 @@ def learn(
     """
     with split.first_alone():
         if material.before:
-            pairs, counts = material.before
-            made: list[tuple[list[Pair], list[Dropped]]] = [(pairs, [])]
+            made: list[tuple[list[Pair], list[Dropped]]] = [(material.before[0], [])]
         else:
             asked = zip(material.parts, material.prompts, strict=True)
             made = [sample_pairs(part, base, p.train, run, progress) for part, p in asked]
-            counts = summarise([pair for own, _ in made for pair in own], [lost for _, own in made for lost in own])
+        pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
+        counts = material.before[1] if material.before else summarise(pairs, dropped)
         if split.rank == 0:
-            save_pairs(run, [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own])
+            save_pairs(run, pairs, dropped)
     for part, (own, _) in zip(material.parts, made, strict=True):
         if part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
             raise UsageError(
@@ -113,8 +113,8 @@ def learn(
     joint = [
         (part, own, p.validation) for part, (own, _), p in zip(material.parts, made, material.prompts, strict=True)
     ]
-    recipe, pairs, validation = joint[0]
-    return train_prefix(recipe, base, pairs, validation, run, progress, joint=joint[1:], split=split), counts
+    recipe, own, validation = joint[0]
+    return train_prefix(recipe, base, own, validation, run, progress, joint=joint[1:], split=split), counts
 
 
 def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], Counts]:

@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING
 from llmpatch.chunks import CHUNK, Dealt, deal
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.pair_shards import PairShards, identity_of
-from llmpatch.pairing import Job
+from llmpatch.pairing import DEATHS, Job
 from llmpatch.progress import Advance, Progress
 
 if TYPE_CHECKING:
     from llmpatch.recipe import Recipe
-
-DEATHS = 3  # of workers over one chunk, before it is called the chunk's fault
 
 
 def make_pair_shards(
@@ -80,12 +78,9 @@ def make_pair_shards(
 @contextmanager
 def _prompts(progress: Progress, dealt: Dealt, missing: list[int]) -> Iterator[Callable[[int], None]]:
     """One bar over all prompts; what it gives takes the number of a chunk that is done."""
-    each = dict.fromkeys(range(len(dealt)), 0)
-    for total in dealt.counts.values():
-        for number in each:
-            each[number] += (number + 1) * total // len(dealt) - number * total // len(dealt)
-    with progress.stage("Pairs", sum(each.values())) as advance:
-        _advance(advance, sum(each.values()) - sum(each[number] for number in missing))
+    each = [dealt.size(number) for number in range(len(dealt))]
+    with progress.stage("Pairs", sum(each)) as advance:
+        _advance(advance, sum(each) - sum(each[number] for number in missing))
         yield lambda number: _advance(advance, each[number])
 
 

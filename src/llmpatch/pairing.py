@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from llmpatch.chunks import Dealt
     from llmpatch.recipe import Recipe
 
+DEATHS = 3  # of workers over one chunk, before it is called the chunk's fault
+
 
 def sample_pairs(
     recipe: Recipe, base: Base, prompts: list[Prompt], run: Path, progress: Progress

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.pairing import DEATHS
 from llmpatch.pairs import Dropped, Pair
 
 if TYPE_CHECKING:
     from llmpatch.pair_shards import PairShards
     from llmpatch.pairing import Job
 
-DEATHS = 3  # of actors over one chunk
 _MADE: TypeAdapter[tuple[list[Pair], list[Dropped]]] = TypeAdapter(tuple[list[Pair], list[Dropped]])
 
 
@@ -51,14 +51,14 @@ class ChunkMaker:
         A failure is given back and not raised: Ray would wrap it in the text of a traceback.
         """
         (number,) = (int(number) for number in batch["number"])
-        made, failure = "", b""
+        made, failure = "", ""
         try:
             self._count(number)
             self.base = self.base or self.job.load_base()
             made = _MADE.dump_json(self.job.make_chunk(self.base, number)).decode()
         except LlmpatchError as error:
-            made, failure = error.hint, f"{type(error).__name__}: {error.message}".encode()
-        return {"number": [number], "made": [made], "failure": [failure.decode()]}
+            made, failure = error.hint, f"{type(error).__name__}: {error.message}"
+        return {"number": [number], "made": [made], "failure": [failure]}
 
     def _count(self, number: int) -> None:
         """Note that a chunk is begun.
