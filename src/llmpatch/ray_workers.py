@@ -116,7 +116,7 @@ def _connect(ray: Any, address: str) -> None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:  # Ray exits where it reaches nobody
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise LlmpatchError(
             f"no Ray cluster at {address}: {reason}", hint="`ray start --head` starts one; `--ray local` needs none"
