@@ -5,16 +5,18 @@
 
 Each format is written from the base's own GGUF by ``llmpatch.exporting.requantise`` and read back through transformers, so the
 weights are those of the format and the arithmetic is float32. What the source lost stays lost: of a base that is published as
-Q4_1, F16 is the same model and Q4_0 a coarser one. The arithmetic of llama.cpp is measured by ``tests/engines``. ``--train`` asks
-whether a patch that is trained on the format does better there: the recipe is built once on each base of ``--train-on``, and
-every patch is measured on every format. Answers are kept below ``--run``: an interrupted run continues. Writes ``--out``, with
-the n and interval of every rate, after each format; what was measured in an earlier run stays.
+Q4_1, F16 is the same model and Q4_0 a coarser one. ``NF4`` is a folder of bitsandbytes, whose linear layers stay in 4 bits while
+transformers runs them. The arithmetic of llama.cpp is measured by ``tests/engines``. ``--train`` asks whether a patch that is
+trained on the format does better there: the recipe is built once on each base of ``--train-on``, and every patch is measured on
+every format. Answers are kept below ``--run``: an interrupted run continues. Writes ``--out``, with the n and interval of every
+rate, after each format; what was measured in an earlier run stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from llmpatch.progress import console
 from llmpatch.recipe import load_recipe, override
 
 SHIPPED = "shipped"
+NF4 = "NF4"
 
 
 def main() -> None:
@@ -89,6 +92,8 @@ def requantised(source: Path, kind: str, run: Path) -> Path:
     """The base's file in one format, written once for each source."""
     if kind == SHIPPED:
         return source
+    if kind == NF4:
+        return in_nf4(source, run)
     path = run / f"{source.stem}.{kind}.{sha256_file(source)[:16]}.gguf"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,30 @@ def requantised(source: Path, kind: str, run: Path) -> Path:
         requantise(source, part, kind)
         part.replace(path)
     return path
+
+
+def in_nf4(source: Path, run: Path) -> Path:
+    """The base as a Hugging Face folder whose linear layers bitsandbytes keeps in 4 bits; the tables stay as they are."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from llmpatch.exporting.checkpoint import save_model
+
+    folder = run / f"{source.stem}.{NF4}.{sha256_file(source)[:16]}"
+    if not folder.is_dir():
+        base = load_base(str(source))
+        base.model.hf_quantizer = None  # it would write GGUF's
+        del base.model.config.quantization_config
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=run) as whole, tempfile.TemporaryDirectory(dir=run) as part:
+            save_model(base.model, base.tokenizer, Path(whole))
+            four = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+            )
+            model = AutoModelForCausalLM.from_pretrained(whole, quantization_config=four, dtype=torch.float32)
+            save_model(model, base.tokenizer, Path(part))
+            Path(part).rename(folder)
+            Path(part).mkdir()  # what is cleaned away
+    return folder
 
 
 def trained(recipe: Path, source: Path, kind: str, run: Path) -> Patch:
@@ -125,7 +154,12 @@ def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Nam
             progress=console(),
         )
         results[title(patch)] = {"suite": suite, "notes": notes, "results": evidence["results"]}
-    return {"kind": kind, "quantisation": base.quantisation, "bytes": path.stat().st_size, "patches": results}
+    return {"kind": kind, "quantisation": base.quantisation, "bytes": weighed(path), "patches": results}
+
+
+def weighed(path: Path) -> int:
+    """Bytes of a base's weights."""
+    return sum(file.stat().st_size for file in (path.glob("*.safetensors") if path.is_dir() else [path]))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,12 @@ def grown(count: int, chunk: int) -> dict[str, Any]:
         process = context.Process(target=measure, args=(theirs, Path(folder), count, chunk))
         process.start()
         theirs.close()  # so that its failure is not waited for
-        row: dict[str, Any] = ours.recv()
+        try:
+            row: dict[str, Any] = ours.recv()
+        except EOFError:
+            raise SystemExit(
+                f"error: the process of {count} prompts ended before it told its peak: see above"
+            ) from None
         process.join()
     print(row, flush=True)
     return row
@@ -119,7 +124,8 @@ def measure(pipe: Any, folder: Path, count: int, chunk: int) -> None:
     recipe = parse_recipe(
         {
             "name": "bench/streaming", "version": "1.0.0", "summary": "memory", "risk": "toxicity",
-            "base": {"name": str(folder / "model")}, "reference": {"kind": "self"}, "decoding": {"max_new_tokens": 1},
+            "base": {"name": str(folder / "model")}, "reference": {"kind": "self"},
+            "decoding": {"max_new_tokens": 1, "temperature": 1.0},
             "prompts": sets, "prefix": {"tokens": 4},
             "pairs": {"samples": 2, "judge": "toxicity-words", "margin": 0.0, "winner": 0.0, "max_prompt_tokens": 300},
             "training": {"sft": {"steps": 1, "learning_rate": 0.01}, "dpo": {"steps": 1, "learning_rate": 0.01}},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from llmpatch.bases import Base
 
 TEMPLATE = (
@@ -42,3 +45,18 @@ def make_tiny(family: str = "llama", seed: int = 0, **changes) -> Base:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
     return Base(f"tiny-{family}", model.eval().requires_grad_(False), tokenizer)
+
+
+def save_in_four_bits(folder: Path) -> Base:
+    """A tiny base, and in a folder the same with layers that bitsandbytes keeps in 4 bits, wide enough for its packing."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    tiny = make_tiny(hidden_size=64, intermediate_size=128, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as whole:
+        tiny.model.save_pretrained(whole)
+        model = AutoModelForCausalLM.from_pretrained(whole, quantization_config=four, dtype=torch.float32)
+    model.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return tiny

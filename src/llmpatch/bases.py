@@ -72,7 +72,7 @@ class Base:
         name: What the user called it.
         model: The frozen ``transformers`` causal LM, in float32, in evaluation mode, on the CPU or a GPU.
         tokenizer: Its tokenizer.
-        quantisation: ``none`` or the name of the GGUF file type it was dequantised from.
+        quantisation: ``none``, the name of the GGUF file type it was dequantised from, or what transformers keeps it in.
         sharded: Whether its layers are spread over processes (:mod:`llmpatch.distributed`).
     """
 
@@ -221,9 +221,10 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     from llmpatch.few_rows import read_fast
 
     device = default_device()
-    quiet = logging.getLogger("transformers")
-    level, progress = quiet.level, transformers.utils.logging.is_progress_bar_enabled()
-    quiet.setLevel(logging.ERROR)
+    quiet = [logging.getLogger(package) for package in ("transformers", "bitsandbytes")]
+    levels, progress = [log.level for log in quiet], transformers.utils.logging.is_progress_bar_enabled()
+    for log in quiet:
+        log.setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     options: dict[str, Any] = {"revision": revision} if revision else {}
     if gguf:
@@ -240,7 +241,8 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
             hint="is it a causal LM that transformers knows (a folder with config.json, or a GGUF)? is the hub reachable?",
         ) from error
     finally:
-        quiet.setLevel(level)
+        for log, level in zip(quiet, levels, strict=True):
+            log.setLevel(level)
         if progress:
             transformers.utils.logging.enable_progress_bar()
     kind = str(getattr(model.config.get_text_config(), "model_type", ""))
@@ -254,7 +256,8 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
         _move(name, model, device)
     else:
         read_fast(model)
-    return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else "none")
+        _keep_gradients(model)
+    return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else _kept_in(model))
 
 
 def _move(name: str, model: Any, device: str) -> None:
@@ -283,6 +286,32 @@ def _no_gguf_bar() -> Iterator[None]:
         yield
     finally:
         reader.tqdm = bar
+
+
+def _keep_gradients(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for AVX512-BF16 the first time a model is asked something on a CPU.
+
+    What is packed computes in bfloat16 and has no gradient at all: a prefix that is validated between its steps would go on
+    with what reaches it past those layers, without an error.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _kept_in(model: Any) -> str:
+    """What transformers keeps a quantised checkpoint's weights in, as ``bitsandbytes:nf4`` or ``gptq:4``; else ``none``."""
+    section = getattr(model.config, "quantization_config", None)
+    if section is None:
+        return "none"
+    said = section if isinstance(section, dict) else section.to_dict()
+    method = said.get("quant_method")
+    detail = said.get("bits")
+    if said.get("load_in_4bit"):
+        detail = said.get("bnb_4bit_quant_type")
+    elif said.get("load_in_8bit"):
+        detail = "int8"
+    return ":".join(str(getattr(part, "value", part)) for part in (method or "quantised", detail) if part)
 
 
 def _file_type(path: Path) -> str:

@@ -30,7 +30,7 @@ class _Section(BaseModel):
 
 
 class BaseSection(_Section):
-    """The frozen model ``M``: a catalogue name, a hub id, a folder or a GGUF file."""
+    """The frozen model ``M``: a catalogue name, a hub id, a folder (whole or in 4 bits) or a GGUF file."""
 
     name: str = "smollm2"
     revision: str | None = None

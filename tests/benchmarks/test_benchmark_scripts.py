@@ -156,3 +156,34 @@ def test_no_patch_is_measured_on_no_format(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         script("quantised").main()
     assert "give --patch or --train" in capsys.readouterr().err
+
+
+def test_pairs_of_many_prompts_are_made_and_drawn_and_the_peak_is_told(tmp_path):
+    told = []
+    pipe = type("Pipe", (), {"send": staticmethod(told.append)})
+    script("streaming").measure(pipe, tmp_path, 30, 8)
+    (row,) = told
+    assert row["prompts"] == 30
+    assert 0 < row["drawn"] <= row["pairs"] <= 30
+    assert 50 < row["peak_mib"] <= row["peak_with_draw_mib"]
+
+
+def test_answers_with_and_without_the_shared_cache_are_the_same_texts(project, monkeypatch):
+    from llmpatch.artifact import load_patch
+
+    rows = load_patch(str(ROOT / "patches/smollm2/refusal"))
+    base = make_tiny()
+    tiny = type("Rows", (), {"embeddings": rows.embeddings[:6, : base.hidden_size]})
+    module = script("prefix_cache")
+    monkeypatch.setattr(module, "load_base", lambda name: base)
+    monkeypatch.setattr(module, "load_patch", lambda name: tiny)
+    monkeypatch.setattr(sys, "argv", ["prefix_cache.py", "--prompts", "5", "--new-tokens", "3", "--rounds", "2",
+                                      "--out", "out.json"])  # fmt: skip
+    module.main()
+    found = json.loads(Path("out.json").read_text())
+    assert found["virtual_tokens"] == 6
+    assert found["prompts"] == 5
+    assert found["head"] > 0
+    (answer,) = found["answers"]
+    assert answer["same_texts"] == {"read again": 5, "transformers": 5}
+    assert set(answer["over_shared"]) == {"read again", "transformers"}

@@ -12,7 +12,7 @@ from llmpatch.bases import Base, load_base
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.exporting import export, read_description
 from llmpatch.exporting.slots import table_rows
-from tinymodels import make_tiny, make_tokenizer
+from tinymodels import make_tiny, make_tokenizer, save_in_four_bits
 
 TEXT = "Tell me about the sea."
 
@@ -194,6 +194,18 @@ def test_refusals(base, patch, tmp_path):
     with pytest.raises(UsageError, match="exists already"):
         export(base, [patch], "peft", out)
     assert (out / "mine").read_text() == "kept"
+
+
+def test_layers_in_four_bits_are_not_written_anew(tmp_path):
+    save_in_four_bits(tmp_path / "four")
+    base = load_base(str(tmp_path / "four"))
+    patch = make_patch(base, tmp_path / "patch")
+    for target in ("checkpoint", "lora"):
+        with pytest.raises(UsageError, match="keeps its layers in bitsandbytes:nf4") as error:
+            export(base, [patch], target, tmp_path / "out")
+        assert "--to peft" in error.value.hint
+        assert not (tmp_path / "out").exists()
+    export(base, [patch], "vllm-embeds", tmp_path / "out")
 
 
 def test_a_damaged_description_is_one_error(base, patch, tmp_path):

@@ -37,10 +37,16 @@ def slotted_model(base: Base, slots: Slots, inputs: torch.Tensor, mask: torch.Te
         dtype: Of the saved weights, by torch's name.
 
     Raises:
-        UsageError: the model keeps its tables where this cannot find them.
+        UsageError: the model keeps its tables where this cannot find them, or its layers quantised.
     """
     import torch
 
+    if base.quantisation != "none" and not base.quantisation.startswith("gguf:"):  # transformers dequantises a GGUF
+        raise UsageError(
+            f"{base.name} keeps its layers in {base.quantisation}: a folder with more tokens needs whole weights",
+            hint="export from the folder that it was quantised from (the patch fits it as well) and quantise the result; or "
+            "`--to peft`, `--to vllm-embeds`",
+        )
     source = base.model
     table, head = _name(base, source.get_input_embeddings()), _name(base, source.get_output_embeddings())
     state = dict(source.state_dict())

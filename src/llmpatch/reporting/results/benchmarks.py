@@ -256,9 +256,9 @@ def quantised(shelf: Shelf) -> Section | None:
 
 def _format(kind: Json) -> str:
     """A format as people say it: the digest of the file tells a reader nothing."""
-    return str(kind["quantisation"]).removeprefix("gguf:").partition(":")[0] + (
-        " (as published)" if kind["kind"] == "shipped" else ""
-    )
+    said = str(kind["quantisation"])
+    found = said.removeprefix("gguf:").partition(":")[0] if said.startswith("gguf:") else said.replace(":", " ")
+    return found + (" (as published)" if kind["kind"] == "shipped" else "")
 
 
 def _before_and_after(row: Json) -> str:
