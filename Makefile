@@ -50,8 +50,10 @@ demo: $(STAMP)
 demo-registry: $(STAMP)
 	$(BIN)/python scripts/demo_registry.py
 
+# A worker for each processor, one thread each: two threads bring a tiny model nothing. What measures time has the machine alone.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 test-engines: $(STAMP)
 	rm -f $(FIGURES).new

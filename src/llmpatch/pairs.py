@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llmpatch.recipe import PairsSection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A prompt with the answer to learn and the answer to avoid.
 
@@ -60,7 +60,7 @@ class Pair:
     form: Form = "chat"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """A prompt without a pair: the answers that would have been chosen and rejected, their scores, and why."""
 

@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Form = Literal["chat", "raw"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One request.
 

@@ -110,6 +110,7 @@ def test_a_newer_client_is_asked_for(tmp_path):
     assert read_patch(tmp_path / "old").manifest.min_client == "0.0.1"
 
 
+@pytest.mark.alone
 def test_reading_is_fast_and_needs_no_torch(folder):
     code = (
         "import sys; from pathlib import Path; from llmpatch.artifact import read_patch; read_patch(Path(sys.argv[1]));"

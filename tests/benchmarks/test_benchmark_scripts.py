@@ -1,5 +1,6 @@
 """The benchmark scripts: real runs on a tiny model, in parts, resumed, and clear about what they cannot do."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -187,3 +188,20 @@ def test_answers_with_and_without_the_shared_cache_are_the_same_texts(project, m
     (answer,) = found["answers"]
     assert answer["same_texts"] == {"read again": 5, "transformers": 5}
     assert set(answer["over_shared"]) == {"read again", "transformers"}
+
+
+def test_a_script_with_trl_and_peft_does_the_same_whole_job(project, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module, made = script("end_to_end"), {}
+    monkeypatch.setattr(module, "our_pairs", lambda *a, do=module.our_pairs: made.setdefault("ours", do(*a)))
+    monkeypatch.setattr(module, "their_pairs", lambda *a, do=module.their_pairs: made.setdefault("script", do(*a)))
+    options = argparse.Namespace(recipe=Path("recipes/demo.yaml"), prompts=6, sft=2, dpo=2)
+    found = {side: module.work(options, side) for side in module.SIDES}
+    assert found["ours"]["kept"] == found["script"]["kept"] > 0
+    assert [(p.id, p.chosen, p.rejected) for p in made["ours"]] == [
+        (p.id, p.chosen, p.rejected) for p in made["script"]
+    ]
+    assert found["ours"]["declined"][0] == found["script"]["declined"][0]
+    rounds = [{**run, "seconds": number + 1.0} for number, run in enumerate(found.values())]
+    told = module.compare({"ours": rounds[:1], "script": rounds[1:]})
+    assert told["script_over_ours"]["seconds"]["value"] == 2.0

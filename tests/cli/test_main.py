@@ -19,6 +19,7 @@ def python(code, **environment):
     )
 
 
+@pytest.mark.alone
 def test_help_is_quick_and_loads_no_heavy_library():
     report = "print(sorted({m.partition('.')[0] for m in sys.modules}), code, file=sys.stderr)"
     best = min(_timed(HELP + report) for _ in range(3))

@@ -131,6 +131,7 @@ def test_every_command_takes_an_archive(cli, workspace, model_folder):
     assert json.loads(cli("show", "x.lpatch", "--json").out)["path"] == "x.lpatch"
 
 
+@pytest.mark.alone
 def test_verifying_is_quick_and_loads_no_heavy_library(cli, folder):
     assert cli("keys", "generate", "-o", "k.pem", "--no-password").code == 0
     assert cli("sign", "tiny/refusal", "--key", "k.pem").code == 0

@@ -209,6 +209,23 @@ def test_the_shared_cache_stands_beside_its_absence(tmp_path):
     assert "64 of 64 and 63 of 64" in text
 
 
+def test_a_whole_build_stands_beside_a_script(tmp_path):
+    parts = ("pairs", "training", "answers", "seconds")
+    ratio = {"n": 5, "value": 3.5, "low": 3.25, "high": 4.0}
+    found = {
+        "settings": {"recipe": "recipes/demo.yaml", "prompts": 30, "sft": 6, "dpo": 12, "rounds": 5},
+        "environment": {"cpus": 2},
+        "sides": {"ours": dict.fromkeys(parts, 20.0), "script": dict.fromkeys(parts, 70.0)},
+        "script_over_ours": dict.fromkeys(parts, ratio),
+        "pairs_kept": {"ours": 61, "script": 60},
+    }
+    put(told(tmp_path), "benchmarks/results/end_to_end.json", found)
+    text = page(tmp_path)
+    assert "6 SFT and 12 DPO steps of the same loss" in text
+    assert "Pairs kept: 61 and 60." in text
+    assert "| all, loading too | 20.00 | 70.00 | ×3.500 \\[3.250 to 4.000\\] |" in text
+
+
 def test_dots_and_means_stand_at_their_values():
     drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
     assert 'cx="25.00%" cy="50.00%"' in drawn

@@ -16,14 +16,11 @@ from llmpatch.reporting.results.benchmarks import (
     ABLATIONS,
     ablations,
     baselines,
-    few_rows,
     further,
-    peers,
-    prefix_cache,
     quantised,
-    training_step,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
+from llmpatch.reporting.results.speed import end_to_end, few_rows, peers, prefix_cache, training_step
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
 RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
@@ -50,6 +47,7 @@ def read_results(root: Path) -> list[Section]:
             further(shelf),
             training_step(shelf),
             peers(shelf),
+            end_to_end(shelf),
             few_rows(shelf),
             prefix_cache(shelf),
             absent(shelf),
@@ -142,6 +140,7 @@ def absent(shelf: Shelf) -> Section | None:
         "baselines": "Baselines side by side",
         "quantised": "Quantised bases",
         "peers": "A training step beside TRL and PEFT",
+        "end_to_end": "A whole build",
         "few_rows": "Decoding a few requests at once",
         "prefix_cache": "Answers of an evaluation",
     }
