@@ -2,6 +2,7 @@
 
     python benchmarks/composition.py patches/smollm2/refusal patches/smollm2/toxicity patches/smollm2/gender-bias
     python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --prompts 200
+    python benchmarks/composition.py P1 P2 P4 --keep independent --keep patches=earlier      what was measured before stays
 
 The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
 are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
@@ -13,6 +14,7 @@ Everything sampled stays in --run, so a killed run goes on where it was, and ano
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +56,12 @@ def main() -> None:
         },
         "sets": {},
     }
+    kept = _kept(options, result)
     for name, found in {"patches": patches, **beside}.items():
         result["sets"][name] = survey_set(bench, found)
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
-        write_json(options.out, result)
+        write_json(options.out, result | {"sets": result["sets"] | kept})
+    result["sets"] |= kept
     result["price"] = {"stack": _price(bench, patches)}
     if options.cumulative:
         one = load_patch(options.cumulative)
@@ -75,6 +79,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("patches", nargs="+", metavar="PATCH")
     parser.add_argument("--base", help="by default the one the patches name")
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=PATCH,PATCH,...")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="SET[=NAME]", help="of the earlier --out, as NAME"
+    )
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
     parser.add_argument("--prompts", type=_count, help="this many for each risk, an equal number of each of its sets")
@@ -88,6 +95,20 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
+
+
+def _kept(options: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
+    """Sets that an earlier run measured, each under the name it is to have now."""
+    if not options.keep:
+        return {}
+    earlier = json.loads(options.out.read_text(encoding="utf-8"))
+    for key in ("base", "samples", "risks"):
+        if earlier[key] != result[key]:
+            raise UsageError(f"{options.out} was measured with another {key}: {earlier[key]}", hint="leave --keep out")
+    wanted = {name or old: old for old, _, name in (text.partition("=") for text in options.keep)}
+    if missing := [old for old in wanted.values() if old not in earlier["sets"]]:
+        raise UsageError(f"{options.out} has no set {missing[0]!r}", hint=f"it has {', '.join(earlier['sets'])}")
+    return {name: earlier["sets"][old] for name, old in wanted.items()}
 
 
 def _aims(task: Task, prompts: int | None) -> Task:

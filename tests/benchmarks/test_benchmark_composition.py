@@ -114,3 +114,17 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     assert "One cumulative patch" in page
     assert "50.0 % [" in page
     assert "time per further token" in page
+    keep = ["--keep", "patches=earlier", "--keep", "alone"]
+    monkeypatch.setattr(sys, "argv", ["composition.py", *paths[1:], *keep, *arguments[7:]])
+    module.main()
+    again = json.loads(out.read_text(encoding="utf-8"))["sets"]
+    assert list(again) == ["patches", "earlier", "alone"]
+    assert again["earlier"] == found["sets"]["patches"]
+    assert set(again["patches"]["sizes"]) == {"2"}
+    for wrong, message in (
+        (["--keep", "nobody"], "no set 'nobody'"),
+        (["--keep", "alone", "--samples", "9"], "samples"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["composition.py", *paths, *wrong, *arguments[7:]])
+        with pytest.raises(UsageError, match=message):
+            module.main()
