@@ -43,7 +43,7 @@ from llmpatch.pairs import Pair, encode
 from llmpatch.progress import Progress, console
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import Recipe, load_recipe, override
-from llmpatch.training import TrainingSet
+from llmpatch.training_data import TrainingSet
 from llmpatch.validation import make_validate
 
 MAX_KEPT_BYTES = 1 << 24

@@ -133,7 +133,7 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     from llmpatch.pairs import Pair, encode
     from llmpatch.prefix import init_prefix
     from llmpatch.recipe import DPOSection, PrefixSection, StageSection, TrainingSection
-    from llmpatch.training import TrainingSet
+    from llmpatch.training_data import TrainingSet
 
     base = load_base(options.base)
     whole = encode(base, [Pair(**row) for row in read_jsonl(options.source)])

@@ -25,7 +25,7 @@ from llmpatch.prefix import check_room, common_head
 from llmpatch.progress import Progress
 from llmpatch.prompts import Form, Prompt, load_prompts
 from llmpatch.references import collect
-from llmpatch.training import Kept, TrainingSet
+from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.word_losses import Balance
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import RecipeError
 from llmpatch.pairs import Pair, encode
 from llmpatch.recipe import Recipe, load_recipe
-from llmpatch.training import TrainingSet
+from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
     import torch

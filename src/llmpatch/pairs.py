@@ -21,7 +21,7 @@ from llmpatch.errors import UsageError
 from llmpatch.files import write_jsonl
 from llmpatch.prefix import common_head
 from llmpatch.prompts import Form, Kind, Prompt
-from llmpatch.training import TrainingSet
+from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base

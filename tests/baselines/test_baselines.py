@@ -23,7 +23,8 @@ from llmpatch.evals.fluency import wikitext_perplexity
 from llmpatch.generation import generate
 from llmpatch.prefix import prefix_cache
 from llmpatch.recipe import DecodingSection
-from llmpatch.training import Trainer, TrainingSet
+from llmpatch.training import Trainer
+from llmpatch.training_data import TrainingSet
 from test_training import HEAD, make_data, settings, start
 from tinymodels import make_tiny
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.training import Trainer, TrainingSet
+from llmpatch.training import Trainer
+from llmpatch.training_data import TrainingSet
 from llmpatch.word_losses import Avoid, Balance
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from llmpatch.batching import Batch
 from llmpatch.errors import UsageError
 from llmpatch.losses import hidden_states
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import Trainer, TrainingSet
+from llmpatch.training import Trainer
+from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
     import torch

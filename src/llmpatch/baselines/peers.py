@@ -27,7 +27,8 @@ from llmpatch.errors import UsageError
 from llmpatch.files import digest_json
 from llmpatch.prefix import prefix_cache
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import Trainer, TrainingSet, settings_of
+from llmpatch.training import Trainer, settings_of
+from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from llmpatch.baselines.copies import decoder_layers, share
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import TrainingSet
+from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,263 @@
+"""The losses of one step: likelihood, DPO, KL to the base on benign answers, single words, answers that are kept.
+
+    losses = StepLosses(base, TrainingSet(head, examples), recipe.training, seed=0)
+    loss, parts = losses.sft_loss(rows, losses.indices(section.sft, step=3, offset=0), section.sft)
+
+Which examples a step has depends on the seed and its number only. What the base and the DPO reference give is computed once per
+run. Knows no optimiser and no checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from llmpatch.bases import Base
+from llmpatch.batching import Batch, Example, choose, make_batch, shares
+from llmpatch.distributed import ALONE, Split
+from llmpatch.errors import UsageError
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
+from llmpatch.neighbours import Arrangement, Neighbours, arrange
+from llmpatch.prefix import check_head
+from llmpatch.progress import Progress, Silent
+from llmpatch.training_data import Kept, TrainingSet
+from llmpatch.word_losses import Avoid, Balance, imbalance, said
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.recipe import DPOSection, StageSection, TrainingSection
+
+# (examples) -> [len, 2] summed log-probabilities of (chosen, rejected): the DPO reference when it is M' itself.
+ReferenceLogProbs = Callable[[list[Example]], "torch.Tensor"]
+
+
+class StepLosses:
+    """What one run computes in each of its steps."""
+
+    def __init__(
+        self,
+        base: Base,
+        data: TrainingSet,
+        section: TrainingSection,
+        *,
+        seed: int,
+        reference_log_probs: ReferenceLogProbs | None = None,
+        progress: Progress | None = None,
+        balance: Balance | None = None,
+        avoid: Avoid | None = None,
+        neighbours: Neighbours | None = None,
+        split: Split = ALONE,
+    ) -> None:
+        if not data.examples:
+            raise UsageError(
+                "there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner"
+            )
+        check_head(base)
+        self.base, self.data, self.section, self.seed, self.split = base, data, section, seed, split
+        self.balance, self.avoid, self.neighbours = balance, avoid, neighbours
+        self.reference_log_probs, self.progress = reference_log_probs, progress or Silent()
+        self._base_hidden: dict[tuple[int, int], torch.Tensor] = {}
+        self._pair_reference: dict[int, torch.Tensor] = {}
+        benign = sorted((len(e.prompt), i) for i, e in enumerate(data.examples) if e.kind != "harmful")
+        self._groups = [[i for _, i in benign[start : start + 16]] for start in range(0, len(benign), 16)]
+        self._group_of = {i: number for number, group in enumerate(self._groups) for i in group}
+
+    def indices(self, stage: StageSection, step: int, offset: int) -> list[int]:
+        """The examples of one step of SFT (offset 0) or DPO (1)."""
+        kinds = sorted({e.kind for e in self.data.examples})
+        counts = shares(self.section.mix, stage.batch_size, kinds)
+        return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
+
+    def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Hidden states of what is trained, [N, hidden_size]: here the frozen base behind the prefix."""
+        return hidden_states(self.base, rows, self.data.head, batch)
+
+    def sft_loss(
+        self,
+        rows: torch.Tensor,
+        indices: list[int],
+        stage: StageSection,
+        *,
+        kl_weight: float | None = None,
+        whole: list[int] | None = None,
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Mean over examples: likelihood of the chosen answer where harmful; KL to the base (and likelihood) where not.
+
+        Where ``indices`` are a share of a ``whole`` step, the losses of all shares sum up to that of the step.
+        """
+        weight = self.section.kl_weight if kl_weight is None else kl_weight
+        batch = self._batch(rows, indices, stage.answer_tokens, rejected=False)
+        hidden = self.policy(rows, batch)
+        return self._supervised(batch, hidden, indices, stage.answer_tokens, weight, whole or indices)
+
+    def dpo_loss(
+        self,
+        rows: torch.Tensor,
+        indices: list[int],
+        stage: DPOSection,
+        *,
+        kl_weight: float | None = None,
+        whole: list[int] | None = None,
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
+        import torch
+
+        batch = self._batch(rows, indices, stage.answer_tokens, rejected=True)
+        hidden = self.policy(rows, batch)
+        log_probs = answer_log_probs(self.base, hidden, batch.targets)
+        policy = per_answer(log_probs, batch.owner, 2 * batch.rows, mean=False).view(-1, 2)
+        reference = torch.stack([self._pair_reference[i] for i in indices]).to(policy.device)
+        losses = dpo_loss(policy, reference, stage.beta)
+        accuracy = float(((policy - reference)[:, 0] > (policy - reference)[:, 1]).float().mean())
+        count = len(whole or indices)
+        loss = losses.sum() / count
+        benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
+        if stage.sft_weight:
+            nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True).view(-1, 2)[:, 0]
+            loss = loss + stage.sft_weight * nll.sum() / count
+        weight = self.section.kl_weight if kl_weight is None else kl_weight
+        if weight and benign:
+            kl = self._kl(batch, hidden, indices, stage.answer_tokens, benign)
+            loss = loss + weight * kl.sum() / count
+        loss = loss + self._words(batch, hidden, whole or indices)
+        return loss, {"dpo": float(losses.mean().detach()), "accuracy": accuracy}
+
+    def _supervised(
+        self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, kl_weight: float, whole: list[int]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        log_probs = answer_log_probs(self.base, hidden, batch.targets)
+        nll = -per_answer(log_probs, batch.owner, 2 * batch.rows, mean=True)[::2]
+        harmful = [r for r, kind in enumerate(batch.kinds) if kind == "harmful"]
+        benign = [r for r, kind in enumerate(batch.kinds) if kind != "harmful"]
+        loss = nll[harmful].sum() + self.section.benign_nll_weight * nll[benign].sum()
+        parts = {"nll": float(nll[harmful].mean().detach())} if harmful else {}
+        if kl_weight and benign:
+            kl = self._kl(batch, hidden, indices, cut, benign)
+            loss = loss + kl_weight * kl.sum()
+            parts["kl"] = float(kl.mean().detach())
+        return loss / len(whole) + self._words(batch, hidden, whole), parts
+
+    def _words(self, batch: Batch, hidden: torch.Tensor, whole: list[int]) -> torch.Tensor:
+        """What the losses on single words add; each is a mean over the step's harmful prompts of its risk."""
+        total = hidden.new_zeros(())
+        every = [(self.data.examples[i].kind, self.data.examples[i].risk) for i in whole]
+        mine = list(zip(batch.kinds, batch.risks, strict=True))
+        if self.balance is not None:
+            share = _share(mine, every, self.balance.risk)
+            total = total + share * imbalance(self.base, hidden, batch, self.balance)
+        if self.avoid is not None:
+            share = _share(mine, every, self.avoid.risk)
+            total = total + share * said(self.base, hidden, batch, self.avoid)
+        return total
+
+    def _kl(self, batch: Batch, hidden: torch.Tensor, indices: list[int], cut: int, benign: list[int]) -> torch.Tensor:
+        """Mean KL per token of each benign row's chosen answer: [len(benign)]."""
+        import torch
+
+        where = torch.isin(batch.owner, torch.tensor([2 * r for r in benign]))
+        target = torch.cat(self._base_states([indices[r] for r in benign], cut))
+        kl = kl_to_base(self.base, hidden[where], target.to(hidden.device))
+        order = {2 * r: k for k, r in enumerate(benign)}
+        owner = torch.tensor([order[int(o)] for o in batch.owner[where]])
+        return per_answer(kl, owner, len(benign), mean=True)
+
+    def _base_states(self, indices: list[int], cut: int) -> list[torch.Tensor]:
+        """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run.
+
+        They are computed in fixed groups of similar length, so that a resumed run gets the same bits.
+        """
+        import torch
+
+        for group in sorted({self._group_of[i] for i in indices if (i, cut) not in self._base_hidden}):
+            examples = [self.data.examples[i] for i in self._groups[group]]
+            batch = make_batch(examples, past=len(self.data.head), answer_tokens=cut, rejected=False)
+            with torch.no_grad():
+                hidden = hidden_states(self.base, None, self.data.head, batch)
+            counts = [len(e.chosen[:cut]) for e in examples]
+            self._base_hidden.update(
+                zip([(i, cut) for i in self._groups[group]], torch.split(hidden, counts), strict=True)
+            )
+        return [self._base_hidden[i, cut] for i in indices]
+
+    def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:
+        past = len(rows) + len(self.data.head)
+        batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
+        window = getattr(self.base.model.config.get_text_config(), "sliding_window", None)
+        if window and past + batch.ids.shape[1] > window:
+            raise UsageError(
+                f"a training row has {past + batch.ids.shape[1]} tokens, more than the sliding window of {window}",
+                hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
+            )
+        return batch
+
+    def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
+        """Log-probabilities of both answers under the DPO reference policy, once for all steps.
+
+        Always without neighbours: beside them, too, the patch is to do what it does alone.
+        """
+        import torch
+
+        needed = sorted({i for step in range(stage.steps) for i in self.indices(stage, step, offset=1)})
+        missing = [i for i in needed if i not in self._pair_reference]
+        if stage.reference == "reference":
+            if self.reference_log_probs is None:
+                raise UsageError(
+                    "training.dpo.reference is `reference`, but this reference gives text only, no likelihoods",
+                    hint="use sft or base, or a reference of kind transformers",
+                )
+            found = self.reference_log_probs([self.data.examples[i] for i in missing])
+            self._pair_reference.update(zip(missing, found, strict=True))
+            return
+        if stage.reference == "none":
+            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
+            return
+        rows = after_sft if stage.reference == "sft" else None
+        past = len(self.data.head) + (len(rows) if rows is not None else 0)
+        missing.sort(key=lambda i: len(self.data.examples[i].prompt))
+        with self.progress.stage("Reference log-probabilities", len(missing)) as advance, torch.no_grad():
+            for start in range(0, len(missing), 16):
+                part = missing[start : start + 16]
+                batch = make_batch(
+                    [self.data.examples[i] for i in part], past=past, answer_tokens=stage.answer_tokens, rejected=True
+                )
+                hidden = hidden_states(self.base, rows, self.data.head, batch)
+                sums = per_answer(
+                    answer_log_probs(self.base, hidden, batch.targets), batch.owner, 2 * len(part), mean=False
+                )
+                self._pair_reference.update(zip(part, sums.view(-1, 2).cpu(), strict=True))
+                advance(len(part))
+
+    def arrangement(self, rows: torch.Tensor, step: int, offset: int) -> Arrangement:
+        """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
+        return arrange(self.base, self.neighbours, rows.detach(), seed=self.seed + 7919 * offset, step=step)
+
+    def kept_loss(
+        self, rows: torch.Tensor, there: Arrangement, kept: Kept, step: int, offset: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The weighted loss on the step's kept answers: KL from the reference prefix to the trained one where it stands now.
+
+        With ``kept.balance`` also the loss on its words, which has a weight of its own.
+        """
+        pool = kept.data.examples
+        counts = {pool[0].kind: kept.batch_size}  # they are all of one kind
+        chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
+        reference = there.without() if kept.rows is None else kept.rows
+        mine = self.split.mine(chosen)
+        kl, hidden, batch = kept_loss(
+            self.base, there.around(rows), reference, kept.data.head, [pool[i] for i in mine],
+            answer_tokens=kept.answer_tokens,
+        )  # fmt: skip
+        loss, parts = kept.weight * kl * (len(mine) / len(chosen)), {"kept": float(kl.detach())}
+        if kept.balance is not None:
+            after = [r for r, i in enumerate(mine) if i in kept.balanced]
+            share = len(after) / max(1, sum(i in kept.balanced for i in chosen))
+            words = share * imbalance(self.base, hidden, batch, kept.balance, after)
+            loss, parts = loss + words, parts | {"kept_words": float(words.detach())}
+        return loss, parts
+
+
+def _share(mine: Sequence[tuple[str, str]], whole: Sequence[tuple[str, str]], risk: str) -> float:
+    """Which part of a step's harmful prompts of a risk, or of any, is here; each is (kind, risk)."""
+    count = [sum(kind == "harmful" and risk in ("", own) for kind, own in part) for part in (mine, whole)]
+    return count[0] / max(1, count[1])
