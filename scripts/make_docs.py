@@ -242,12 +242,12 @@ def streaming_table() -> str:
     found = json.loads(STREAMING.read_text(encoding="utf-8")) if STREAMING.is_file() else {}
     if "rows" not in found:
         return "Not measured yet: `python benchmarks/streaming.py`."
-    lines = ["| prompts | peak memory | with the draw of a build | seconds |", "|---|---|---|---|"]
+    lines = ["| prompts | pairs | peak memory | with the draw of a build |", "|---|---|---|---|"]
     least = found["rows"][0]
     for row in found["rows"]:
         over = [row[key] / least[key] for key in ("peak_mib", "peak_with_draw_mib")]
         peaks = f"{row['peak_mib']:,.0f} MiB, x{over[0]:.3f} | {row['peak_with_draw_mib']:,.0f} MiB, x{over[1]:.3f}"
-        lines.append(f"| {row['prompts']:,} | {peaks} | {row['seconds']:,.0f} |")
+        lines.append(f"| {row['prompts']:,} | {row['pairs']:,} | {peaks} |")
     text = "\n".join(
         [*lines, "", f"Chunks of {found['chunk']} prompts; a tiny random model, so that little else is in memory."]
     )

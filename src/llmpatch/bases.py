@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.catalogue import locate
 from llmpatch.errors import LlmpatchError, UsageError
-from llmpatch.files import digest_json, sha256_file
+from llmpatch.files import digest_json
+from llmpatch.number_formats import file_type, keep_gradients, kept_in
 
 if TYPE_CHECKING:
     import torch
@@ -256,8 +257,8 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
         _move(name, model, device)
     else:
         read_fast(model)
-        _keep_gradients(model)
-    return Base(name, model, tokenizer, quantisation=_file_type(gguf) if gguf else _kept_in(model))
+        keep_gradients(model)
+    return Base(name, model, tokenizer, quantisation=file_type(gguf) if gguf else kept_in(model))
 
 
 def _move(name: str, model: Any, device: str) -> None:
@@ -286,41 +287,3 @@ def _no_gguf_bar() -> Iterator[None]:
         yield
     finally:
         reader.tqdm = bar
-
-
-def _keep_gradients(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights for AVX512-BF16 the first time a model is asked something on a CPU.
-
-    What is packed computes in bfloat16 and has no gradient at all: a prefix that is validated between its steps would go on
-    with what reaches it past those layers, without an error.
-    """
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _kept_in(model: Any) -> str:
-    """What transformers keeps a quantised checkpoint's weights in, as ``bitsandbytes:nf4`` or ``gptq:4``; else ``none``."""
-    section = getattr(model.config, "quantization_config", None)
-    if section is None:
-        return "none"
-    said = section if isinstance(section, dict) else section.to_dict()
-    method = said.get("quant_method")
-    detail = said.get("bits")
-    if said.get("load_in_4bit"):
-        detail = said.get("bnb_4bit_quant_type")
-    elif said.get("load_in_8bit"):
-        detail = "int8"
-    return ":".join(str(getattr(part, "value", part)) for part in (method or "quantised", detail) if part)
-
-
-def _file_type(path: Path) -> str:
-    """The GGUF's dominant tensor type, as ``Q4_1``, with the digest of the file for its exact bytes."""
-    from collections import Counter
-
-    from gguf import GGUFReader
-
-    sizes: Counter[str] = Counter()
-    for tensor in GGUFReader(path).tensors:
-        sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
-    return f"gguf:{sizes.most_common(1)[0][0]}:{sha256_file(path)[:16]}"
