@@ -11,15 +11,12 @@ Knows about models, tokenizers and chat templates. Knows nothing about prefixes 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib
 import inspect
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.catalogue import locate
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
+from llmpatch.gguf_reading import read_once
 from llmpatch.number_formats import file_type, keep_gradients, kept_in
 
 if TYPE_CHECKING:
@@ -231,10 +229,11 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     if gguf:
         options["gguf_file"] = gguf.name
     try:
-        with warnings.catch_warnings(), _no_gguf_bar() if gguf else contextlib.nullcontext():
+        with warnings.catch_warnings(), read_once() if gguf else contextlib.nullcontext():
             warnings.simplefilter("ignore")
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
+            kept = file_type(gguf) if gguf else kept_in(model)
     except Exception as error:  # whatever a foreign model folder provokes in transformers becomes one clear line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise LlmpatchError(
@@ -258,7 +257,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     else:
         read_fast(model)
         keep_gradients(model)
-    return Base(name, model, tokenizer, quantisation=file_type(gguf) if gguf else kept_in(model))
+    return Base(name, model, tokenizer, quantisation=kept)
 
 
 def _move(name: str, model: Any, device: str) -> None:
@@ -275,15 +274,3 @@ def _move(name: str, model: Any, device: str) -> None:
         raise LlmpatchError(
             f"{name} does not fit the memory of {device}", hint="free it, or run on the CPU with LLMPATCH_DEVICE=cpu"
         ) from error
-
-
-@contextlib.contextmanager
-def _no_gguf_bar() -> Iterator[None]:
-    """Hide the bar of transformers' GGUF reader, which heeds no switch of transformers."""
-    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    bar = reader.tqdm
-    reader.tqdm = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        reader.tqdm = bar

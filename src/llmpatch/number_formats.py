@@ -42,9 +42,9 @@ def file_type(path: Path) -> str:
     """The GGUF's dominant tensor type, as ``Q4_1``, with the digest of the file for its exact bytes."""
     from collections import Counter
 
-    from gguf import GGUFReader
+    import gguf
 
     sizes: Counter[str] = Counter()
-    for tensor in GGUFReader(path).tensors:
+    for tensor in gguf.GGUFReader(str(path)).tensors:
         sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
     return f"gguf:{sizes.most_common(1)[0][0]}:{sha256_file(path)[:16]}"
