@@ -4,7 +4,7 @@
         AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf")
 
 Most of loading a small model was that: half a million fields of its vocabulary and merges, four times over, and a table of names
-made for every layer (benchmarks: docs/adr/0027-a-gguf-is-read-once.md). Weights and tokenizer are what they were.
+made for every module (docs/adr/0027-a-gguf-is-read-once.md). Weights and tokenizer are what they were.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import threading
 from collections.abc import Iterator
 from typing import Any
+
+_ONE_AT_A_TIME = threading.RLock()  # what is replaced is the whole process's
 
 
 @contextlib.contextmanager
@@ -22,19 +25,15 @@ def read_once() -> Iterator[None]:
     import gguf
 
     loader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    theirs: list[tuple[Any, str, Any]] = [
-        (gguf, "GGUFReader", functools.lru_cache(maxsize=1)(_reader_of_arrays())),
-        (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
-        (loader, "tqdm", functools.partial(loader.tqdm, disable=True)),
-    ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in theirs]
-    for module, name, ours in theirs:
-        setattr(module, name, ours)
-    try:
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as back:
+        for module, name, ours in (
+            (gguf, "GGUFReader", functools.lru_cache(maxsize=1)(_reader_of_arrays())),
+            (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
+            (loader, "tqdm", functools.partial(loader.tqdm, disable=True)),
+        ):
+            back.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, ours)
         yield
-    finally:
-        for module, name, was in before:
-            setattr(module, name, was)
 
 
 def _reader_of_arrays() -> Any:
