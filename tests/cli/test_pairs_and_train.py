@@ -20,7 +20,7 @@ def test_pairs_then_training_then_a_build(cli, workspace):
     trained = cli("train", RECIPE, "--run", "apart", "--pairs", "pairs")
     assert trained.code == 0
     assert trained.out.startswith("trained: apart, best at ")
-    assert trained.out.endswith(" s of steps on 1 processes\n")
+    assert trained.out.endswith(" s of steps on 1 process\n")
     before = (workspace / "apart/training.safetensors").stat().st_mtime_ns
     built = cli("build", RECIPE, "-o", "mine", "--run", "apart", "--pairs", "pairs", "--json")
     assert built.code == 0

@@ -52,6 +52,5 @@ def command(
             {"run": str(run), "best_at": result.best_at, "seconds": round(result.seconds, 1), "processes": split.count}
         )
         return
-    say(
-        f"trained: {run}, best at {result.best_at or 'the end'}, {result.seconds:,.0f} s of steps on {split.count} processes"
-    )
+    shared = f"{split.count} process{'es' if split.count > 1 else ''}"
+    say(f"trained: {run}, best at {result.best_at or 'the end'}, {result.seconds:,.0f} s of steps on {shared}")
