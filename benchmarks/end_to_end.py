@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,23 +166,16 @@ def their_rows(base: Any, data: Any, start: Any, section: Any, folder: Path) -> 
     import torch
     from peft import PromptTuningConfig, get_peft_model
 
-    from llmpatch.baselines.trl_stages import run_dpo, run_sft
-    from llmpatch.training import Trainer
+    from llmpatch.baselines.trl_stages import run_dpo, run_sft, step_rows
+    from llmpatch.step_losses import StepLosses
 
     wrapped = get_peft_model(base.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(start)))
     weight = wrapped.prompt_encoder["default"].embedding.weight
     with torch.no_grad():
         weight.copy_(start)
-    plan, head = Trainer(base, data, section, seed=0), tuple(data.head)  # who is in which batch
+    plan = StepLosses(base, data, section, seed=0)  # who is in which batch
     for offset, about in enumerate((section.sft, section.dpo)):
-        cut = about.answer_tokens
-        fed = [
-            [
-                replace(e, prompt=head + e.prompt, chosen=e.chosen[:cut], rejected=e.rejected[:cut])
-                for e in (data.examples[i] for i in plan.indices(about, step, offset))
-            ]
-            for step in range(about.steps)
-        ]
+        fed = [step_rows(plan, about, step, offset) for step in range(about.steps)]
         if offset:
             run_dpo(wrapped, base.tokenizer, fed, section, about.learning_rate, str(folder / "dpo"), Unwatched(), None)
         else:

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,23 +258,19 @@ class Steps:
 
 
 def _trl(wrapped: Any, base: Any, data: Any, start: Any, section: Any, stage: str, rate: float, kept: bool) -> Steps:
-    from llmpatch.baselines.trl_stages import run_dpo, run_sft
+    from llmpatch.baselines.trl_stages import run_dpo, run_sft, step_rows
     from llmpatch.training import Trainer
 
     trainer, offset, about = Trainer(base, data, section, seed=0), STAGES.index(stage), getattr(section, stage)
-    order = [trainer.indices(about, step, offset) for step in range(about.steps)]
-    cut, head = about.answer_tokens, tuple(data.head)
-    rows = [
-        [
-            replace(e, prompt=head + e.prompt, chosen=e.chosen[:cut], rejected=e.rejected[:cut])
-            for e in (data.examples[i] for i in step)
-        ]
-        for step in order
-    ]
+    rows = [step_rows(trainer, about, step, offset) for step in range(about.steps)]
     reference = None
     if kept:
         trainer.prepare_reference(start, about)
-        reference = [tuple(trainer._pair_reference[i].tolist()) for step in order for i in step]
+        reference = [
+            tuple(trainer._pair_reference[i].tolist())
+            for step in range(about.steps)
+            for i in trainer.indices(about, step, offset)
+        ]
     watch = Steps()
     with tempfile.TemporaryDirectory() as folder:
         if stage == "sft":

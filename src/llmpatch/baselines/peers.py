@@ -228,10 +228,10 @@ class _Trial:
         score, best_at, _ = self.best or (None, "start", {})
         if not stage.steps:
             return {"steps": 0, "seconds": 0.0, "flops": 0.0, "score": score, "best_at": best_at}
-        from llmpatch.baselines.trl_stages import run_dpo, run_sft
+        from llmpatch.baselines.trl_stages import run_dpo, run_sft, step_rows
 
         top = self.method.learning_rate * stage.learning_rate / self.section.sft.learning_rate
-        rows = [self.rows(stage, step, offset) for step in range(stage.steps)]
+        rows = [step_rows(self.trainer, stage, step, offset) for step in range(stage.steps)]
         with (
             self.progress.stage(f"TRL {('SFT', 'DPO')[offset]}", stage.steps) as advance,
             tempfile.TemporaryDirectory() as at,
@@ -250,12 +250,6 @@ class _Trial:
             set_weights(self.wrapped, kept)
         found = {"steps": stage.steps, "seconds": watch.seconds(), "flops": watch.flops()}
         return {**found, "score": score, "best_at": best_at}
-
-    def rows(self, stage: StageSection, step: int, offset: int) -> list[Example]:
-        """The examples of a step, with answers cut as the patch's are."""
-        cut, head = stage.answer_tokens, tuple(self.trainer.data.head)
-        found = [self.trainer.data.examples[i] for i in self.trainer.indices(stage, step, offset)]
-        return [replace(e, prompt=head + e.prompt, chosen=e.chosen[:cut], rejected=e.rejected[:cut]) for e in found]
 
     def reference(self, rows: list[list[Example]]) -> list[tuple[float, float]] | None:
         """DPO's reference log-probabilities per row; ``None`` where TRL takes those of a frozen copy (``sft``)."""

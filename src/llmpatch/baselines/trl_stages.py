@@ -6,15 +6,24 @@ run_dpo(wrapped, tokenizer, rows, section, 2.5e-4, folder, watch, None)
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.batching import Example
 
 if TYPE_CHECKING:
     from llmpatch.baselines.counting import Watch
-    from llmpatch.recipe import TrainingSection
+    from llmpatch.recipe import StageSection, TrainingSection
+    from llmpatch.step_losses import StepLosses
 
 _IGNORED = -100  # the label of a token that is not learnt
+
+
+def step_rows(losses: StepLosses, stage: StageSection, step: int, offset: int) -> list[Example]:
+    """The examples of a step of SFT (offset 0) or DPO (1): the patch's own, prompts whole and answers cut as its are."""
+    cut, head = stage.answer_tokens, tuple(losses.data.head)
+    found = [losses.data.examples[i] for i in losses.indices(stage, step, offset)]
+    return [replace(e, prompt=head + e.prompt, chosen=e.chosen[:cut], rejected=e.rejected[:cut]) for e in found]
 
 
 def run_sft(
