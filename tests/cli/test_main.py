@@ -41,6 +41,7 @@ def test_every_verb_has_help(cli):
         found = cli(verb, "--help")
         assert found.code == 0
         assert found.out.startswith(f"Usage: llmpatch {verb}")
+        assert "\\b" not in found.out, "a raw docstring: click runs the lines of its examples together"
     assert cli("--help").out.count("\n  ") > len(VERBS)
 
 

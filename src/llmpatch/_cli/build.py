@@ -37,7 +37,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    r"""Build a patch: sample, pair, train, measure, write.
+    """Build a patch: sample, pair, train, measure, write.
 
     An interrupted build goes on where it was when the same command runs again. docs/recipes.md lists every key.
 

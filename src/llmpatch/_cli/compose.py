@@ -60,7 +60,7 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Put patches one after another in the order given, and measure each one's risk on the whole.
+    """Put patches one after another in the order given, and measure each one's risk on the whole.
 
     Exit code 3, and no patch, if one of them loses more of its gain than chance explains. The order matters: --search
     measures the others and says whether the difference is more than noise. docs/composition.md explains it.

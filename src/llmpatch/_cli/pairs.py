@@ -32,7 +32,7 @@ def command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Ask, score and pair all prompts of a recipe, in chunks, and stop there.
+    """Ask, score and pair all prompts of a recipe, in chunks, and stop there.
 
     Memory does not grow with the prompts. An interrupted run goes on where it was when the same command runs again.
 

@@ -30,13 +30,13 @@ def command(
     run: Path,
     as_json: bool,
 ) -> None:
-    r"""Ask the reference of a recipe, and keep its answers in a file.
+    """Ask the reference of a recipe, and keep its answers in a file.
 
     With the file (`reference: {kind: recorded, path: FILE}`) a recipe needs neither the model nor the endpoint. Its
     provenance is written beside it.
 
     \b
-    llmpatch record recipes/smollm2-refusal.yaml --prompts mine.jsonl --out said.jsonl \
+    llmpatch record recipes/smollm2-refusal.yaml --prompts mine.jsonl --out said.jsonl \\
         --set 'reference={kind: gguf, model: qwen2.5-coder-1.5b}' --set decoding.max_new_tokens=48
     """
     from llmpatch._cli.answer_file import check_out

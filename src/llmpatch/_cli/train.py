@@ -25,13 +25,14 @@ from llmpatch._cli.output import say, say_json
 def command(
     recipe: Path, run: Path, pairs_from: Path | None, shard: bool, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    r"""Train a recipe's prefix into a run folder, and stop there.
+    """Train a recipe's prefix into a run folder, and stop there.
 
     Started by torchrun, the processes share each step; they need the recipe's files and the run folder at the same paths.
     `llmpatch build` with the same recipe and --run finds the trained rows, measures them and writes the patch.
 
     \b
-    torchrun --nproc-per-node 8 -m llmpatch train my-recipe.yaml --run runs/mine --pairs pairs --shard
+    torchrun --nproc-per-node 8 -m llmpatch train my-recipe.yaml \\
+        --run runs/mine --pairs pairs --shard
     llmpatch build my-recipe.yaml --run runs/mine --pairs pairs -o my-patch
     """
     from llmpatch.bases import load_base
