@@ -3,16 +3,18 @@
 import argparse
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_benchmark_scripts import script
+from test_benchmark_scripts import ROOT, script
 
 from clikit import save
 from llmpatch.files import write_jsonl
 from llmpatch.prefix import init_prefix
 from llmpatch.recipe import PrefixSection
+from tinymodels import make_tiny
 
 
 @pytest.fixture
@@ -82,3 +84,41 @@ def test_each_side_is_a_process_of_its_own(options, tmp_path):
     assert found["step_seconds"] > 0
     assert found["peak_mib"] > found["above_the_model_mib"] >= 0
     assert (tmp_path / "dpo-ours.safetensors").is_file()
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """A benchmark imports those beside it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.usefixtures("beside")
+def test_growth_measures_both_sides_of_every_axis_and_keeps_the_others(options, tmp_path, monkeypatch):
+    arguments = [f"--base={options.base}", f"--source={options.source}", "--rounds=2", f"--out={tmp_path}/g.json"]
+    folders = [str(save(tmp_path / name, make_tiny(seed=seed))) for seed, name in enumerate("ab")]
+    axes = {"tokens": "2,4", "pairs": "3", "answer": "2", "prompt": "5,40", "base": ",".join(folders)}
+    fewer = partial(script("growth").Step, tokens=4, pairs=4, answer=3)
+    for axis, values in axes.items():
+        growth = script("growth")
+        monkeypatch.setattr(growth, "Step", fewer)
+        monkeypatch.setattr(sys, "argv", ["growth.py", f"--axis={axis}", f"--values={values}", *arguments])
+        growth.main()
+    found = json.loads((tmp_path / "g.json").read_text())["axes"]
+    assert set(found) == set(axes)
+    for rows in (axis["rows"] for axis in found.values()):
+        for row in rows:
+            assert row["gradient_relative_difference"] < 1e-4
+            assert row["flops_plain_over_ours"] > 1
+            assert len(row["ours"]["seconds"]) == row["plain_over_ours"]["n"] == 2
+    short, long = (row["ours"]["flops"] for row in found["prompt"]["rows"])
+    assert long > 2 * short
+    assert [row["value"] for row in found["base"]["rows"]] == folders
+
+
+@pytest.mark.usefixtures("beside")
+def test_growth_says_which_pairs_are_missing(options, monkeypatch, tmp_path):
+    arguments = [f"--base={options.base}", f"--source={options.source}", f"--out={tmp_path}/g.json"]
+    monkeypatch.setattr(sys, "argv", ["growth.py", "--axis=answer", "--values=400", *arguments])
+    with pytest.raises(SystemExit, match="0 pairs have answers of 400 tokens, 8 are needed"):
+        script("growth").main()
+    assert not (tmp_path / "g.json").exists()

@@ -226,6 +226,31 @@ def test_a_whole_build_stands_beside_a_script(tmp_path):
     assert "| all, loading too | 20.00 | 70.00 | ×3.500 \\[3.250 to 4.000\\] |" in text
 
 
+def test_growth_is_drawn_over_every_axis(tmp_path):
+    def row(value, seconds):
+        side = {"seconds": seconds, "above_the_model_mib": [40.0, 50.0, 60.0], "flops": 2e12}
+        ratio = {"n": 3, "value": 3.0, "low": 2.5, "high": 3.5}
+        about = {"plain_over_ours": ratio, "flops_plain_over_ours": 2.5, "gradient_relative_difference": 3e-6}
+        return {"value": value, "ours": side, "plain": side, "parameters": 134_515_008, **about}
+
+    def axis(*rows):
+        return {"rounds": 3, "environment": {"cpus": 2}, "rows": list(rows)}
+
+    axes = {"base": axis(row("smollm2", [1.0, 1.25, 1.5])), "tokens": axis(row(5, [1, 1, 1]), row(200, [4, 4, 4]))}
+    put(told(tmp_path), "benchmarks/results/growth.json", {"axes": axes})
+    many = {"prompts": 1_000_000, "peak_mib": 422.8, "peak_with_draw_mib": 439.7, "seconds": 1893.7}
+    put(tmp_path, "benchmarks/results/streaming.json", {"rows": [many]})
+    text = page(tmp_path)
+    assert text.index("Over virtual tokens (3 rounds, 2 CPU cores)") < text.index("Over model")
+    assert (
+        "| smollm2 (135 M) | 1.250 | 1.250 | ×3.000 \\[2.500 to 3.500\\] | 2.00e+12 | ×2.50 | 50 | 50 | 3e-06 |" in text
+    )
+    assert "| 1,000,000 | 423 | 440 |" in text
+    drawn = results_html(read_results(tmp_path))
+    assert drawn.count("<figure") >= 3
+    assert Page(drawn).open == []
+
+
 def test_dots_and_means_stand_at_their_values():
     drawn = plot_seeds([Seeds("a", 1, ((0.0, 0.5), (1.0,)))], ["x", "y"], low=0.0, high=1.0, label="l", show=str)
     assert 'cx="25.00%" cy="50.00%"' in drawn

@@ -6,7 +6,8 @@ training_step(Shelf(Path(".")))      # a Section, or None where nothing was meas
 from __future__ import annotations
 
 from llmpatch.reporting.numbers import decimals, plain
-from llmpatch.reporting.results.blocks import Grid, Json, Section, Shelf, shown
+from llmpatch.reporting.results.blocks import Block, Grid, Json, Plot, Section, Shelf, shown
+from llmpatch.reporting.svg import Seeds, plot_seeds
 from llmpatch.reporting.view import Row
 
 
@@ -73,6 +74,94 @@ def _peer(told: Json) -> tuple[str, ...]:
         "–" if under is None else shown(under, "ratio"),
         "–" if loss is None else f"{loss:.4f}",
     )
+
+
+AXES = {
+    "tokens": "virtual tokens",
+    "pairs": "pairs of a step",
+    "answer": "tokens of an answer",
+    "prompt": "tokens of a prompt",
+    "base": "model",
+}
+
+
+def growth(shelf: Shelf) -> Section | None:
+    """How the cost of a DPO step grows, by benchmarks/growth.py, and the memory of many prompts, by benchmarks/streaming.py."""
+    found = shelf.load("benchmarks/results/growth.json")
+    if found is None:
+        return None
+    blocks: list[Block] = []
+    for axis in (name for name in AXES if name in found["axes"]):
+        blocks += _axis(AXES[axis], found["axes"][axis])
+    if streaming := shelf.load("benchmarks/results/streaming.json"):
+        blocks += _prompts(streaming["rows"])
+    lead = (
+        "Loss and gradient of one DPO step: ours, and every sequence whole behind its own copy of the prefix, as TRL with PEFT's "
+        "prompt tuning has it (reference log-probabilities given to both). The same real pairs, by turns in one process. What is "
+        "not on an axis stays at 50 virtual tokens, 8 pairs and answers of 12 tokens. Memory: what the step needs at its peak "
+        "above the model that is loaded."
+    )
+    return Section("How cost grows", lead, tuple(blocks))
+
+
+def _axis(name: str, found: Json) -> list[Block]:
+    rows = found["rows"]
+    ticks = [_size(row) if name == "model" else f"{row['value']}" for row in rows]
+    title = f"Seconds of a step over {name}"
+    lines = [
+        Seeds(label, style, tuple(tuple(row[side]["seconds"]) for row in rows))
+        for style, (side, label) in enumerate((("ours", "llmpatch"), ("plain", "plain")), start=1)
+    ]
+    high = max(seconds for line in lines for seen in line.values for seconds in seen)
+    drawn = plot_seeds(lines, ticks, low=0.0, high=high, label=title, show=lambda v: f"{v:.3g} s")
+    legend = tuple((line.label, line.style) for line in lines)
+    head = (
+        "seconds, ours", "seconds, plain", "plain / ours", "FLOPs, ours", "FLOPs, plain / ours", "MiB, ours", "MiB, plain",
+        "difference of the gradients",
+    )  # fmt: skip
+    grid = [
+        Row(
+            tick,
+            (
+                *(decimals(_middle(row[side]["seconds"])) for side in ("ours", "plain")),
+                shown(row["plain_over_ours"], "ratio"),
+                f"{row['ours']['flops']:.2e}",
+                f"×{row['flops_plain_over_ours']:.2f}",
+                *(f"{_middle(row[side]['above_the_model_mib']):,.0f}" for side in ("ours", "plain")),
+                f"{row['gradient_relative_difference']:.0e}",
+            ),
+        )
+        for tick, row in zip(ticks, rows, strict=True)
+    ]
+    return [
+        Plot(title, drawn, f"across: {name}; up: seconds, a dot for each round", legend),
+        Grid(head, tuple(grid), f"Over {name} ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores)"),
+    ]
+
+
+def _size(row: Json) -> str:
+    return f"{row['value']} ({row['parameters'] / 1e6:,.0f} M)"
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _prompts(rows: list[Json]) -> list[Block]:
+    ticks = [f"{row['prompts']:,}" for row in rows]
+    peaks = [Seeds("MiB", 1, tuple((row["peak_mib"],) for row in rows))]
+    title = "Peak memory of making pairs over prompts"
+    high = 2 * max(row["peak_mib"] for row in rows)
+    drawn = plot_seeds(peaks, ticks, low=0.0, high=high, label=title, show=lambda v: f"{v:,.0f} MiB")
+    grid = [
+        Row(tick, (f"{row['peak_mib']:,.0f}", f"{row['peak_with_draw_mib']:,.0f}", plain(row["seconds"])))
+        for tick, row in zip(ticks, rows, strict=True)
+    ]
+    head = ("MiB, making pairs", "MiB, with what a build draws of them", "seconds")
+    return [
+        Plot(title, drawn, "across: prompts, on a tiny random model; up: MiB"),
+        Grid(head, tuple(grid), "Over prompts"),
+    ]
 
 
 def few_rows(shelf: Shelf) -> Section | None:
