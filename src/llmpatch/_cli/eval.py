@@ -31,6 +31,10 @@ from llmpatch._cli.output import say, say_json
     help="Recorded answers of the safer model (JSON Lines); a prompt may have several rows.",
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
+@click.option(
+    "--within", type=float, metavar="WIDTH",
+    help="Ask only as many prompts of each set, in random order, as it takes for 95 % intervals of ± WIDTH (0.05: 5 points).",
+)  # fmt: skip
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
 @click.option(
     "--samples",
@@ -65,6 +69,7 @@ def command(
     attacker: str | None,
     reference: Path | None,
     limit: int | None,
+    within: float | None,
     max_new_tokens: int | None,
     samples: int | None,
     judges: tuple[str, ...],
@@ -82,7 +87,7 @@ def command(
     Rates come with n and a 95 % interval. The suite's prompts were in no training file of ours.
     """
     from llmpatch._cli.answer_file import check_out
-    from llmpatch._cli.evidence_view import price_lines, results_table, scorer_lines, worse_lines
+    from llmpatch._cli.evidence_view import asked_lines, price_lines, results_table, scorer_lines, worse_lines
     from llmpatch._cli.opening import open_patched
     from llmpatch.evals import evaluate, usual_systems
     from llmpatch.evals.scorers import evaluate_scored
@@ -106,6 +111,7 @@ def command(
         attacks=attacks.split(",") if attacks else (),
         attacker=attacker,
         limit=limit,
+        within=within,
         max_new_tokens=max_new_tokens,
         samples=samples,
         judges=chosen,
@@ -124,5 +130,5 @@ def command(
         say_json(evidence)
         return
     say(results_table(evidence))
-    if lines := [*price_lines(evidence), *scorer_lines(evidence), *worse_lines(evidence)]:
+    if lines := [*asked_lines(evidence), *price_lines(evidence), *scorer_lines(evidence), *worse_lines(evidence)]:
         say("\n" + "\n".join(lines))

@@ -46,6 +46,20 @@ def _section(title: str, rows: list[dict[str, Any]], columns: list[str]) -> str:
     return table([title, "n", *columns], body)
 
 
+def asked_lines(evidence: dict[str, Any]) -> list[str]:
+    """How many prompts of each set were enough, where asking ended at a width."""
+    sets, decoding = evidence.get("sets"), evidence.get("decoding")
+    width = decoding.get("within") if isinstance(decoding, dict) else None
+    if not isinstance(sets, dict) or not _number(width):
+        return []
+    cut = [
+        f"{one_line(str(found.get('title')))}: asked {found['n']} of {found['of']} prompts"
+        for found in sets.values()
+        if isinstance(found, dict) and {"n", "of"} <= found.keys()
+    ]
+    return [f"aim: 95 % intervals of ± {width}", *cut] if cut else []
+
+
 def estimate(value: Any) -> str:
     """A rate with its interval, as ``93.0 % [89.0, 96.0]``."""
     return _shown(value, lambda number: f"{100 * number:.1f}", " %")

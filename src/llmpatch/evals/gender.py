@@ -28,6 +28,7 @@ plain text, whatever their kind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pro
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
 from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
 from llmpatch.evals.kept_losses import kept_continuation_losses
+from llmpatch.evals.narrowing import live_ones, narrowed
 from llmpatch.evals.on_topic import QUANTILE, fluency_bound
 from llmpatch.evals.stats import mean, rate
 from llmpatch.evals.systems import System
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from llmpatch.evals.suites import PromptSet
 
 LEAD = "gas"  # what a recording has, too
+NARROWED = ("gas", "gld")
 _PAIRS_AT_A_TIME = 32
 
 
@@ -65,6 +68,7 @@ def evaluate_gender(
     limit: int | None = None,
     max_new_tokens: int = DECODING.max_new_tokens,
     samples: int = 1,
+    within: float | None = None,
     store: Path | None = None,
     corpus: str = "",
     progress: Progress | None = None,
@@ -80,6 +84,7 @@ def evaluate_gender(
         limit: The limit the sets were cut to, for the evidence.
         max_new_tokens: Length of a continuation; Dong et al. take 50.
         samples: Continuations per prompt: one is greedy, as Dong et al.'s; more are drawn at temperature 1, nucleus 0.9.
+        within: Ask of each set only what it takes for GAS and GLD of ± this (:mod:`llmpatch.evals.narrowing`).
         store: Folder of kept continuations.
         corpus: Plain text for the perplexity; without it that price is left out.
         progress: Where to show progress.
@@ -98,14 +103,23 @@ def evaluate_gender(
     progress = progress or Silent()
     decoding = DECODING.model_copy(update={"max_new_tokens": max_new_tokens})
     drawn = decoding.model_copy(update={"temperature": 1.0, "top_p": 0.9})
+    said = drawn if samples > 1 else decoding
+    if within is not None:
+
+        def shares(some: PromptSet) -> list[dict[str, Any]]:
+            scored = _score_all(base, live_ones(systems), [some], said, samples, math.inf, store, progress)
+            found = [summarise(scores) for scores in scored[some.name].values()]
+            return [summary[name] for summary in found for name in NARROWED if name in summary]
+
+        sets = narrowed(sets, within, shares)
     every = _named(sets)
     bound, count = _bound(base, every, drawn, store, progress)
-    table = _score_all(base, systems, sets, drawn if samples > 1 else decoding, samples, bound, store, progress)
+    table = _score_all(base, systems, sets, said, samples, bound, store, progress)
     everyday = [p for s in sets if s.kind == "everyday" for p in s.prompts] or sets[0].prompts
     judges = [open_judge("refusal-phrases")]
     shares_closed = _closed(sets, table)
     evidence: dict[str, Any] = {
-        **head(base, systems, judges, drawn if samples > 1 else decoding, suite=suite, limit=limit),
+        **head(base, systems, judges, said, suite=suite, limit=limit),
         "risk": "gender-bias",
         **summaries(sets, table, summarise, compare, join),
         "likelihood": _likelihood(base, systems, pairs or {}, progress),

@@ -27,6 +27,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.findings import card_rows, examples, worse
 from llmpatch.evals.kept_losses import kept_answer_losses
+from llmpatch.evals.narrowing import live_ones, narrowed
 from llmpatch.evals.scoring import Scores, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
@@ -48,6 +49,7 @@ def evaluate_refusal(
     suite: str = "refusal",
     limit: int | None = None,
     max_new_tokens: int = 48,
+    within: float | None = None,
     store: Path | None = None,
     corpus: str = "",
     progress: Progress | None = None,
@@ -62,6 +64,7 @@ def evaluate_refusal(
         suite: Name for the evidence.
         limit: The limit the sets were cut to, for the evidence.
         max_new_tokens: Length of an answer.
+        within: Ask of each set only what it takes for refusal rates of ± this (:mod:`llmpatch.evals.narrowing`).
         store: Folder of kept answers.
         corpus: Plain text for the perplexity; without it that price is left out.
         progress: Where to show progress.
@@ -77,6 +80,14 @@ def evaluate_refusal(
         raise UsageError("no judge measures refusal", hint="add refusal-head")
     progress = progress or Silent()
     decoding = DecodingSection(max_new_tokens=max_new_tokens)
+    if within is not None:
+        lead = _lead(judges)
+
+        def rates(some: PromptSet) -> list[dict[str, Any]]:
+            scored = _score_all(base, live_ones(systems), [some], judges, decoding, store, progress)
+            return [summarise(scores)["refusal"][lead] for scores in scored[some.name].values()]
+
+        sets = narrowed(sets, within, rates)
     table = _score_all(base, systems, sets, judges, decoding, store, progress)
     found = head(base, systems, judges, decoding, suite=suite, limit=limit)
     return assemble(found, sets, table, judges, prices(base, systems, _short_prompts(sets), corpus, progress))
@@ -98,7 +109,7 @@ def assemble(
         judges: Those that scored, a refusal judge among them.
         price: By system.
     """
-    lead = next(j.name for j in judges if j.measures == "refusal")
+    lead = _lead(judges)
     evidence: dict[str, Any] = {
         **top,
         **summaries(sets, table, summarise, compare, Scores.join),
@@ -109,6 +120,10 @@ def assemble(
     evidence["results"] = card_rows(evidence, lead)
     evidence["worse"] = worse(evidence, lead)
     return evidence
+
+
+def _lead(judges: Sequence[Judge]) -> str:
+    return next(j.name for j in judges if j.measures == "refusal")
 
 
 def _score_all(

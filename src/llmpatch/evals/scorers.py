@@ -63,7 +63,7 @@ def evaluate_scored(
         options: The further arguments of ``evaluate``.
 
     Raises:
-        UsageError: a suite without answers to score, an unknown scorer, or whatever ``evaluate`` raises.
+        UsageError: a suite without answers to score, an unknown scorer, ``within``, or whatever ``evaluate`` raises.
         IntegrityError: a damaged store.
     """
     from llmpatch.bases import load_base
@@ -73,6 +73,8 @@ def evaluate_scored(
         raise UsageError(f"suite {suite!r} has no answers to score", hint=f"scorers go with {', '.join(SUITES)}")
     if len(set(scorers)) != len(scorers):
         raise UsageError(f"scorers {list(scorers)}: a name twice", hint="name each once")
+    if options.get("within") is not None:
+        raise UsageError("scorers read the answers to all prompts", hint="leave scorers out, or within")
     for name in scorers:
         locate(name)  # before an hour of measuring
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)

@@ -8,6 +8,7 @@ No prompt of a suite is in a training or validation file. A user's own prompt fi
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
+from llmpatch.evals.narrowing import check_within
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -102,6 +104,7 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
     ),
 }
 SUITES["distance"] = SUITES["refusal"]
+NARROWING = ("refusal", "toxicity", "gender-bias")
 PRICE_SUITES = ("distance", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -227,6 +230,7 @@ def evaluate(
     limit: int | None = None,
     max_new_tokens: int | None = None,
     samples: int | None = None,
+    within: float | None = None,
     store: Path | None = None,
     data: Path = Path("data"),
     progress: Progress | None = None,
@@ -244,6 +248,8 @@ def evaluate(
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default the suite's own.
         samples: Continuations per prompt, for the suites that continue text; by default the suite's own.
+        within: Of each set, ask only as many prompts, in random order, as it takes until the leading figure of every system
+            has a 95 % interval of ± this at most; for the suites of the three risks.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder.
         progress: Where to show progress.
@@ -256,9 +262,17 @@ def evaluate(
         UsageError: an unknown suite, missing or malformed prompts, no system ``M``, no refusal judge.
         IntegrityError: a damaged store or judge.
     """
-    from llmpatch.evals.refusal import evaluate_refusal
     from llmpatch.judges import open_judge
 
+    if suite not in SUITES:
+        raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
+    if within is not None:
+        check_within(within)
+        if suite not in NARROWING:
+            raise UsageError(
+                f"suite {suite!r} asks all its prompts",
+                hint=f"`within` is for {', '.join(NARROWING)}; limit cuts any suite",
+            )
     if suite == "attacks":
         from llmpatch.evals.attacks import attack_suite
 
@@ -269,8 +283,6 @@ def evaluate(
         )  # fmt: skip
     if attacks or attacker:
         raise UsageError(f"suite {suite!r} attacks nothing", hint='use suite "attacks", or leave attacks out')
-    if suite not in SUITES:
-        raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     if suite in PRICE_SUITES and not samples:
         from llmpatch.evals.price_suites import price_suite
 
@@ -287,6 +299,29 @@ def evaluate(
         options["samples"] = samples
     elif samples:
         raise UsageError(f"suite {suite} answers each prompt once", hint="leave samples out")
+    if within is None:
+        return _evaluate_risk(base, systems, suite, judges, options, data)
+    with tempfile.TemporaryDirectory() as scratch:  # each look asks again what the one before it asked
+        evidence = _evaluate_risk(
+            base, systems, suite, judges, options | {"within": within, "store": store or Path(scratch)}, data
+        )
+    evidence["decoding"]["within"] = within
+    for prompt_set in sets:
+        evidence["sets"][prompt_set.name]["of"] = len(prompt_set.prompts)
+    return evidence
+
+
+def _evaluate_risk(
+    base: Base,
+    systems: Sequence[System],
+    suite: str,
+    judges: Sequence[Judge] | None,
+    options: dict[str, Any],
+    data: Path,
+) -> dict[str, Any]:
+    """The evidence of one of the three risks."""
+    from llmpatch.judges import open_judge
+
     if suite == "toxicity":
         from llmpatch.evals.toxicity import evaluate_toxicity
 
@@ -295,6 +330,10 @@ def evaluate(
     if suite == "gender-bias":
         from llmpatch.evals.gender import evaluate_gender
 
-        return evaluate_gender(base, systems, pairs=load_suite_pairs(suite, data=data, limit=limit), **options)
+        return evaluate_gender(
+            base, systems, pairs=load_suite_pairs(suite, data=data, limit=options["limit"]), **options
+        )
+    from llmpatch.evals.refusal import evaluate_refusal
+
     found = [open_judge(name) for name in JUDGES] if judges is None else judges
     return evaluate_refusal(base, systems, judges=found, **options)

@@ -30,6 +30,7 @@ from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head,
 from llmpatch.evals.continuations import continue_text
 from llmpatch.evals.kept_losses import kept_continuation_losses
 from llmpatch.evals.kept_scores import judge_kept
+from llmpatch.evals.narrowing import live_ones, narrowed
 from llmpatch.evals.systems import System
 from llmpatch.evals.toxicity_findings import card_rows, changes, examples, worse
 from llmpatch.evals.toxicity_scoring import Item, Items, closed, compare, join, summarise
@@ -56,6 +57,7 @@ def evaluate_toxicity(
     suite: str = "toxicity",
     limit: int | None = None,
     max_new_tokens: int = DECODING.max_new_tokens,
+    within: float | None = None,
     seed: int = 0,
     store: Path | None = None,
     corpus: str = "",
@@ -73,6 +75,8 @@ def evaluate_toxicity(
         suite: Name for the evidence.
         limit: The limit the sets were cut to, for the evidence.
         max_new_tokens: Length of a continuation.
+        within: Ask of each set only what it takes for an expected max toxicity of ± this
+            (:mod:`llmpatch.evals.narrowing`).
         seed: Of the sampling.
         store: Folder of kept continuations and scores.
         corpus: Plain text for the perplexity; without it that price is left out.
@@ -91,8 +95,15 @@ def evaluate_toxicity(
     _check_judges(judges)
     progress = progress or Silent()
     decoding = DECODING.model_copy(update={"max_new_tokens": max_new_tokens, "seed": seed})
-    table = _score_all(base, systems, sets, judges, decoding, samples, store, progress)
     lead = judges[0].name
+    if within is not None:
+
+        def worst(some: PromptSet) -> list[dict[str, Any]]:
+            scored = _score_all(base, live_ones(systems), [some], judges, decoding, samples, store, progress)
+            return [summarise(items)["expected_max_toxicity"][lead] for items in scored[some.name].values()]
+
+        sets = narrowed(sets, within, worst)
+    table = _score_all(base, systems, sets, judges, decoding, samples, store, progress)
     benign = [p for s in sets if s.kind != "harmful" for p in s.prompts] or sets[0].prompts
     evidence: dict[str, Any] = {
         **head(base, systems, judges, decoding, suite=suite, limit=limit),

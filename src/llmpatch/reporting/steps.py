@@ -13,8 +13,8 @@ Fact = tuple[str, str]
 def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     """The commands that make and measure the patch again."""
     base = shlex.quote(str(evidence["base"]["name"]))
-    limit = (evidence.get("decoding") or {}).get("limit")
-    cut = f" --limit {limit}" if limit else ""
+    decoding = evidence.get("decoding") or {}
+    cut = "".join(f" --{key} {decoding[key]}" for key in ("limit", "within") if decoding.get(key))
     folder = shlex.quote(f"patches/{manifest['name']}") if manifest.get("name") else "PATCH"
     recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))
     patched = "M+" in evidence["systems"]

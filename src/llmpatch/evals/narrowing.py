@@ -1,0 +1,67 @@
+"""Ask no more of a set than its interval needs: prompts in random order, until each system's leading figure is narrow enough.
+
+    sets = narrowed(sets, 0.05, lambda some: [summarise(scores)["refusal"]["refusal-head"] for scores in ...])
+
+What is looked at is the width alone, never which system is ahead, so that stopping favours none. Knows nothing about any risk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmpatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.systems import System
+
+FIRST = 48  # prompts before the first look: fewer, and an interval around 0 or 1 is narrow by luck
+Figures = Callable[["PromptSet"], Sequence[Mapping[str, Any]]]
+
+
+def narrowed(sets: Sequence[PromptSet], within: float, figures: Figures, *, first: int = FIRST) -> list[PromptSet]:
+    """The sets, each cut to as many of its prompts, in a random order that never changes, as are needed.
+
+    Args:
+        sets: What could be asked.
+        within: Half the width of a 95 % interval that is narrow enough, in (0, 0.5).
+        figures: Asks a cut set and gives the leading figure of each system as ``{"low", "high"}``. It is asked again with more
+            prompts of the same beginning, so what it asks for should be kept.
+        first: Prompts of the first look.
+
+    Raises:
+        UsageError: ``within`` is no width, or whatever ``figures`` raises.
+    """
+    check_within(within)
+    return [_cut(prompt_set, within, figures, first) for prompt_set in sets]
+
+
+def check_within(within: float) -> None:
+    """Refuse what is no half width of an interval between 0 and 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not 0 < within < 0.5:
+        raise UsageError(f"{within} is no half width of an interval of rates", hint="say 0.05 for ± 5 points")
+
+
+def live_ones(systems: Sequence[System]) -> list[System]:
+    """Those that cost something to ask: a recording says what it says, and may lack the prompts of a first look."""
+    return [system for system in systems if system.live]
+
+
+def _cut(prompt_set: PromptSet, within: float, figures: Figures, first: int) -> PromptSet:
+    prompts = sorted(prompt_set.prompts, key=lambda p: hashlib.sha256(p.id.encode()).digest())
+    count = min(first, len(prompts))
+    while True:
+        some = replace(prompt_set, prompts=tuple(prompts[:count]))
+        widest = max(((f["high"] - f["low"]) / 2 for f in figures(some)), default=0.0)
+        if widest <= within or count == len(prompts):
+            return some
+        needed = math.ceil(count * (widest / within) ** 2)  # a width falls as the root of the number
+        count = min(len(prompts), max(count + 8, min(needed, 2 * count)))
