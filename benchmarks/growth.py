@@ -3,16 +3,16 @@
     python benchmarks/growth.py [--axis tokens]... [--rounds 3]
 
 Loss and gradient of one step, ours and the plain computation (every sequence whole behind its own copy of the prefix, as TRL
-with PEFT's prompt tuning has it; benchmarks/step_flops.py), on the same real pairs and by turns in one process. Seconds of
-every round, FLOPs as torch counts them, and the memory that the step needs above the model that is loaded. What is not on an
-axis stays at 50 virtual tokens, 8 pairs and answers of 12 tokens. Prompts are repeated or cut to the length of their axis.
+with PEFT's prompt tuning has it; benchmarks/step_flops.py), on the same real pairs and by turns in one process: seconds of every
+round, FLOPs as torch counts them, and what autograd keeps for the backward pass (each storage once, weights left out: most of
+what a step needs above the model). What is not on an axis stays at 50 virtual tokens, 8 pairs and answers of 12 tokens. Prompts
+are repeated or cut to the length of their axis.
 Adds the axes it measures to ``--out``; benchmarks/streaming.py measures the number of prompts.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
@@ -32,7 +32,6 @@ from llmpatch.files import read_jsonl, write_json
 from llmpatch.pairs import Pair, encode
 from llmpatch.prefix import init_prefix
 from llmpatch.recipe import PrefixSection
-from peers import memory
 from step_flops import ours, plain
 
 AXES: dict[str, tuple[Any, ...]] = {
@@ -85,8 +84,31 @@ def main() -> None:
         write_json(options.out, found)
 
 
+class Kept:
+    """What autograd keeps for a backward pass: the bytes of each storage, once."""
+
+    def __init__(self, base: Any):
+        self._weights = {weight.untyped_storage().data_ptr() for weight in base.model.parameters()}
+        self._sizes: dict[int, int] = {}
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Autograd keeps a tensor."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._weights:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def give(self, tensor: torch.Tensor) -> torch.Tensor:
+        """It asks for it back."""
+        return tensor
+
+    def size(self) -> int:
+        """Bytes."""
+        return sum(self._sizes.values())
+
+
 def measure(base: Any, step: Step, pairs: Sequence[Pair], rounds: int) -> dict[str, Any]:
-    """Seconds, FLOPs and memory of both sides, by turns.
+    """Seconds, FLOPs and kept memory of both sides, by turns.
 
     Raises:
         SystemExit: there are not enough pairs of that length.
@@ -99,22 +121,22 @@ def measure(base: Any, step: Step, pairs: Sequence[Pair], rounds: int) -> dict[s
         long = [replace(e, prompt=tuple(islice(cycle(e.prompt), step.prompt))) for e in long]
     data = replace(data, examples=long)
     rows = init_prefix(base, PrefixSection(tokens=step.tokens), 0)
-    found: dict[str, dict[str, Any]] = {side: {"seconds": [], "above_the_model_mib": []} for side in SIDES}
+    found: dict[str, dict[str, Any]] = {side: {"seconds": []} for side in SIDES}
     for side, function in SIDES.items():  # the first of each is counted, not timed
+        again = rows.clone().requires_grad_()
+        kept = Kept(base)
         with FlopCounterMode(display=False) as counter:
-            again = rows.clone().requires_grad_()
-            function(base, again, data, step.answer).backward()
-        found[side]["flops"] = counter.get_total_flops()
+            with torch.autograd.graph.saved_tensors_hooks(kept.keep, kept.give):
+                loss = function(base, again, data, step.answer)
+            loss.backward()
+        found[side]["flops"], found[side]["kept_mib"] = counter.get_total_flops(), round(kept.size() / 2**20, 1)
         found[side]["gradient"] = again.grad
     for number in range(rounds):
         for side in list(SIDES)[:: 1 if number % 2 == 0 else -1]:
             again = rows.clone().requires_grad_()
-            gc.collect()
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
-            before, started = memory("VmRSS"), time.perf_counter()
+            started = time.perf_counter()
             SIDES[side](base, again, data, step.answer).backward()
             found[side]["seconds"].append(round(time.perf_counter() - started, 4))
-            found[side]["above_the_model_mib"].append(round((memory("VmHWM") - before) / 2**20, 1))
     ours_grad, plain_grad = (found[side].pop("gradient") for side in SIDES)
     turns = list(zip(found["plain"]["seconds"], found["ours"]["seconds"], strict=True))
     return found | {

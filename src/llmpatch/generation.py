@@ -165,6 +165,9 @@ def _decode(
 ) -> Iterator[tuple[_Row, Answer]]:
     """Write the answers of one batch; each row is yielded when it ends."""
     import torch
+    from transformers import DynamicCache
+
+    from llmpatch.roomy_cache import with_room
 
     width = max(len(row.ids) for row in rows)
     # Samples of one prompt stand side by side: its tokens are read once for all of them.
@@ -172,12 +175,13 @@ def _decode(
     source = [places.setdefault(tuple(row.ids), len(places)) for row in rows]
     ids = torch.tensor([[0] * (width - len(own)) + list(own) for own in places])
     mask = torch.tensor([[1] * offset + [0] * (width - len(own)) + [1] * len(own) for own in places])
-    cache = repeat_cache(shared, len(places))
+    repeated = DynamicCache(config=base.model.config) if shared is None else repeat_cache(shared, len(places))
+    cache = with_room(repeated, decoding.max_new_tokens)
     stop = set(base.eos_ids)
     alive = list(rows)
     for step in range(decoding.max_new_tokens):
         with torch.no_grad():
-            hidden, cache = _forward(base, ids, mask, cache)
+            hidden = _forward(base, ids, mask, cache)
             logits = head_logits(base, hidden[:, -1]).float()
         if step == 0 and len(places) < len(rows):
             index = torch.tensor(source)
@@ -222,12 +226,8 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text
 
 
-def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
     """Hidden states of new tokens [B, T] behind a cache; positions come from the mask, so left padding is harmless."""
-    from transformers import DynamicCache
-
-    if cache is None:
-        cache = DynamicCache(config=base.model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     output = backbone(base)(
         input_ids=ids.to(base.device),
@@ -236,7 +236,8 @@ def _forward(base: Base, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> t
         use_cache=True,
         **{base.cache_keyword: cache},
     )
-    return output.last_hidden_state, cache
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[_Row], decoding: DecodingSection) -> list[int]:

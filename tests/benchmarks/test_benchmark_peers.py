@@ -109,6 +109,7 @@ def test_growth_measures_both_sides_of_every_axis_and_keeps_the_others(options, 
         for row in rows:
             assert row["gradient_relative_difference"] < 1e-4
             assert row["flops_plain_over_ours"] > 1
+            assert row["plain"]["kept_mib"] > row["ours"]["kept_mib"] >= 0.1
             assert len(row["ours"]["seconds"]) == row["plain_over_ours"]["n"] == 2
     short, long = (row["ours"]["flops"] for row in found["prompt"]["rows"])
     assert long > 2 * short

@@ -228,7 +228,7 @@ def test_a_whole_build_stands_beside_a_script(tmp_path):
 
 def test_growth_is_drawn_over_every_axis(tmp_path):
     def row(value, seconds):
-        side = {"seconds": seconds, "above_the_model_mib": [40.0, 50.0, 60.0], "flops": 2e12}
+        side = {"seconds": seconds, "kept_mib": 50.0, "flops": 2e12}
         ratio = {"n": 3, "value": 3.0, "low": 2.5, "high": 3.5}
         about = {"plain_over_ours": ratio, "flops_plain_over_ours": 2.5, "gradient_relative_difference": 3e-6}
         return {"value": value, "ours": side, "plain": side, "parameters": 134_515_008, **about}
