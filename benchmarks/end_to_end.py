@@ -91,9 +91,9 @@ def work(options: argparse.Namespace, side: str) -> dict[str, Any]:
     import torch
 
     from llmpatch.bases import load_base
-    from llmpatch.few_rows import read_plainly
     from llmpatch.judges import open_judge
     from llmpatch.learning import read_prompts, start_rows
+    from llmpatch.packed import unpack
     from llmpatch.pairs import encode
     from llmpatch.recipe import load_recipe, override
 
@@ -108,7 +108,7 @@ def work(options: argparse.Namespace, side: str) -> dict[str, Any]:
     recipe = override(load_recipe(options.recipe), [*limits, *steps, *loss])
     base, prompts = load_base(recipe.base.name, recipe.base.revision), read_prompts(recipe)
     if side == "script":
-        read_plainly(base.model)
+        unpack(base.model)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         pairs = {"ours": our_pairs, "script": their_pairs}[side](recipe, base, prompts.train, Path(folder))

@@ -2,11 +2,11 @@
 
     python benchmarks/peers.py [--rounds 5] [--steps 4] [--pairs 8] [--tokens 50] [--answer-tokens 12]
 
-ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning, as anybody would call them (DPO's reference, a frozen copy of the
-rows at their start, is asked again at every step). trl_kept: the same with the reference's log-probabilities computed once,
-as ours are. lora: as trl, on a LoRA of rank 16. Each is a process of its own, so that its peak memory is its own; they run by
-turns, and a ratio compares two of one round. The first step of each is left out. That all but the LoRA do the same is shown:
-their loss on held-out pairs is told, and how far their rows end apart. Answers are all cut to the same length, where TRL's
+ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning in torch's own layers, as anybody would call them (DPO's reference, a
+frozen copy of the rows at their start, is asked again at every step). trl_kept: the same with the reference's log-probabilities
+computed once, as ours are. lora: as trl, on a LoRA of rank 16. Each is a process of its own, so that its peak memory is its own;
+they run by turns, and a ratio compares two of one round. The first step of each is left out. That all but the LoRA do the same is
+shown: their loss on held-out pairs is told, and how far their rows end apart. Answers are all cut to the same length, where TRL's
 mean over tokens is ours over answers. Writes ``--out``.
 """
 
@@ -129,6 +129,7 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     from safetensors.torch import save_file
 
     from llmpatch.bases import load_base
+    from llmpatch.packed import unpack
     from llmpatch.pairs import Pair, encode
     from llmpatch.prefix import init_prefix
     from llmpatch.recipe import DPOSection, PrefixSection, StageSection, TrainingSection
@@ -152,6 +153,8 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     import peft  # noqa: F401 - what all but ours need is loaded before, too: it is not the step's
     import trl  # noqa: F401
 
+    if side != "ours":
+        unpack(base.model)  # theirs run on torch's own layers, as anybody's would
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not training's
     loaded = memory("VmRSS")

@@ -217,7 +217,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     import torch
     import transformers
 
-    from llmpatch.few_rows import read_fast
+    from llmpatch.packed import pack
 
     device = default_device()
     quiet = [logging.getLogger(package) for package in ("transformers", "bitsandbytes")]
@@ -255,7 +255,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
     if device != "cpu":
         _move(name, model, device)
     else:
-        read_fast(model)
+        pack(model)
         keep_gradients(model)
     return Base(name, model, tokenizer, quantisation=kept)
 

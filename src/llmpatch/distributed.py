@@ -89,6 +89,9 @@ class Split:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        from llmpatch.packed import unpack
+
+        unpack(base.model)  # weights come and go, and a copy of each is what is to be saved
         mesh = init_device_mesh(base.device.type, (self.count,))
         lists = [module for module in base.model.modules() if isinstance(module, torch.nn.ModuleList)]
         layers = [layer for longest in sorted(lists, key=len)[-1:] for layer in longest]

@@ -4,7 +4,8 @@
 
 A few rows cost a layer the time to read its weights. MKL's product of few rows and a matrix reads them at half of that speed or
 less; the product of the matrix and as few columns, the same numbers but for rounding, at all of it. One row alone goes through a
-still slower path of its own, so it is taken twice. ``benchmarks/few_rows.py`` measures both ways.
+still slower path of its own, so it is taken twice. Packed weights are faster still (:mod:`llmpatch.packed`), but copies: this is
+for models too large for those. ``benchmarks/layers.py`` measures all ways.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from llmpatch.checkpoints import State, load_state, save_rows, save_state
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
+from llmpatch.heap import keep_pages
 from llmpatch.neighbours import Neighbours, within
 from llmpatch.progress import Progress
 from llmpatch.step_losses import ReferenceLogProbs, StepLosses
@@ -82,6 +83,8 @@ class Trainer(StepLosses):
         """Train from ``state`` to the end of both stages, calling ``save`` at checkpoints, on Ctrl-C and at the end."""
         import torch
 
+        if self.base.device.type == "cpu":
+            keep_pages()
         stages: tuple[StageSection, ...] = (self.section.sft, self.section.dpo)
         before = torch.get_float32_matmul_precision()
         # A GPU's matrix units take TF32: ten bits of mantissa are enough for a gradient.

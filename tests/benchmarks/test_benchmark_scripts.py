@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from clikit import fill, recipe_for, save
 from exportkit import write_tiny_gguf
@@ -205,3 +206,20 @@ def test_a_script_with_trl_and_peft_does_the_same_whole_job(project, monkeypatch
     rounds = [{**run, "seconds": number + 1.0} for number, run in enumerate(found.values())]
     told = module.compare({"ours": rounds[:1], "script": rounds[1:]})
     assert told["script_over_ours"]["seconds"]["value"] == 2.0
+
+
+def test_layers_compare_all_ways_on_the_same_step(tmp_path, monkeypatch):
+    folder = save(tmp_path / "model", make_tiny())
+    layers = script("layers")
+    rows = torch.randn(4, 32)
+    monkeypatch.setattr(layers, "load_patch", lambda _: argparse.Namespace(embeddings=rows.numpy()))
+    monkeypatch.setattr(layers.few_rows, "MOST_ROWS", 8)
+    arguments = [f"--base={folder}", "--rows=1,9", "--rounds=2", f"--out={tmp_path}/l.json"]
+    monkeypatch.setattr(sys, "argv", ["layers.py", *arguments])
+    layers.main()
+    found = json.loads((tmp_path / "l.json").read_text())["rows"]
+    assert [step["rows"] for step in found] == [1, 9]
+    for step in found:
+        assert set(step["ms"]) == {"torch", "few rows", "packed"}
+        assert step["torch_over"]["packed"]["n"] == 2
+        assert max(step["largest_difference_of_a_probability"].values()) < 1e-4

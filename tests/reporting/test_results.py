@@ -226,6 +226,19 @@ def test_a_whole_build_stands_beside_a_script(tmp_path):
     assert "| all, loading too | 20.00 | 70.00 | ×3.500 \\[3.250 to 4.000\\] |" in text
 
 
+def test_packed_layers_stand_beside_torchs(tmp_path):
+    ratio = {"n": 15, "value": 2.5, "low": 2.25, "high": 2.75}
+    step = {
+        "rows": 32, "ms": {"torch": 250.0, "few rows": 150.0, "packed": 100.0},
+        "torch_over": {"few rows": ratio | {"value": 1.5, "low": 1.25}, "packed": ratio},
+        "largest_difference_of_a_probability": {"few rows": 2e-6, "packed": 3e-6},
+    }  # fmt: skip
+    found = {"base": "smollm2", "rounds": 15, "environment": {"cpus": 2}, "rows": [step]}
+    put(told(tmp_path), "benchmarks/results/layers.json", found)
+    text = page(tmp_path)
+    assert "| 32 | 250 | 150 | 100 | ×1.500 \\[1.250 to 2.750\\] | ×2.500 \\[2.250 to 2.750\\] | 3e-06 |" in text
+
+
 def test_growth_is_drawn_over_every_axis(tmp_path):
     def row(value, seconds):
         side = {"seconds": seconds, "kept_mib": 50.0, "flops": 2e12}

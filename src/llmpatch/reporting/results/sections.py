@@ -20,7 +20,7 @@ from llmpatch.reporting.results.benchmarks import (
     quantised,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
-from llmpatch.reporting.results.speed import end_to_end, few_rows, growth, peers, prefix_cache, training_step
+from llmpatch.reporting.results.speed import end_to_end, growth, layers, peers, prefix_cache, training_step
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
 RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
@@ -49,7 +49,7 @@ def read_results(root: Path) -> list[Section]:
             peers(shelf),
             growth(shelf),
             end_to_end(shelf),
-            few_rows(shelf),
+            layers(shelf),
             prefix_cache(shelf),
             absent(shelf),
         ]
@@ -143,7 +143,7 @@ def absent(shelf: Shelf) -> Section | None:
         "peers": "A training step beside TRL and PEFT",
         "growth": "How cost grows",
         "end_to_end": "A whole build",
-        "few_rows": "Decoding a few requests at once",
+        "layers": "Decoding on a CPU",
         "prefix_cache": "Answers of an evaluation",
     }
     for name, title in scripts.items():

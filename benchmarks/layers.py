@@ -1,9 +1,10 @@
-"""A decoding step of a few rows on the CPU: the base as llmpatch loads it against the same weights in torch's own layers.
+"""A decoding step on the CPU: the base as llmpatch loads it against the same weights in torch's own layers.
 
-    python benchmarks/few_rows.py [--base smollm2] [--rounds 15]
+    python benchmarks/layers.py [--base smollm2] [--rounds 15]
 
-Ours takes the fast way at every number of rows here, so that the limit ``few_rows.MOST_ROWS`` can be judged. Each row goes one
-token on behind a patch and a short prompt; both ways by turns, in one process. Writes ``--out``.
+packed: oneDNN's packed weights, what a base gets (llmpatch.packed). few rows: the matrix on the left, what a base too large for
+copies gets (llmpatch.few_rows), here at every number of rows, so that its limit ``few_rows.MOST_ROWS`` can be judged. Each row
+goes one token on behind a patch and a short prompt; all ways by turns, in one process. Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ from llmpatch.artifact import load_patch
 from llmpatch.bases import load_base
 from llmpatch.evals.environment import environment
 from llmpatch.evals.stats import median
-from llmpatch.few_rows import read_fast, read_plainly
+from llmpatch.few_rows import read_fast
 from llmpatch.files import write_json
+from llmpatch.packed import pack, unpack
 from llmpatch.prefix import backbone, head_logits, prefix_cache, repeat_cache
 
-WAYS = {"torch": read_plainly, "ours": read_fast}
+WAYS = {"torch": unpack, "few rows": read_fast, "packed": pack}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--patch", type=Path, default=Path("patches/smollm2/refusal"))
-    parser.add_argument("--rows", default="1,2,3,4,5,6,8,12")
+    parser.add_argument("--rows", default="1,2,4,8,16,32,64")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/few_rows.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/layers.json"))
     options = parser.parse_args()
     base, patch = load_base(options.base), torch.tensor(load_patch(options.patch).embeddings)
     few_rows.MOST_ROWS = 1 << 20
@@ -47,29 +49,39 @@ def main() -> None:
 
 
 def measure(base: Any, cache: Any, rows: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step both ways, the ratio round by round, and how far apart their probabilities are."""
+    """Milliseconds of a step each way, the ratio round by round, and how far apart their probabilities are."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     said: dict[str, torch.Tensor] = {}
     for number in range(rounds + 1):
         for name, switch in sorted(WAYS.items(), reverse=bool(number % 2)):
+            unpack(base.model)
             switch(base.model)
-            mine = repeat_cache(cache, rows)
+            step(base, cache, rows, number)  # weights are packed here
             began = time.perf_counter()
-            with torch.no_grad():
-                hidden = backbone(base)(
-                    input_ids=torch.full((rows, 1), 1000 + number), use_cache=True, **{base.cache_keyword: mine}
-                ).last_hidden_state
-                logits = head_logits(base, hidden[:, -1])
+            logits = step(base, cache, rows, number)
             times[name] += [time.perf_counter() - began] if number else []
             said[name] = logits.softmax(-1)
-    read_fast(base.model)
-    ratios = [a / b for a, b in zip(times["torch"], times["ours"], strict=True)]
+    others = [name for name in WAYS if name != "torch"]
     return {
         "rows": rows,
         "ms": {name: round(1e3 * statistics.median(one), 2) for name, one in times.items()},
-        "torch_over_ours": median(ratios).json(),
-        "largest_difference_of_a_probability": float((said["torch"] - said["ours"]).abs().max()),
+        "torch_over": {
+            name: median([a / b for a, b in zip(times["torch"], times[name], strict=True)]).json() for name in others
+        },
+        "largest_difference_of_a_probability": {
+            name: float((said["torch"] - said[name]).abs().max()) for name in others
+        },
     }
+
+
+def step(base: Any, cache: Any, rows: int, number: int) -> torch.Tensor:
+    """Logits of one token more for each row."""
+    mine = repeat_cache(cache, rows)
+    with torch.no_grad():
+        hidden = backbone(base)(
+            input_ids=torch.full((rows, 1), 100 + number), use_cache=True, **{base.cache_keyword: mine}
+        ).last_hidden_state
+        return head_logits(base, hidden[:, -1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""Linear layers over weights that oneDNN has packed for this processor: the same products, faster for every number of rows.
+
+    pack(model)        # by load_base, on CPUs
+    unpack(model)      # torch's own layers again, for measurements and for what moves weights around
+
+What MKL reads of a weight as it lies, row by row, oneDNN reads in blocks of the size of its registers. They are made once, at the
+first product, and a second time, turned, at the first gradient; the weights themselves stay where they are, so a packed model
+takes two or three times the memory of its weights. What is larger than ``MOST_BYTES`` is read as :mod:`llmpatch.few_rows` does.
+A row comes out the same, to the bit, whatever rows are multiplied beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from llmpatch.few_rows import read_fast, read_plainly
+
+MOST_BYTES = 2 << 30  # of float32 weights in linear layers: half a billion numbers
+_SAMPLES = 16
+
+
+class PackedLinear(torch.nn.Linear):
+    """A linear layer that multiplies with a packed copy of its weight."""
+
+    packs: Packs
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Rows [..., in_features] -> [..., out_features]."""
+        if not self._can(input):
+            return super().forward(input)
+        rows = input.contiguous()
+        if torch.is_grad_enabled() and rows.requires_grad:
+            found: torch.Tensor = _Product.apply(rows, self)  # type: ignore[no-untyped-call]
+            return found
+        return self.product(rows)
+
+    def product(self, rows: torch.Tensor) -> torch.Tensor:
+        """The layer's output, without gradients."""
+        self.packs.check(self.weight)
+        return _multiply(rows, self.packs.there(self.weight), self.bias)
+
+    def product_back(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient of the rows, from that of the output."""
+        self.packs.check(self.weight)
+        return _multiply(gradient.contiguous(), self.packs.back(self.weight), None)
+
+    def _can(self, input: torch.Tensor) -> bool:
+        weight, bias = self.weight, self.bias
+        if input.device.type != "cpu" or weight.device.type != "cpu" or not input.numel():
+            return False
+        if input.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return False
+        learnt = weight.requires_grad or (bias is not None and bias.requires_grad)
+        return not (learnt and torch.is_grad_enabled())
+
+
+class Packs:
+    """A weight's packed copies, for as long as it is what it was when they were made."""
+
+    def __init__(self) -> None:
+        self._there: torch.Tensor | None = None
+        self._back: torch.Tensor | None = None
+        self._place: tuple[int, int] | None = None
+        self._view: Any = None
+        self._seen = b""
+
+    def __reduce__(self) -> Any:  # copies and pickles of a layer pack for themselves
+        return (Packs, ())
+
+    def check(self, weight: torch.Tensor) -> None:
+        """Drop the copies if somebody has changed the weight: put another in its place, or written into it.
+
+        What is written through ``.data`` no version counts, as PEFT does when it merges; a few of the numbers are looked at.
+        """
+        place = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if place == self._place and self._view.tobytes() == self._seen:
+            return
+        flat = weight.detach().reshape(-1).numpy()
+        self._there = self._back = None
+        self._place, self._view = place, flat[:: max(1, len(flat) // _SAMPLES)]
+        self._seen = self._view.tobytes()
+
+    def there(self, weight: torch.Tensor) -> torch.Tensor:
+        """Packed for rows [..., in_features]."""
+        if self._there is None:
+            self._there = _packed(weight.detach())
+        return self._there
+
+    def back(self, weight: torch.Tensor) -> torch.Tensor:
+        """Packed for gradients [..., out_features]."""
+        if self._back is None:
+            self._back = _packed(weight.detach().t().contiguous())
+        return self._back
+
+
+class _Product(torch.autograd.Function):
+    """A packed product with the gradient of its rows; the weight is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, layer: PackedLinear) -> torch.Tensor:
+        ctx.layer = layer
+        return layer.product(rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.layer.product_back(gradient), None
+
+
+def _packed(weight: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    return found
+
+
+def _multiply(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+    return found
+
+
+if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
+        """Two for each row and number of the weight, as for a product of torch's own."""
+        return 2 * int(math.prod(rows)) * int(weight[0])
+
+
+def pack(model: Any) -> None:
+    """Let a model's frozen float32 linear layers multiply packed weights; names, weights and gradients stay as they are.
+
+    A model that is too large for copies is read as :func:`llmpatch.few_rows.read_fast` does. Nothing is done on other
+    processors than x86.
+    """
+    layers = [m for m in model.modules() if type(m) is torch.nn.Linear and m.weight.dtype == torch.float32]
+    there = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or sum(layer.weight.nbytes for layer in layers) > MOST_BYTES:
+        read_fast(model)
+        return
+    for layer in layers:
+        layer.__class__ = PackedLinear
+        layer.packs = Packs()  # type: ignore[assignment]
+
+
+def unpack(model: Any) -> None:
+    """Undo :func:`pack`."""
+    read_plainly(model)
+    for module in model.modules():
+        if type(module) is PackedLinear:
+            del module.packs
+            module.__class__ = torch.nn.Linear  # type: ignore[assignment]
