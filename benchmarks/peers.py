@@ -113,9 +113,10 @@ def compare(runs: dict[str, list[dict[str, Any]]], folder: Path, stage: str) -> 
             told["seconds_over_ours"] = median([a["step_seconds"] / b["step_seconds"] for a, b in pairs]).json()
             told["flops_over_ours"] = round(rounds[-1]["flops"] / runs["ours"][-1]["flops"], 3)
             told["ours_peak_over_its"] = median([b["peak_mib"] / a["peak_mib"] for a, b in pairs]).json()
-            told["ours_above_the_model_over_its"] = median(
-                [b["above_the_model_mib"] / a["above_the_model_mib"] for a, b in pairs]
-            ).json()
+            if all(a["above_the_model_mib"] > 0 for a, _ in pairs):  # in one process it may be what others left
+                told["ours_above_the_model_over_its"] = median(
+                    [b["above_the_model_mib"] / a["above_the_model_mib"] for a, b in pairs]
+                ).json()
             if ours is not None and path.exists():
                 theirs = load_file(path)["rows"]
                 told["rows_relative_difference"] = float((theirs - ours).norm() / ours.norm())

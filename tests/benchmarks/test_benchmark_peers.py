@@ -123,3 +123,28 @@ def test_growth_says_which_pairs_are_missing(options, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="0 pairs have answers of 400 tokens, 8 are needed"):
         script("growth").main()
     assert not (tmp_path / "g.json").exists()
+
+
+def test_every_part_of_a_step_can_be_left_out_and_the_loss_stays(options, tmp_path, monkeypatch):
+    fast = script("fast_path")
+    arguments = ["--pairs=3", "--steps=2", "--tokens=4", "--answer-tokens=3", "--rounds=2"]
+    places = [f"--base={options.base}", f"--source={options.source}", f"--out={tmp_path}/f.json"]
+    monkeypatch.setattr(sys, "argv", ["fast_path.py", *arguments, *places])
+    fast.main()
+    found = json.loads((tmp_path / "f.json").read_text())["without"]
+    assert list(found) == list(fast.LEFT_OUT)
+    for part in found.values():
+        assert part["loss_difference"] < 1e-5
+        assert part["over_ours"]["n"] == 2
+    for name in ("shared prefix", "shared prompt", "logits on demand", "kept reference"):
+        assert found[name]["flops_over_ours"] > 1.05
+    assert found["packed weights"]["flops_over_ours"] == 1
+    assert found["batches by length"]["flops_over_ours"] >= 1
+
+
+def test_a_part_is_not_measured_on_too_few_pairs(options, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["fast_path.py", "--pairs=99", f"--base={options.base}", f"--source={options.source}"]
+    )
+    with pytest.raises(SystemExit, match="52 pairs, 396 are needed"):
+        script("fast_path").main()

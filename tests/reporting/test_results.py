@@ -226,6 +226,17 @@ def test_a_whole_build_stands_beside_a_script(tmp_path):
     assert "| all, loading too | 20.00 | 70.00 | ×3.500 \\[3.250 to 4.000\\] |" in text
 
 
+def test_parts_of_a_step_stand_with_what_they_save(tmp_path):
+    ratio = {"n": 5, "value": 2.25, "low": 2.0, "high": 2.5}
+    part = {"seconds": 9.0, "over_ours": ratio, "flops_over_ours": 2.345, "loss_difference": 2e-7}
+    settings = {"steps": 4, "pairs": 8, "tokens": 50, "answer_tokens": 12, "rounds": 5}
+    found = {"settings": settings, "environment": {"cpus": 2}, "ours": {"seconds": 4.0, "flops": 1e12}}
+    put(told(tmp_path), "benchmarks/results/fast_path.json", found | {"without": {"shared prefix": part}})
+    text = page(tmp_path)
+    assert "4 steps of 8 pairs take 4.00 s" in text
+    assert "| prefix and chat head read once a step | 9.000 | ×2.250 \\[2.000 to 2.500\\] | ×2.35 | 2e-07 |" in text
+
+
 def test_packed_layers_stand_beside_torchs(tmp_path):
     ratio = {"n": 15, "value": 2.5, "low": 2.25, "high": 2.75}
     step = {

@@ -20,7 +20,7 @@ from llmpatch.reporting.results.benchmarks import (
     quantised,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
-from llmpatch.reporting.results.speed import end_to_end, growth, layers, peers, prefix_cache, training_step
+from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, layers, peers, prefix_cache, training_step
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
 RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
@@ -47,6 +47,7 @@ def read_results(root: Path) -> list[Section]:
             further(shelf),
             training_step(shelf),
             peers(shelf),
+            fast_path(shelf),
             growth(shelf),
             end_to_end(shelf),
             layers(shelf),
@@ -141,6 +142,7 @@ def absent(shelf: Shelf) -> Section | None:
         "baselines": "Baselines side by side",
         "quantised": "Quantised bases",
         "peers": "A training step beside TRL and PEFT",
+        "fast_path": "What each part of a step saves",
         "growth": "How cost grows",
         "end_to_end": "A whole build",
         "layers": "Decoding on a CPU",

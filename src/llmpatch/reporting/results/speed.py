@@ -28,6 +28,43 @@ def training_step(shelf: Shelf) -> Section | None:
     return Section("The cost of a training step", lead, (Grid(("plain", "ours", "plain / ours"), rows),))
 
 
+PARTS = {
+    "shared prefix": "prefix and chat head read once a step",
+    "shared prompt": "a pair's answers share their prompt",
+    "logits on demand": "logits only of answers",
+    "batches by length": "batches of rows of one length",
+    "kept reference": "the reference's log-probabilities kept",
+    "packed weights": "packed weights",
+}
+
+
+def fast_path(shelf: Shelf) -> Section | None:
+    """A DPO step with one of its parts left out, by benchmarks/fast_path.py."""
+    found = shelf.load("benchmarks/results/fast_path.json")
+    if found is None:
+        return None
+    rows = tuple(
+        Row(
+            PARTS[name],
+            (
+                decimals(part["seconds"]),
+                shown(part["over_ours"], "ratio"),
+                f"×{part['flops_over_ours']:.2f}",
+                f"{part['loss_difference']:.0e}",
+            ),
+        )
+        for name, part in found["without"].items()
+    )
+    settings = found["settings"]
+    lead = (
+        f"Forward and backward of {settings['steps']} steps of {settings['pairs']} pairs take {found['ours']['seconds']:.2f} s; "
+        f"here one part is left out at a time. {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} tokens, by "
+        f"turns in one process ({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
+    )
+    head = ("seconds without it", "without / with", "FLOPs, without / with", "difference of the losses")
+    return Section("What each part of a step saves", lead, (Grid(head, rows),))
+
+
 PEERS = {
     "ours": "llmpatch",
     "trl": "TRL and PEFT's prompt tuning",
