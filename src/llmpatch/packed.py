@@ -31,32 +31,25 @@ class PackedLinear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Rows [..., in_features] -> [..., out_features]."""
-        if not self._can(input):
+        own = self._parameters  # by a module's own lookup each of the two would cost as much as the rest of this
+        weight, bias = own["weight"], own["bias"]
+        assert weight is not None
+        if (
+            not input.is_cpu
+            or input.dtype is not torch.float32
+            or not input.numel()
+            or torch.is_autocast_enabled("cpu")
+        ):
             return super().forward(input)
-        rows = input.contiguous()
-        if torch.is_grad_enabled() and rows.requires_grad:
-            found: torch.Tensor = _Product.apply(rows, self)  # type: ignore[no-untyped-call]
-            return found
-        return self.product(rows)
-
-    def product(self, rows: torch.Tensor) -> torch.Tensor:
-        """The layer's output, without gradients."""
-        self.packs.check(self.weight)
-        return _multiply(rows, self.packs.there(self.weight), self.bias)
-
-    def product_back(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient of the rows, from that of the output."""
-        self.packs.check(self.weight)
-        return _multiply(gradient.contiguous(), self.packs.back(self.weight), None)
-
-    def _can(self, input: torch.Tensor) -> bool:
-        weight, bias = self.weight, self.bias
-        if input.device.type != "cpu" or weight.device.type != "cpu" or not input.numel():
-            return False
-        if input.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return False
-        learnt = weight.requires_grad or (bias is not None and bias.requires_grad)
-        return not (learnt and torch.is_grad_enabled())
+        if torch.is_grad_enabled():
+            if weight.requires_grad or (bias is not None and bias.requires_grad):
+                return super().forward(input)
+            if input.requires_grad and self.packs.fit(weight):
+                found: torch.Tensor = _Product.apply(input, self.packs, weight, bias)  # type: ignore[no-untyped-call]
+                return found
+        if not self.packs.fit(weight):
+            return super().forward(input)
+        return _multiply(input.contiguous(), self.packs.there(weight), bias)
 
 
 class Packs:
@@ -65,25 +58,29 @@ class Packs:
     def __init__(self) -> None:
         self._there: torch.Tensor | None = None
         self._back: torch.Tensor | None = None
-        self._place: tuple[int, int] | None = None
-        self._view: Any = None
+        self._place = (-1, -1)
+        self._look: Any = bytes
         self._seen = b""
+        self._fit = False
 
     def __reduce__(self) -> Any:  # copies and pickles of a layer pack for themselves
         return (Packs, ())
 
-    def check(self, weight: torch.Tensor) -> None:
-        """Drop the copies if somebody has changed the weight: put another in its place, or written into it.
+    def fit(self, weight: torch.Tensor) -> bool:
+        """Whether the weight can be packed. Copies are dropped if somebody has put another in its place, or written into it.
 
         What is written through ``.data`` no version counts, as PEFT does when it merges; a few of the numbers are looked at.
         """
         place = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if place == self._place and self._view.tobytes() == self._seen:
-            return
-        flat = weight.detach().reshape(-1).numpy()
-        self._there = self._back = None
-        self._place, self._view = place, flat[:: max(1, len(flat) // _SAMPLES)]
-        self._seen = self._view.tobytes()
+        if place != self._place or self._look() != self._seen:
+            self._there = self._back = None
+            self._place = place
+            self._fit = weight.is_cpu and weight.dtype is torch.float32
+            if self._fit:
+                flat = weight.detach().reshape(-1).numpy()
+                self._look = flat[:: max(1, len(flat) // _SAMPLES)].tobytes
+                self._seen = self._look()
+        return self._fit
 
     def there(self, weight: torch.Tensor) -> torch.Tensor:
         """Packed for rows [..., in_features]."""
@@ -102,14 +99,17 @@ class _Product(torch.autograd.Function):
     """A packed product with the gradient of its rows; the weight is frozen."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, layer: PackedLinear) -> torch.Tensor:
-        ctx.layer = layer
-        return layer.product(rows)
+    def forward(
+        ctx: Any, rows: torch.Tensor, packs: Packs, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.packs, ctx.weight = packs, weight
+        return _multiply(rows.contiguous(), packs.there(weight), bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.layer.product_back(gradient), None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        ctx.packs.fit(ctx.weight)
+        return _multiply(gradient.contiguous(), ctx.packs.back(ctx.weight), None), None, None, None
 
 
 def _packed(weight: torch.Tensor) -> torch.Tensor:
@@ -118,7 +118,7 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _multiply(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, packed, bias, "none", [], "")
     return found
 
 

@@ -58,8 +58,8 @@ def fast_path(shelf: Shelf) -> Section | None:
     settings = found["settings"]
     lead = (
         f"Forward and backward of {settings['steps']} steps of {settings['pairs']} pairs take {found['ours']['seconds']:.2f} s; "
-        f"here one part is left out at a time. {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} tokens, by "
-        f"turns in one process ({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
+        f"here one part is left out at a time. {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
+        f"tokens, by turns in one process ({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
     )
     head = ("seconds without it", "without / with", "FLOPs, without / with", "difference of the losses")
     return Section("What each part of a step saves", lead, (Grid(head, rows),))
