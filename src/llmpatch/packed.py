@@ -5,8 +5,8 @@
 
 What MKL reads of a weight as it lies, row by row, oneDNN reads in blocks of the size of its registers. They are made once, at the
 first product, and a second time, turned, at the first gradient; the weights themselves stay where they are, so a packed model
-takes two or three times the memory of its weights. What is larger than ``MOST_BYTES`` is read as :mod:`llmpatch.few_rows` does.
-A row comes out the same, to the bit, whatever rows are multiplied beside it.
+takes two or three times the memory of its weights. One or two rows, and models larger than ``MOST_BYTES``, go the way of
+:mod:`llmpatch.few_rows`. From three rows on a row comes out the same, to the bit, whatever rows are multiplied beside it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from llmpatch.few_rows import read_fast, read_plainly
+from llmpatch.few_rows import FewRowsLinear, read_fast, read_plainly
 
 MOST_BYTES = 2 << 30  # of float32 weights in linear layers: half a billion numbers
+LEAST_ROWS = 3  # the few-rows way takes one or two by a tenth to a quarter faster (benchmarks/layers.py)
 _SAMPLES = 16
 
 
-class PackedLinear(torch.nn.Linear):
-    """A linear layer that multiplies with a packed copy of its weight."""
+class PackedLinear(FewRowsLinear):
+    """A linear layer that multiplies with a packed copy of its weight, where it has the rows for it."""
 
     packs: Packs
 
@@ -34,12 +35,8 @@ class PackedLinear(torch.nn.Linear):
         own = self._parameters  # by a module's own lookup each of the two would cost as much as the rest of this
         weight, bias = own["weight"], own["bias"]
         assert weight is not None
-        if (
-            not input.is_cpu
-            or input.dtype is not torch.float32
-            or not input.numel()
-            or torch.is_autocast_enabled("cpu")
-        ):
+        few = input.numel() < LEAST_ROWS * self.in_features
+        if few or not input.is_cpu or input.dtype is not torch.float32 or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         if torch.is_grad_enabled():
             if weight.requires_grad or (bias is not None and bias.requires_grad):
