@@ -79,12 +79,13 @@ def side_by_side(path: Path, each: int, rounds: int) -> dict[str, Any]:
     os.environ["OMP_NUM_THREADS"] = "1"
     kinds = ("harmful", "borderline", "everyday")
     recipe = override(load_recipe(path), [f"prompts.{kind}.limit={each}" for kind in kinds])
+    chunk = max(1, each * len(kinds) // 4)  # two for each of two
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for workers in seconds:
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                make_pair_shards(recipe, Path(folder) / "pairs", size=12, workers=workers, progress=Silent())
+                make_pair_shards(recipe, Path(folder) / "pairs", size=chunk, workers=workers, progress=Silent())
                 seconds[workers].append(time.perf_counter() - began)
         print({count: round(found[-1], 1) for count, found in seconds.items()}, flush=True)
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]

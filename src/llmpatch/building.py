@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Recipe, out: Path, *, run: Path, progress: Progress, overwrite: bool = False, pairs_from: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    run: Path,
+    progress: Progress,
+    overwrite: bool = False,
+    pairs_from: Path | None = None,
+    recompute: bool = False,
 ) -> Patch:
     """Make a patch.
 
@@ -41,6 +48,7 @@ def build(
         progress: Where to show progress.
         overwrite: Replace a patch in ``out``.
         pairs_from: A folder of pairs that were made of this recipe before (:mod:`llmpatch.pairing`), instead of making them.
+        recompute: Train in less memory and more time (:mod:`llmpatch.recomputing`).
 
     Raises:
         UsageError: ``out`` is taken, or the recipe cannot be built as it stands, or ``pairs_from`` is not of it.
@@ -53,7 +61,7 @@ def build(
     parts = parts_of(recipe)
     material = gather(recipe, pairs_from)
     base = load_base(recipe.base.name, recipe.base.revision)
-    result, counts = learn(material, base, run, progress)
+    result, counts = learn(material, base, run, progress, recompute=recompute)
     found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
     evidence = _with_training(recipe, found, result, counts)
     write_json(run / "evidence.json", evidence)

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.prefix import decoder_layers
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,6 @@ class Split:
         """Spread a base's layers over the processes, where that is wanted; every forward is then one of all of them."""
         if not self.sharded or base.sharded:
             return
-        import torch
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -93,9 +93,7 @@ class Split:
 
         unpack(base.model)  # weights come and go, and a copy of each is what is to be saved
         mesh = init_device_mesh(base.device.type, (self.count,))
-        lists = [module for module in base.model.modules() if isinstance(module, torch.nn.ModuleList)]
-        layers = [layer for longest in sorted(lists, key=len)[-1:] for layer in longest]
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(decoder_layers(base.model)):
             # FSDP gathers a layer for its backward pass when a gradient reaches what its forward returned. Through the shared
             # prefix gradients come in by the cache instead, so for FSDP's own hook, between these two, that is returned, too.
             layer.register_forward_hook(partial(_with_cache, number), with_kwargs=True)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
 
 
 def learn(
-    material: Material, base: Base, run: Path, progress: Progress, *, split: Split = ALONE
+    material: Material, base: Base, run: Path, progress: Progress, *, split: Split = ALONE, recompute: bool = False
 ) -> tuple[TrainingResult, Counts]:
     """Make the pairs, where they are not made yet, and train.
 
@@ -86,6 +87,7 @@ def learn(
         run: Folder of answers, pairs and the checkpoint.
         progress: Where to show progress.
         split: The processes that train together; every one of them calls this.
+        recompute: Keep one input per layer in a step, and compute the rest again (:mod:`llmpatch.recomputing`).
 
     Returns:
         The trained rows, and how many pairs of each kind were kept and dropped.
@@ -114,7 +116,10 @@ def learn(
         (part, own, p.validation) for part, (own, _), p in zip(material.parts, made, material.prompts, strict=True)
     ]
     recipe, own, validation = joint[0]
-    return train_prefix(recipe, base, own, validation, run, progress, joint=joint[1:], split=split), counts
+    result = train_prefix(
+        recipe, base, own, validation, run, progress, joint=joint[1:], split=split, recompute=recompute
+    )
+    return result, counts
 
 
 def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], Counts]:
@@ -175,9 +180,11 @@ def train_prefix(
     *,
     joint: Sequence[tuple[Recipe, list[Pair], list[Prompt]]] = (),
     split: Split = ALONE,
+    recompute: bool = False,
 ) -> TrainingResult:
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
     from llmpatch.company import balance_of, open_company, validated_together
+    from llmpatch.recomputing import recomputed
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
@@ -189,21 +196,23 @@ def train_prefix(
     checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
     balancing = next((part for part in parts if part.balance is not None), recipe)
     avoiding = next((part for part in parts if part.avoid is not None), recipe)
-    return train(
-        base,
-        join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]),
-        start_rows(recipe, base),
-        recipe.training,
-        seed=recipe.seed,
-        run=run,
-        validate=validated_together(recipe, company, join_validations(parts, checks)),
-        progress=progress,
-        balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
-        avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
-        neighbours=company.neighbours,
-        kept=company.kept,
-        split=split,
-    )
+    data, start = join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]), start_rows(recipe, base)
+    with recomputed(base) if recompute else nullcontext():
+        return train(
+            base,
+            data,
+            start,
+            recipe.training,
+            seed=recipe.seed,
+            run=run,
+            validate=validated_together(recipe, company, join_validations(parts, checks)),
+            progress=progress,
+            balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
+            avoid=avoided(avoiding, base, avoiding.risk if joint else ""),
+            neighbours=company.neighbours,
+            kept=company.kept,
+            split=split,
+        )
 
 
 def start_rows(recipe: Recipe, base: Base) -> torch.Tensor:

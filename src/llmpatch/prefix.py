@@ -127,6 +127,14 @@ def backbone(base: Base) -> Any:
     return base.model.base_model
 
 
+def decoder_layers(model: Any) -> list[Any]:
+    """The blocks of a model, first to last: the longest of its lists of modules."""
+    import torch
+
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return [layer for longest in sorted(lists, key=len)[-1:] for layer in longest]
+
+
 def head_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:
     """Logits of final hidden states [..., hidden_size] -> [..., vocab_size], as the model's own forward gives them.
 

@@ -24,6 +24,7 @@ from llmpatch._cli.output import say, say_json
 @click.option(
     "--pairs", "pairs_from", type=click.Path(path_type=Path), help="A folder that `llmpatch pairs` made of this recipe."
 )
+@click.option("--less-memory", is_flag=True, help="Keep one input per layer in a step, and compute the rest again.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe and its files, say what would be done, load no model.")
 @click.option("--overwrite", is_flag=True, help="Replace a patch in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -33,6 +34,7 @@ def command(
     run: Path | None,
     assignments: tuple[str, ...],
     pairs_from: Path | None,
+    less_memory: bool,
     dry_run: bool,
     overwrite: bool,
     as_json: bool,
@@ -56,7 +58,9 @@ def command(
         say_json(found) if as_json else say("\n".join(_plan_lines(found)))
         return
     folder = run or Path("runs") / wanted.name.replace("/", "-")
-    patch = build(wanted, out, run=folder, progress=console(), overwrite=overwrite, pairs_from=pairs_from)
+    patch = build(
+        wanted, out, run=folder, progress=console(), overwrite=overwrite, pairs_from=pairs_from, recompute=less_memory
+    )
     if as_json:
         files = {"patch": str(out), "digest": patch.digest, "report": str(folder / "report.html")}
         say_json({**files, "results": patch.evidence.get("results"), "worse": patch.evidence.get("worse")})

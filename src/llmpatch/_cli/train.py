@@ -17,13 +17,20 @@ from llmpatch._cli.output import say, say_json
 @click.option(
     "--pairs", "pairs_from", type=click.Path(path_type=Path), help="A folder that `llmpatch pairs` made of this recipe."
 )
+@click.option("--less-memory", is_flag=True, help="Keep one input per layer in a step, and compute the rest again.")
 @click.option("--shard", is_flag=True, help="Spread the layers of the base over the processes (FSDP2).")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    recipe: Path, run: Path, pairs_from: Path | None, shard: bool, assignments: tuple[str, ...], as_json: bool
+    recipe: Path,
+    run: Path,
+    pairs_from: Path | None,
+    less_memory: bool,
+    shard: bool,
+    assignments: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train a recipe's prefix into a run folder, and stop there.
 
@@ -37,15 +44,21 @@ def command(
     """
     from llmpatch.bases import load_base
     from llmpatch.distributed import joined
+    from llmpatch.errors import UsageError
     from llmpatch.learning import gather, learn
     from llmpatch.progress import Silent, console
     from llmpatch.recipe import load_recipe, override
 
+    if shard and less_memory:
+        raise UsageError(
+            "--shard gathers layers that --less-memory would compute again", hint="leave one of the two out"
+        )
     wanted = override(load_recipe(recipe), list(assignments))
     with joined(shard=shard) as split:
         material = gather(wanted, pairs_from)
         base = load_base(wanted.base.name, wanted.base.revision)
-        result, _ = learn(material, base, run, Silent() if split.rank else console(), split=split)
+        shown = Silent() if split.rank else console()
+        result, _ = learn(material, base, run, shown, split=split, recompute=less_memory)
         if split.rank:
             return
     if as_json:

@@ -8,25 +8,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from llmpatch.errors import UsageError
-
 
 def share(model: Any) -> Any:
     """A copy of a model's modules around the same parameters and buffers. Nothing may be written into those."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-
-
-def decoder_layers(model: Any) -> Any:
-    """The list of a decoder's blocks.
-
-    Raises:
-        UsageError: the architecture keeps them under another name.
-    """
-    layers = getattr(model.base_model, "layers", None)
-    if layers is None:
-        raise UsageError(
-            f"the blocks of a {model.config.model_type} model are of an unknown kind",
-            hint="leave this baseline out, or report the architecture",
-        )
-    return layers

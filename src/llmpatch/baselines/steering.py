@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.baselines.copies import decoder_layers, share
+from llmpatch.baselines.copies import share
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
+from llmpatch.prefix import decoder_layers
 from llmpatch.progress import Progress, Silent
 from llmpatch.training_data import TrainingSet
 

@@ -1,0 +1,85 @@
+"""Layers computed again give the same losses and gradients to the bit, through the shared prefix too, and keep little."""
+
+import copy
+
+import pytest
+import torch
+
+from llmpatch.batching import Example, make_batch
+from llmpatch.errors import UsageError
+from llmpatch.losses import answer_log_probs, hidden_states
+from llmpatch.prefix import decoder_layers
+from llmpatch.recomputing import recomputed
+from tinymodels import make_tiny
+
+EXAMPLES = [
+    Example("harmful", (5, 6, 7), (8, 9), (10, 11, 12)),
+    Example("harmful", tuple(range(20, 45)), (13, 14, 15), (16,)),
+    Example("everyday", (50,), (51, 52, 53, 54), (55, 56)),
+]
+
+
+def loss_of(base, rows):
+    batch = make_batch(EXAMPLES, past=len(rows) + 2, answer_tokens=4, rejected=True)
+    return answer_log_probs(base, hidden_states(base, rows, [3, 4], batch), batch.targets).sum()
+
+
+def step(base):
+    rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    loss = loss_of(base, rows)
+    loss.backward()
+    return loss.detach(), rows.grad
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "mistral"])
+def test_loss_and_gradient_are_the_same_to_the_bit(family):
+    base = make_tiny(family)
+    plain = step(base)
+    with recomputed(base):
+        again = step(base)
+    assert all(torch.equal(*pair) for pair in zip(plain, again, strict=True))
+    assert float(plain[1].norm()) > 0
+    assert all(torch.equal(*pair) for pair in zip(plain, step(base), strict=True)), "it is over when it is over"
+    assert all("forward" not in layer.__dict__ for layer in decoder_layers(base.model))
+
+
+def test_each_layer_runs_once_more_and_keeps_its_input_alone(tiny):
+    base = copy.copy(tiny)
+    base.model = copy.deepcopy(tiny.model)
+    calls = []
+    for layer in decoder_layers(base.model):
+        layer.mlp.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape))
+
+    def kept(recompute):
+        calls.clear()
+        found = []
+        rows = torch.randn(5, 32).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: found.append(t) or t, lambda t: t):
+            if recompute:
+                with recomputed(base):
+                    loss_of(base, rows).backward()
+            else:
+                loss_of(base, rows).backward()
+        return sum(tensor.numel() for tensor in found), len(calls)
+
+    (whole, once), (little, twice) = kept(recompute=False), kept(recompute=True)
+    assert little < 0.5 * whole
+    assert twice == 2 * once
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted(tiny):
+    with recomputed(tiny), torch.no_grad():
+        assert not loss_of(tiny, torch.randn(3, 32)).requires_grad
+
+
+def test_an_error_inside_leaves_the_layers_as_they_were(tiny):
+    with pytest.raises(KeyboardInterrupt), recomputed(tiny):
+        raise KeyboardInterrupt
+    assert all("forward" not in layer.__dict__ for layer in decoder_layers(tiny.model))
+
+
+def test_a_spread_base_is_refused():
+    base = make_tiny()
+    base.sharded = True
+    with pytest.raises(UsageError, match="spread over processes"), recomputed(base):
+        pass
