@@ -37,10 +37,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/streaming.json"))
     options = parser.parse_args()
     found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
-    found |= {"environment": environment()}
+    if options.prompts or options.workers:
+        found["environment"] = environment()
     if options.prompts:
         sizes = [int(size) for size in options.prompts.split(",")]
         found |= {"chunk": options.chunk, "rows": [grown(size, options.chunk) for size in sizes]}
+        write_json(options.out, found)
+    if rows := found.get("rows"):  # pairs and the draw of a build
+        found["memory_largest_over_smallest"] = round(rows[-1]["peak_with_draw_mib"] / rows[0]["peak_with_draw_mib"], 3)
         write_json(options.out, found)
     if options.workers:
         found["workers"] = side_by_side(options.recipe, options.each, options.workers)

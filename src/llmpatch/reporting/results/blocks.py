@@ -89,11 +89,14 @@ class Shelf:
                 raise IntegrityError(f"{path} is not JSON: {error}", hint="write it again with its script") from None
         return self._read[name]
 
-    def look(self, name: str, at: Sequence[str]) -> Any:
-        """What stands at a place of a file, or ``None``."""
+    def look(self, name: str, at: Sequence[str | int]) -> Any:
+        """What stands at a place of a file (keys, and numbers into lists), or ``None``."""
         found = self.load(name)
         for key in at:
-            found = found.get(key) if isinstance(found, dict) else None
+            if isinstance(found, list) and isinstance(key, int):
+                found = found[key] if -len(found) <= key < len(found) else None
+            else:
+                found = found.get(key) if isinstance(found, dict) else None
         return found
 
     def names(self, pattern: str) -> list[str]:

@@ -24,6 +24,7 @@ from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, laye
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
 RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
+HEADINGS = RISKS | {"speed": "Speed, on 2 cores"}
 
 
 def read_results(root: Path) -> list[Section]:
@@ -69,7 +70,7 @@ def aims(shelf: Shelf) -> Section | None:
         return None
     rows: list[Row] = []
     for risk in dict.fromkeys(aim["risk"] for aim in told["aims"]):
-        rows.append(Row(RISKS[risk], ()))
+        rows.append(Row(HEADINGS[risk], ()))
         rows += [_aim(shelf, aim) for aim in told["aims"] if aim["risk"] == risk]
     head = ("aim", "measured", "verdict")
     return Section("What was to be reached", str(told["note"]), (Grid(head, tuple(rows)),))
