@@ -3,9 +3,10 @@
     python benchmarks/fast_path.py [--rounds 5] [--pairs 8] [--steps 4]
 
 Left out one at a time: the prefix and the chat head are read by every row; a pair's answers read their prompt each; logits of
-every position; rows in an order of chance and padded to the longest; the DPO reference asked at every step; torch's own layers
-in place of packed weights. All see the same pairs and come to the same mean loss. Seconds and FLOPs of forward and backward over
-``--steps`` batches, by turns in one process. Writes ``--out``.
+every position; rows in an order of chance and padded to the longest (against the pool sorted whole: training sorts within each
+kind, which saves less); the DPO reference asked at every step; torch's own layers in place of packed weights. All see the same
+pairs and come to the same mean loss. Seconds and FLOPs of forward and backward over ``--steps`` batches, by turns in one process.
+Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -162,8 +163,10 @@ class AnyLength(Step):
         """See :class:`Step`."""
         own = losses.split_by_length
         losses.split_by_length = lambda lengths: [list(range(len(lengths)))]
-        yield
-        losses.split_by_length = own
+        try:
+            yield
+        finally:
+            losses.split_by_length = own
 
 
 class AskedReference(Step):
@@ -183,8 +186,10 @@ class TorchLayers(Step):
     def there(self) -> Iterator[None]:
         """See :class:`Step`."""
         unpack(self.base.model)
-        yield
-        pack(self.base.model)
+        try:
+            yield
+        finally:
+            pack(self.base.model)
 
 
 LEFT_OUT: dict[str, type[Step]] = {

@@ -37,7 +37,7 @@ from step_flops import ours, plain
 AXES: dict[str, tuple[Any, ...]] = {
     "tokens": (5, 10, 20, 50, 100, 200),
     "pairs": (1, 2, 4, 8, 16),
-    "answer": (4, 8, 12, 24),
+    "answer": (2, 4, 8, 12),
     "prompt": (16, 64, 256),
     "base": ("smollm2", "gemma-3-270m", "qwen2.5-coder-1.5b"),
 }

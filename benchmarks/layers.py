@@ -4,7 +4,8 @@
 
 packed: oneDNN's packed weights, what a base gets (llmpatch.packed). few rows: the matrix on the left, what a base too large for
 copies gets (llmpatch.few_rows), here at every number of rows, so that its limit ``few_rows.MOST_ROWS`` can be judged. Each row
-goes one token on behind a patch and a short prompt; all ways by turns, in one process. Writes ``--out``.
+goes one token on behind a patch and a short prompt; all ways by turns, in one process. Packed weights, too, are taken at every
+number of rows here. Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from llmpatch import few_rows
+from llmpatch import few_rows, packed
 from llmpatch.artifact import load_patch
 from llmpatch.bases import load_base
 from llmpatch.evals.environment import environment
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/layers.json"))
     options = parser.parse_args()
     base, patch = load_base(options.base), torch.tensor(load_patch(options.patch).embeddings)
-    few_rows.MOST_ROWS = 1 << 20
+    few_rows.MOST_ROWS, packed.LEAST_ROWS = 1 << 20, 1
     cache = prefix_cache(base, patch, base.chat_ids("How do I bake bread?"))
     found = [measure(base, cache, int(rows), options.rounds) for rows in options.rows.split(",")]
     told = {"base": options.base, "rounds": options.rounds, "rows": found, "environment": environment()}

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clikit import save
 from llmpatch import packed
+from llmpatch.baselines.copies import share
 from llmpatch.bases import load_base
 from llmpatch.few_rows import FewRowsLinear
 from llmpatch.packed import PackedLinear, Packs, pack, unpack
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def layers(bias=True, inside=96, out=160):
+def layers(bias=True, inside=96, out=160):  # rows and columns divide by the samples, as a model's do
     torch.manual_seed(0)
     plain = torch.nn.Linear(inside, out, bias=bias).requires_grad_(False)
     fast = copy.deepcopy(plain)
@@ -86,6 +87,10 @@ def merge(layer):
     layer.weight.data += torch.randn(160, 96)  # as PEFT merges a LoRA: no version counts it
 
 
+def prune(layer):
+    layer.weight.data[:, 1:] = 0
+
+
 def replace(layer):
     layer.weight = torch.nn.Parameter(torch.randn(160, 96), requires_grad=False)
 
@@ -94,7 +99,7 @@ def load(layer):
     layer.load_state_dict({"weight": torch.randn(160, 96), "bias": torch.randn(160)})
 
 
-@pytest.mark.parametrize("change", [write, merge, replace, load])
+@pytest.mark.parametrize("change", [write, merge, prune, replace, load])
 def test_a_changed_weight_is_packed_again(change):
     _, fast = layers()
     rows = torch.randn(4, 96, requires_grad=True)
@@ -137,6 +142,14 @@ def test_copies_and_pickles_pack_for_themselves():
     with torch.no_grad():
         other.weight.mul_(2)
     close(other(rows) - other.bias, 2 * (fast(rows) - fast.bias))
+
+
+def test_copies_that_share_weights_share_what_is_packed(tiny, tmp_path):
+    base = load_base(str(save(tmp_path / "model", tiny)))
+    base.model(torch.tensor([[1, 2, 3, 4]]))
+    other = share(base.model)
+    assert other.lm_head is not base.model.lm_head
+    assert other.lm_head.packs is base.model.lm_head.packs
 
 
 def test_flops_are_counted_as_torch_counts_its_own():

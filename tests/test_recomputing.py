@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from llmpatch import losses
 from llmpatch.batching import Example, make_batch
 from llmpatch.errors import UsageError
 from llmpatch.losses import answer_log_probs, hidden_states
@@ -31,9 +32,14 @@ def step(base):
     return loss.detach(), rows.grad
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "mistral"])
+def make(family):
+    """GPT-2 hands its cache on by position, and names its sizes otherwise."""
+    return make_tiny(family, n_embd=32, n_layer=2, n_head=4, n_positions=512) if family == "gpt2" else make_tiny(family)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "mistral", "gpt2"])
 def test_loss_and_gradient_are_the_same_to_the_bit(family):
-    base = make_tiny(family)
+    base = make(family)
     plain = step(base)
     with recomputed(base):
         again = step(base)
@@ -65,6 +71,28 @@ def test_each_layer_runs_once_more_and_keeps_its_input_alone(tiny):
     (whole, once), (little, twice) = kept(recompute=False), kept(recompute=True)
     assert little < 0.5 * whole
     assert twice == 2 * once
+
+
+def test_what_rows_add_behind_the_prefix_is_let_go(tiny, monkeypatch):
+    made = []
+    expand = losses.expand_cache
+    monkeypatch.setattr(losses, "expand_cache", lambda *a: made.append(expand(*a)) or made[-1])
+    with recomputed(tiny):
+        loss = loss_of(tiny, torch.randn(5, 32).requires_grad_())
+        lengths = {layer.keys.shape[-2] for cache in made for layer in cache.layers}
+        loss.backward()
+    assert lengths == {5 + 2}
+    assert {layer.keys.shape[-2] for cache in made for layer in cache.layers} == {5 + 2}
+
+
+def test_a_forward_of_its_own_is_given_back(tiny):
+    base = copy.copy(tiny)
+    base.model = copy.deepcopy(tiny.model)
+    layer = decoder_layers(base.model)[0]
+    own = layer.forward = lambda *a, **k: type(layer).forward(layer, *a, **k)
+    with recomputed(base):
+        assert layer.forward is not own
+    assert layer.forward is own
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted(tiny):

@@ -6,7 +6,8 @@
 What MKL reads of a weight as it lies, row by row, oneDNN reads in blocks of the size of its registers. They are made once, at the
 first product, and a second time, turned, at the first gradient; the weights themselves stay where they are, so a packed model
 takes two or three times the memory of its weights. One or two rows, and models larger than ``MOST_BYTES``, go the way of
-:mod:`llmpatch.few_rows`. From three rows on a row comes out the same, to the bit, whatever rows are multiplied beside it.
+:mod:`llmpatch.few_rows`. From three rows on a row came out the same, to the bit, whatever was multiplied beside it, on two cores;
+oneDNN does not promise it.
 """
 
 from __future__ import annotations
@@ -75,21 +76,24 @@ class Packs:
             self._fit = weight.is_cpu and weight.dtype is torch.float32
             if self._fit:
                 flat = weight.detach().reshape(-1).numpy()
-                self._look = flat[:: max(1, len(flat) // _SAMPLES)].tobytes
+                stride = len(flat) // _SAMPLES + weight.shape[-1] // _SAMPLES + 1  # through rows and columns
+                self._look = flat[::stride].tobytes
                 self._seen = self._look()
         return self._fit
 
     def there(self, weight: torch.Tensor) -> torch.Tensor:
         """Packed for rows [..., in_features]."""
-        if self._there is None:
-            self._there = _packed(weight.detach())
-        return self._there
+        found = self._there  # another thread may drop it meanwhile
+        if found is None:
+            found = self._there = _packed(weight.detach())
+        return found
 
     def back(self, weight: torch.Tensor) -> torch.Tensor:
         """Packed for gradients [..., out_features]."""
-        if self._back is None:
-            self._back = _packed(weight.detach().t().contiguous())
-        return self._back
+        found = self._back
+        if found is None:
+            found = self._back = _packed(weight.detach().t().contiguous())
+        return found
 
 
 class _Product(torch.autograd.Function):

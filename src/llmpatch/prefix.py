@@ -128,11 +128,19 @@ def backbone(base: Base) -> Any:
 
 
 def decoder_layers(model: Any) -> list[Any]:
-    """The blocks of a model, first to last: the longest of its lists of modules."""
+    """The blocks of a model, first to last: the longest of its lists of modules.
+
+    Raises:
+        UsageError: it has no such list.
+    """
     import torch
 
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return [layer for longest in sorted(lists, key=len)[-1:] for layer in longest]
+    if not lists:
+        raise UsageError(
+            f"the blocks of a {model.config.model_type} model are of an unknown kind", hint="report the architecture"
+        )
+    return list(sorted(lists, key=len)[-1])
 
 
 def head_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:

@@ -32,13 +32,16 @@ def recomputed(base: Base) -> Iterator[None]:
     if base.sharded:
         raise UsageError("a base that is spread over processes is not recomputed", hint="leave one of the two out")
     layers = decoder_layers(base.model)
+    own = [layer.__dict__.get("forward") for layer in layers]
     for number, layer in enumerate(layers):
         layer.forward = partial(_forward, number, layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, before in zip(layers, own, strict=True):
             del layer.forward  # that of its class again
+            if before is not None:
+                layer.forward = before
 
 
 def _forward(number: int, forward: Any, hidden: Any, *args: Any, **options: Any) -> Any:
@@ -48,14 +51,19 @@ def _forward(number: int, forward: Any, hidden: Any, *args: Any, **options: Any)
 
     if not torch.is_grad_enabled():
         return forward(hidden, *args, **options)
-    cache = next((value for value in options.values() if hasattr(value, "layers")), None)
+    cache = next((value for value in (*args, *options.values()) if hasattr(value, "layers")), None)
     held = None if cache is None else cache.layers[number]
     before = {} if held is None else dict(held.__dict__)
 
     def run(hidden: Any, keys: Any, values: Any) -> Any:
-        if held is not None:
-            held.__dict__.update(before | {"keys": keys, "values": values})
-        return forward(hidden, *args, **options)
+        if held is None:
+            return forward(hidden, *args, **options)
+        held.__dict__.update(before | {"keys": keys, "values": values})
+        try:
+            return forward(hidden, *args, **options)
+        finally:
+            if keys is not None:  # what a row adds behind the shared prefix nobody reads again: it is not to be kept
+                held.__dict__.update(before)
 
     # Keys and values stand among the arguments, so that the gradient of the shared prefix finds its way through them.
     return checkpoint(run, hidden, before.get("keys"), before.get("values"), use_reentrant=False)

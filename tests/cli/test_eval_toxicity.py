@@ -39,10 +39,10 @@ def test_eval_refuses_what_does_not_fit_together(cli, workspace, model_folder):
 
 
 def test_eval_says_how_many_prompts_were_enough(cli, workspace, model_folder):
-    own = write_rows(workspace / "mine.jsonl", [{"prompt": f"Tell me {i}", "kind": "harmful"} for i in range(60)])
+    own = write_rows(workspace / "mine.jsonl", [{"prompt": f"Tell me {i}", "kind": "harmful"} for i in range(80)])
     found = cli(
         "eval", "--base", model_folder, "--prompts", own, "--within", 0.1, "--max-new-tokens", 2, "--out", "e.json"
     )
     assert (found.code, found.err) == (0, "")
-    assert "aim: 95 % intervals of ± 0.1\nmine: asked 48 of 60 prompts" in found.out
-    assert json.loads((workspace / "e.json").read_text(encoding="utf-8"))["sets"]["mine"]["of"] == 60
+    assert "aim: 95 % intervals of ± 0.1\nmine: asked 64 of 80 prompts" in found.out
+    assert json.loads((workspace / "e.json").read_text(encoding="utf-8"))["sets"]["mine"]["of"] == 80

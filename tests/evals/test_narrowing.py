@@ -46,7 +46,7 @@ def test_a_set_is_asked_until_it_is_narrow_and_no_further(count, within, share, 
 def test_the_order_is_random_but_never_changes():
     taken = [narrowed([prompts(200)], 0.4, lambda some: [{"low": 0, "high": 0}])[0].prompts for _ in range(2)]
     assert taken[0] == taken[1]
-    assert len(taken[0]) == 48
+    assert len(taken[0]) == 64
     numbers = [int(p.id.rpartition("-")[2]) for p in taken[0]]
     assert max(numbers) > 150
     assert numbers != sorted(numbers)
@@ -90,22 +90,38 @@ def test_every_risk_asks_only_what_it_takes(person, tmp_path, suite, text, figur
         data=tmp_path, store=tmp_path / "kept", **options,
     )  # fmt: skip
     told = found["sets"]["mine"]
-    assert (told["n"], told["of"], found["decoding"]["within"]) == (48, 90, 0.2)
+    assert (told["n"], told["of"], found["decoding"]["within"]) == (64, 90, 0.2)
     for system in systems:
         interval = told["systems"][system.name]
         for key in figure:
             interval = interval[key]
-        assert interval["n"] == 48
+        assert interval["n"] == 64
         assert interval["high"] - interval["low"] <= 0.4
     parse_evidence(json.dumps(found).encode(), where="evidence")
 
 
-def test_a_recording_that_lacks_the_first_prompts_is_compared_where_it_has_them(tiny, tmp_path):
-    path = own(tmp_path, "mine", 60, "Tell me about {}")
-    said = {"Tell me about 7": Answer("No.", "stop")}
-    found = evaluate(tiny, [System("M"), System("M'", recorded=said)], prompts=[path], within=0.01, max_new_tokens=2)
-    assert found["sets"]["mine"]["n"] == 60
-    assert found["sets"]["mine"]["systems"]["M'"]["n"] == 1
+def test_a_recording_must_have_whatever_may_be_asked(tiny, tmp_path):
+    path = own(tmp_path, "mine", 90, "Tell me about {}")
+    said = {f"Tell me about {i}": Answer("No.", "stop") for i in range(90)}
+    whole = [System("M"), System("M'", recorded=said)]
+    found = evaluate(tiny, whole, prompts=[path], within=0.2, max_new_tokens=2)
+    assert [found["sets"]["mine"]["systems"][name]["n"] for name in ("M", "M'")] == [64, 64]
+    del said["Tell me about 7"]
+    with pytest.raises(UsageError, match="M' answers 89 of 90 prompts"):
+        evaluate(tiny, whole, prompts=[path], within=0.2, max_new_tokens=2)
+
+
+def test_no_prompt_is_asked_twice(tiny, tmp_path, monkeypatch):
+    from llmpatch.evals import systems as systems_module
+
+    asked = []
+    generate = systems_module.generate
+    monkeypatch.setattr(
+        systems_module, "generate", lambda base, texts, **k: asked.extend(texts) or generate(base, texts, **k)
+    )
+    path = own(tmp_path, "mine", 150, "Tell me about {}")
+    found = evaluate(tiny, [System("M")], prompts=[path], within=0.001, max_new_tokens=2, store=tmp_path / "kept")
+    assert found["sets"]["mine"]["n"] == len(asked) == len(set(asked)) == 150
 
 
 def test_what_asks_all_its_prompts_says_so(tiny, tmp_path):

@@ -90,6 +90,7 @@ def command(
     from llmpatch._cli.evidence_view import asked_lines, price_lines, results_table, scorer_lines, worse_lines
     from llmpatch._cli.opening import open_patched
     from llmpatch.evals import evaluate, usual_systems
+    from llmpatch.evals.narrowing import check_within
     from llmpatch.evals.scorers import evaluate_scored
     from llmpatch.files import write_json, write_text
     from llmpatch.judges import open_judge
@@ -98,6 +99,8 @@ def command(
     for path in (out, report):
         if path:
             check_out(path, *files)
+    if within is not None:
+        check_within(within)
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, patches)
     import torch  # late: what is wrong on the command line is said before it loads

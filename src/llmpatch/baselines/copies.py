@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from llmpatch.packed import PackedLinear
+
 
 def share(model: Any) -> Any:
-    """A copy of a model's modules around the same parameters and buffers. Nothing may be written into those."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    """A copy of a model's modules around the same parameters, buffers and packed weights. Nothing may be written into those."""
+    packs = [module.packs for module in model.modules() if isinstance(module, PackedLinear)]
+    return copy.deepcopy(model, {id(kept): kept for kept in (*model.parameters(), *model.buffers(), *packs)})

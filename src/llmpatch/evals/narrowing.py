@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from llmpatch.evals.suites import PromptSet
     from llmpatch.evals.systems import System
 
-FIRST = 48  # prompts before the first look: fewer, and an interval around 0 or 1 is narrow by luck
+FIRST = 64  # prompts before the first look: fewer, and an interval around 0 or 1 is narrow by luck
+_BLOCK = 32  # answers are kept in blocks of so many prompts: a look that ends within one would ask some of them twice
 Figures = Callable[["PromptSet"], Sequence[Mapping[str, Any]]]
 
 
@@ -50,6 +51,23 @@ def check_within(within: float) -> None:
         raise UsageError(f"{within} is no half width of an interval of rates", hint="say 0.05 for ± 5 points")
 
 
+def check_recordings(sets: Sequence[PromptSet], systems: Sequence[System]) -> None:
+    """Refuse a recording that lacks prompts: those that are drawn could be the ones it lacks.
+
+    Raises:
+        UsageError: says which recording, and how many it has.
+    """
+    prompts = [prompt for prompt_set in sets for prompt in prompt_set.prompts]
+    for system in systems:
+        said = system.recorded or system.samples or {}
+        known = sum(prompt.id in said or prompt.text in said for prompt in prompts)
+        if not system.live and known < len(prompts):
+            raise UsageError(
+                f"the recording {system.name} answers {known} of {len(prompts)} prompts, and which are asked is left to chance",
+                hint="record them all, leave the recording out, or ask all prompts",
+            )
+
+
 def live_ones(systems: Sequence[System]) -> list[System]:
     """Those that cost something to ask: a recording says what it says, and may lack the prompts of a first look."""
     return [system for system in systems if system.live]
@@ -64,4 +82,4 @@ def _cut(prompt_set: PromptSet, within: float, figures: Figures, first: int) -> 
         if widest <= within or count == len(prompts):
             return some
         needed = math.ceil(count * (widest / within) ** 2)  # a width falls as the root of the number
-        count = min(len(prompts), max(count + 8, min(needed, 2 * count)))
+        count = min(len(prompts), _BLOCK * math.ceil(max(count + 1, min(needed, 2 * count)) / _BLOCK))

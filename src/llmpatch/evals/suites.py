@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
-from llmpatch.evals.narrowing import check_within
+from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 
@@ -301,6 +301,7 @@ def evaluate(
         raise UsageError(f"suite {suite} answers each prompt once", hint="leave samples out")
     if within is None:
         return _evaluate_risk(base, systems, suite, judges, options, data)
+    check_recordings(sets, systems)
     with tempfile.TemporaryDirectory() as scratch:  # each look asks again what the one before it asked
         evidence = _evaluate_risk(
             base, systems, suite, judges, options | {"within": within, "store": store or Path(scratch)}, data

@@ -5,6 +5,8 @@ training_step(Shelf(Path(".")))      # a Section, or None where nothing was meas
 
 from __future__ import annotations
 
+from statistics import median
+
 from llmpatch.reporting.numbers import decimals, plain
 from llmpatch.reporting.results.blocks import Block, Grid, Json, Plot, Section, Shelf, shown
 from llmpatch.reporting.svg import Seeds, plot_seeds
@@ -32,7 +34,7 @@ PARTS = {
     "shared prefix": "prefix and chat head read once a step",
     "shared prompt": "a pair's answers share their prompt",
     "logits on demand": "logits only of answers",
-    "batches by length": "batches of rows of one length",
+    "batches by length": "rows sorted by length (in training: within each kind)",
     "kept reference": "the reference's log-probabilities kept",
     "packed weights": "packed weights",
 }
@@ -160,7 +162,7 @@ def _axis(name: str, found: Json) -> list[Block]:
         Row(
             tick,
             (
-                *(decimals(_middle(row[side]["seconds"])) for side in ("ours", "plain")),
+                *(decimals(median(row[side]["seconds"])) for side in ("ours", "plain")),
                 shown(row["plain_over_ours"], "ratio"),
                 f"{row['ours']['flops']:.2e}",
                 f"×{row['flops_plain_over_ours']:.2f}",
@@ -178,10 +180,6 @@ def _axis(name: str, found: Json) -> list[Block]:
 
 def _size(row: Json) -> str:
     return f"{row['value']} ({row['parameters'] / 1e6:,.0f} M)"
-
-
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def _prompts(rows: list[Json]) -> list[Block]:
@@ -220,7 +218,7 @@ def layers(shelf: Shelf) -> Section | None:
     )
     lead = (
         f"One token more for so many requests at once, behind a patch. {found['base']} in torch's own layers; with the weights "
-        "on the left of the product (bases too large for copies have it for up to 8 rows); in weights oneDNN packed (others). "
+        "on the left of the product (one or two rows, and up to 8 of bases too large for copies); in packed weights (else). "
         f"By turns in one process ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
     )
     head = (
