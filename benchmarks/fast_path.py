@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llmpatch import losses
 from llmpatch.bases import load_base
+from llmpatch.batching import Batch as Laid
 from llmpatch.batching import Example, make_batch
 from llmpatch.evals.environment import environment
 from llmpatch.evals.stats import median
@@ -87,9 +88,18 @@ class Step:
 
     def log_probs(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         """Of each pair's answers, [pairs, 2]."""
-        laid = make_batch(batch, past=len(rows) + len(self.head), answer_tokens=self.cut, rejected=True)
-        found = losses.answer_log_probs(self.base, losses.hidden_states(self.base, rows, self.head, laid), laid.targets)
-        return losses.per_answer(found, laid.owner, 2 * laid.rows, mean=False).view(-1, 2)
+        laid = self.lay(batch, rows)
+        found = self.token_log_probs(laid, rows)
+        return losses.per_answer(found, laid.owner, 2 * len(batch), mean=False).view(-1, 2)
+
+    def lay(self, batch: Batch, rows: torch.Tensor) -> Laid:
+        """The batch as rows of token ids, answers numbered pair by pair."""
+        return make_batch(batch, past=len(rows) + len(self.head), answer_tokens=self.cut, rejected=True)
+
+    def token_log_probs(self, laid: Laid, rows: torch.Tensor) -> torch.Tensor:
+        """Of each answer token."""
+        hidden = losses.hidden_states(self.base, rows, self.head, laid)
+        return losses.answer_log_probs(self.base, hidden, laid.targets)
 
     def order(self, pool: Sequence[Example]) -> Sequence[Example]:
         """In which batches are cut from the pool."""
@@ -104,49 +114,46 @@ class Step:
 class OwnPrefix(Step):
     """Every row reads the virtual tokens and the chat head itself."""
 
-    def log_probs(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    def lay(self, batch: Batch, rows: torch.Tensor) -> Laid:
         """See :class:`Step`."""
         whole = [replace(e, prompt=(*self.head, *e.prompt)) for e in batch]
-        past = len(rows)
-        laid = make_batch(whole, past=past, answer_tokens=self.cut, rejected=True)
-        width = laid.ids.shape[1]
-        seen = torch.zeros(len(batch), 1, past + width, past + width, dtype=torch.bool)
+        return make_batch(whole, past=len(rows), answer_tokens=self.cut, rejected=True)
+
+    def token_log_probs(self, laid: Laid, rows: torch.Tensor) -> torch.Tensor:
+        """See :class:`Step`."""
+        past, width = len(rows), laid.ids.shape[1]
+        seen = torch.zeros(laid.rows, 1, past + width, past + width, dtype=torch.bool)
         seen[:, :, :past, :past] = torch.ones(past, past, dtype=torch.bool).tril()
         seen[:, :, past:] = laid.mask
-        embeds = torch.cat([rows.expand(len(batch), -1, -1), self.base.embed(laid.ids)], 1)
         hidden = backbone(self.base)(
-            inputs_embeds=embeds,
+            inputs_embeds=torch.cat([rows.expand(laid.rows, -1, -1), self.base.embed(laid.ids)], 1),
             attention_mask=torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min),
-            position_ids=torch.cat([torch.arange(past).expand(len(batch), -1), laid.positions], 1),
+            position_ids=torch.cat([torch.arange(past).expand(laid.rows, -1), laid.positions], 1),
             use_cache=False,
         ).last_hidden_state[:, past:]
-        found = losses.answer_log_probs(self.base, hidden[laid.sources[:, 0], laid.sources[:, 1]], laid.targets)
-        return losses.per_answer(found, laid.owner, 2 * laid.rows, mean=False).view(-1, 2)
+        return losses.answer_log_probs(self.base, hidden[laid.sources[:, 0], laid.sources[:, 1]], laid.targets)
 
 
 class OwnPrompt(Step):
     """Each answer of a pair reads the prompt itself."""
 
-    def log_probs(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    def lay(self, batch: Batch, rows: torch.Tensor) -> Laid:
         """See :class:`Step`."""
         single = [replace(e, chosen=answer) for e in batch for answer in (e.chosen, e.rejected)]
         laid = make_batch(single, past=len(rows) + len(self.head), answer_tokens=self.cut, rejected=False)
-        found = losses.answer_log_probs(self.base, losses.hidden_states(self.base, rows, self.head, laid), laid.targets)
-        return losses.per_answer(found, laid.owner, 2 * laid.rows, mean=False)[::2].view(-1, 2)
+        return replace(laid, owner=laid.owner // 2)  # each row has one answer
 
 
 class AllLogits(Step):
     """Logits of every position, of which those of the answers are taken."""
 
-    def log_probs(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    def token_log_probs(self, laid: Laid, rows: torch.Tensor) -> torch.Tensor:
         """See :class:`Step`."""
-        laid = make_batch(batch, past=len(rows) + len(self.head), answer_tokens=self.cut, rejected=True)
         places = [(row, column) for row, length in enumerate(laid.lengths) for column in range(length)]
         number = {place: i for i, place in enumerate(places)}
         hidden = losses.hidden_states(self.base, rows, self.head, replace(laid, sources=torch.tensor(places)))
         logits = losses.precise_logits(self.base, hidden).log_softmax(-1)
-        found = logits[torch.tensor([number[row, column] for row, column in laid.sources.tolist()]), laid.targets]
-        return losses.per_answer(found, laid.owner, 2 * laid.rows, mean=False).view(-1, 2)
+        return logits[torch.tensor([number[row, column] for row, column in laid.sources.tolist()]), laid.targets]
 
 
 class AnyLength(Step):
@@ -175,8 +182,8 @@ class AskedReference(Step):
     def loss(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         """See :class:`Step`."""
         with torch.no_grad():
-            reference = self.log_probs(batch, self.rows)
-        return losses.dpo_loss(self.log_probs(batch, rows), torch.zeros_like(reference), 0.1).mean()
+            self.log_probs(batch, self.rows)
+        return super().loss(batch, rows)
 
 
 class TorchLayers(Step):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from llmpatch.few_rows import MOST_ROWS, FewRowsLinear, read_fast, read_plainly
+from llmpatch.packed import pack
 
 here = pytest.mark.skipif(
     platform.machine() != "x86_64" or not torch.backends.mkl.is_available(), reason="the fast way is for x86 with MKL"
@@ -76,11 +77,12 @@ def test_a_model_of_them_is_the_same_model(tiny):
     torch.testing.assert_close(found, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_other_layers_and_other_numbers_are_left_alone():
+@pytest.mark.parametrize("way", [read_fast, pack])
+def test_other_layers_and_other_numbers_are_left_alone(way):
     class Own(torch.nn.Linear):
         pass
 
     model = torch.nn.Sequential(torch.nn.Linear(4, 4).half(), Own(4, 4), torch.nn.LayerNorm(4))
     before = [type(module) for module in model]
-    read_fast(model)
+    way(model)
     assert [type(module) for module in model] == before

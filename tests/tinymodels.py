@@ -47,6 +47,13 @@ def make_tiny(family: str = "llama", seed: int = 0, **changes) -> Base:
     return Base(f"tiny-{family}", model.eval().requires_grad_(False), tokenizer)
 
 
+def make_tiny_with(words: list[str], **changes) -> Base:
+    """A tiny model that has a token for each of these words."""
+    base = make_tiny(vocab_size=len(make_tokenizer()) + len(words), **changes)
+    base.tokenizer.add_tokens(words)
+    return base
+
+
 def save_in_four_bits(folder: Path) -> Base:
     """A tiny base, and in a folder the same with layers that bitsandbytes keeps in 4 bits, wide enough for its packing."""
     import torch

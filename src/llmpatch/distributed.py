@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmpatch.errors import LlmpatchError, UsageError
-from llmpatch.prefix import decoder_layers
+from llmpatch.prefix import cache_among, decoder_layers
 
 if TYPE_CHECKING:
     import torch
@@ -102,9 +102,9 @@ class Split:
         base.sharded = True
 
 
-def _with_cache(number: int, layer: Any, _: Any, options: dict[str, Any], output: Any) -> Any:
+def _with_cache(number: int, layer: Any, args: Any, options: dict[str, Any], output: Any) -> Any:
     del layer
-    cache = next((value for value in options.values() if hasattr(value, "layers")), None)
+    cache = cache_among(args, options)
     return (output, cache.layers[number].keys, cache.layers[number].values) if cache else (output,)
 
 

@@ -10,6 +10,7 @@ placing them first keeps utility, arXiv 2507.07974). Knows nothing about trainin
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
@@ -141,6 +142,11 @@ def decoder_layers(model: Any) -> list[Any]:
             f"the blocks of a {model.config.model_type} model are of an unknown kind", hint="report the architecture"
         )
     return list(sorted(lists, key=len)[-1])
+
+
+def cache_among(args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """The key-value cache among the arguments of a layer, by position or by whatever name; ``None`` where there is none."""
+    return next((value for value in (*args, *options.values()) if hasattr(value, "layers")), None)
 
 
 def head_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:

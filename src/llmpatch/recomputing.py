@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.prefix import decoder_layers
+from llmpatch.prefix import cache_among, decoder_layers
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
@@ -51,7 +51,7 @@ def _forward(number: int, forward: Any, hidden: Any, *args: Any, **options: Any)
 
     if not torch.is_grad_enabled():
         return forward(hidden, *args, **options)
-    cache = next((value for value in (*args, *options.values()) if hasattr(value, "layers")), None)
+    cache = cache_among(args, options)
     held = None if cache is None else cache.layers[number]
     before = {} if held is None else dict(held.__dict__)
 

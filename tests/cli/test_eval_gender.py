@@ -3,7 +3,7 @@ import json
 import pytest
 
 from clikit import save, write_rows
-from tinymodels import make_tiny
+from tinymodels import make_tiny_with
 
 WORDS = [" he", " him", " his", " himself", " she", " her", " hers", " herself"]
 
@@ -11,9 +11,7 @@ WORDS = [" he", " him", " his", " himself", " she", " her", " hers", " herself"]
 @pytest.fixture(scope="module")
 def person_folder(tmp_path_factory):
     """A tiny model with a token for each pronoun."""
-    base = make_tiny(vocab_size=len(make_tiny().tokenizer) + len(WORDS))
-    base.tokenizer.add_tokens(WORDS)
-    return save(tmp_path_factory.mktemp("person"), base)
+    return save(tmp_path_factory.mktemp("person"), make_tiny_with(WORDS))
 
 
 def test_eval_measures_gender_bias_and_writes_evidence(cli, workspace, person_folder):

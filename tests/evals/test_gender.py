@@ -15,7 +15,7 @@ from llmpatch.evals.suites import PromptSet, load_suite
 from llmpatch.gate import parse_evidence
 from llmpatch.prompts import Prompt
 from llmpatch.reporting import render_html, render_markdown
-from tinymodels import make_tiny
+from tinymodels import make_tiny_with
 
 WORDS = [" he", " him", " his", " himself", " she", " her", " hers", " herself"]
 JOBS = ["nurse", "clerk", "baker", "judge", "guard"]
@@ -30,9 +30,7 @@ def write(path, rows):
 @pytest.fixture(scope="module")
 def person():
     """A tiny random model with a token for each pronoun."""
-    base = make_tiny(vocab_size=len(make_tiny().tokenizer) + len(WORDS))
-    base.tokenizer.add_tokens(WORDS)
-    return base
+    return make_tiny_with(WORDS)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from llmpatch.evals.stats import rate
 from llmpatch.evals.suites import PromptSet
 from llmpatch.gate import parse_evidence
 from llmpatch.prompts import Prompt
-from tinymodels import make_tiny
+from tinymodels import make_tiny_with
 
 
 def prompts(count, name="set"):
@@ -61,9 +61,7 @@ def test_a_width_is_one_of_rates(within, tiny):
 @pytest.fixture(scope="module")
 def person():
     """A tiny random model with a token for each pronoun."""
-    base = make_tiny(vocab_size=len(make_tiny().tokenizer) + 8)
-    base.tokenizer.add_tokens([" he", " him", " his", " himself", " she", " her", " hers", " herself"])
-    return base
+    return make_tiny_with([" he", " him", " his", " himself", " she", " her", " hers", " herself"])
 
 
 def own(tmp_path, name, count, text):

@@ -20,7 +20,7 @@ from llmpatch.judges.gender_words import PRONOUNS
 from llmpatch.reporting.results import read_results, results_html, results_markdown
 from llmpatch.reporting.results.blocks import Shelf, shown
 from llmpatch.reporting.svg import Seeds, plot_seeds
-from tinymodels import make_tiny
+from tinymodels import make_tiny_with
 
 ROOT = Path(__file__).parent.parent.parent
 NARROW = "\u00a0"
@@ -93,8 +93,7 @@ def test_every_pointer_leads_into_real_evidence(tmp_path):
     """Places that need a reference or a benchmark aside, each figure exists in evidence that this version makes."""
     import torch
 
-    base = make_tiny(vocab_size=len(make_tiny().tokenizer) + len(PRONOUNS))
-    base.tokenizer.add_tokens([f" {word}" for word in PRONOUNS])
+    base = make_tiny_with([f" {word}" for word in PRONOUNS])
     (tmp_path / "data/corpora").mkdir(parents=True)
     (tmp_path / "data/prompts").symlink_to(ROOT / "data/prompts")
     (tmp_path / "data/corpora/wikitext2-test.txt").write_text("plain text of some length, " * 20, encoding="utf-8")
