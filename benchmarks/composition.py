@@ -3,6 +3,7 @@
     python benchmarks/composition.py patches/smollm2/refusal patches/smollm2/toxicity patches/smollm2/gender-bias
     python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --prompts 200
     python benchmarks/composition.py P1 P2 P4 --keep independent --keep patches=earlier      what was measured before stays
+    python benchmarks/composition.py P1 P2 P3 --keep patches --keep independent --cumulative P   only P, and each patch alone
 
 The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
 are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
@@ -56,13 +57,17 @@ def main() -> None:
         },
         "sets": {},
     }
-    kept = _kept(options, result)
+    earlier = _earlier(options, result) if options.keep else {}
+    kept = _kept(options, earlier)
     for name, found in {"patches": patches, **beside}.items():
+        if name in kept:
+            _check_same(name, kept[name], found)
+            continue
         result["sets"][name] = survey_set(bench, found)
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
     result["sets"] |= kept
-    result["price"] = {"stack": _price(bench, patches)}
+    result["price"] = {"stack": earlier["price"]["stack"] if "patches" in kept else _price(bench, patches)}
     if options.cumulative:
         one = load_patch(options.cumulative)
         one.check_base(base)
@@ -97,18 +102,28 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _kept(options: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
-    """Sets that an earlier run measured, each under the name it is to have now."""
-    if not options.keep:
-        return {}
-    earlier = json.loads(options.out.read_text(encoding="utf-8"))
+def _earlier(options: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run wrote, measured as this one measures."""
+    earlier: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
     for key in ("base", "samples", "risks"):
         if earlier[key] != result[key]:
             raise UsageError(f"{options.out} was measured with another {key}: {earlier[key]}", hint="leave --keep out")
+    return earlier
+
+
+def _kept(options: argparse.Namespace, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Sets that an earlier run measured, each under the name it is to have now."""
     wanted = {name or old: old for old, _, name in (text.partition("=") for text in options.keep)}
     if missing := [old for old in wanted.values() if old not in earlier["sets"]]:
         raise UsageError(f"{options.out} has no set {missing[0]!r}", hint=f"it has {', '.join(earlier['sets'])}")
     return {name: earlier["sets"][old] for name, old in wanted.items()}
+
+
+def _check_same(name: str, kept: dict[str, Any], patches: Sequence[Patch]) -> None:
+    """A set that is kept under the name of one to measure must be of the same patches."""
+    if [found["digest"] for found in kept["patches"]] != [patch.digest for patch in patches]:
+        named = ", ".join(found["name"] for found in kept["patches"])
+        raise UsageError(f"the set {name!r} that is to be kept is of {named}", hint=f"keep it as --keep {name}=NAME")
 
 
 def _aims(task: Task, prompts: int | None) -> Task:

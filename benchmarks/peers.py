@@ -133,8 +133,9 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
     from llmpatch.packed import unpack
     from llmpatch.pairs import Pair, encode
     from llmpatch.prefix import init_prefix
-    from llmpatch.recipe import DPOSection, PrefixSection, StageSection, TrainingSection
+    from llmpatch.recipe import PrefixSection
     from llmpatch.training_data import TrainingSet
+    from llmpatch.training_recipe import DPOSection, StageSection, TrainingSection
 
     base = load_base(options.base)
     whole = encode(base, [Pair(**row) for row in read_jsonl(options.source)])

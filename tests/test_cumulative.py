@@ -53,7 +53,7 @@ def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, mon
     other = write_recipe(project / "calm.yaml", **TOXICITY)
     distil = {"patches": published, "chat": ["everyday_train.jsonl"], "raw": ["borderline_train.jsonl"], "limit": 3,
               "batch_size": 4, "answer_tokens": 5}  # fmt: skip
-    recipe = make_recipe(joint=[other], training=training(distil=distil))
+    recipe = make_recipe(joint=[other], training=training(distil=[distil]))
     seen = []
     update = Trainer._update
 
@@ -72,7 +72,7 @@ def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, mon
     assert {fix.risk for fix in manifest.fixes} == {"refusal", "toxicity"}
     assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
     assert any("RTP challenging" in row["name"] for row in patch.evidence["results"])
-    assert "with the pairs of 1 other risks; distilled from a stack of 2" in manifest.build.method
+    assert "with the pairs of 1 other risks; distilled from one + two, 4 answers a step" in manifest.build.method
     named = manifest.build.data_digests
     assert {"calm.yaml", "one/patch.json", "two/patch.json", "borderline_train.jsonl"} <= {
         path.removeprefix(f"{project}/") for path in named
@@ -83,6 +83,50 @@ def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, mon
     found = rows[0]["validation"]
     assert found["score"] == pytest.approx((found["refusal/score"] + found["toxicity/score"]) / 2)
     assert all("kept" in row for row in patch.evidence["training"]["history"] if "loss" in row)
+
+
+def test_a_prefix_learns_from_each_patch_by_itself_without_any_pair(project, published, monkeypatch):  # noqa: F811
+    write_data(project, 2)
+    other = write_recipe(project / "calm.yaml", **TOXICITY)
+    distil = [
+        {"patches": published[:1], "chat": ["everyday_train.jsonl"], "batch_size": 2, "answer_tokens": 5},
+        {
+            "patches": published[1:],
+            "raw": ["borderline_train.jsonl"],
+            "batch_size": 3,
+            "answer_tokens": 5,
+            "temperature": 1.0,
+        },
+        {"chat": ["borderline_train.jsonl"], "batch_size": 2, "answer_tokens": 5, "weight": 0.5},
+    ]
+    recipe = make_recipe(joint=[other], training=training(pairs_weight=0, distil=distil))
+    monkeypatch.setattr("llmpatch.learning.sample_pairs", None)
+    steps = []
+    update = Trainer._update
+
+    def watched(self, state, stage):
+        assert [None if kept.rows is None else len(kept.rows) for kept in self.kept] == [3, 3, None]
+        before = state.rows.clone()
+        loss, parts = update(self, state, stage)
+        # The mean KL from each teacher, weighed: nothing else is in the loss.
+        found = [self.kept_loss(before, self.arrangement(before, 0, 0), kept, state.step, 0)[0] for kept in self.kept]
+        assert loss == pytest.approx(float(sum(found)), rel=1e-5)
+        steps.append(state.stage)
+        return loss, parts
+
+    monkeypatch.setattr(Trainer, "_update", watched)
+    patch = build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert steps == [0] * recipe.training.sft.steps  # one stage: the steps of DPO are not run
+    history = patch.evidence["training"]["history"]
+    assert {row["stage"] for row in history} == {"Distillation"}
+    assert patch.evidence["training"]["best"].startswith("Distillation step")
+    assert patch.evidence["training"]["pairs"] == {}
+    assert patch.manifest.cumulative
+    assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
+    said = patch.manifest.build.method
+    assert "without pairs; distilled from one, 2 answers a step, weight 1; distilled from two, 3" in said
+    assert "distilled from the base, 2 answers a step, weight 0.5" in said
+    assert not (project / "run" / "pairs.jsonl").exists()
 
 
 def test_neighbours_of_a_recipe_stand_around_its_rows(project, published, monkeypatch):  # noqa: F811
@@ -151,8 +195,10 @@ def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # n
         ({"neighbours": {"random": 1, "keep": {}}}, "names no prompts"),
         ({"neighbours": {"random": 1, "keep": {"chat": ["x.jsonl"], "balance": {}}}}, "balance is about raw prompts"),
         ({"neighbours": {"random": 1, "probability": 1.5}}, "probability"),
-        ({"distil": {"chat": ["x.jsonl"]}}, "patches"),
-        ({"distil": {"chat": ["x.jsonl"], "patches": []}}, "patches"),
+        ({"distil": [{"patches": ["x"]}]}, "names no prompts"),
+        ({"distil": {"chat": ["x.jsonl"], "patches": ["x"]}}, "distil: Input should be a valid"),
+        ({"pairs_weight": 0}, "there is nothing to learn"),
+        ({"pairs_weight": 0, "distil": [{"chat": ["x.jsonl"], "weight": 0}]}, "there is nothing to learn"),
         ({"neighbours": {"random": 1, "colour": "red"}}, "colour"),
     ],
 )
@@ -179,7 +225,7 @@ def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
         validated_together(recipe, opened(neighbours={"random": 1}), lambda rows: {"score": 0.0})
     long = make_recipe(
         pairs={"max_prompt_tokens": 3},
-        training=training(distil={"patches": published, "chat": ["everyday_train.jsonl"]}),
+        training=training(distil=[{"patches": published, "chat": ["everyday_train.jsonl"]}]),
     )
     with pytest.raises(UsageError, match="all prompts have more than 3 tokens"):
         open_company(long, base, project / "run", Silent())

@@ -9,7 +9,8 @@ import pytest
 from llmpatch.errors import UsageError
 from llmpatch.estimate import SHAPES, _step, estimate, find_shape, measured_rate, read_shape
 from llmpatch.prompts import Prompt
-from llmpatch.recipe import StageSection, parse_recipe
+from llmpatch.recipe import parse_recipe
+from llmpatch.training_recipe import StageSection
 from tinymodels import make_tiny
 
 FAMILIES = {
@@ -80,6 +81,26 @@ def test_more_steps_cost_more_and_longer_answers_too():
     assert estimate(longer, [prompt(80)] * 4, SHAPES["smollm2"])["sampling_flops"] > small["sampling_flops"]
     half = estimate(make_recipe(), [prompt(80)] * 4, SHAPES["smollm2"], bytes_per_number=2)
     assert half["memory_bytes"] < small["memory_bytes"]
+
+
+def test_what_is_distilled_counts_and_pairs_that_are_not_made_do_not():
+    shape, sections = (
+        SHAPES["smollm2"],
+        {"sft": {"steps": 300, "learning_rate": 0.01, "answer_tokens": 12, "batch_size": 8}},
+    )
+    distil = {"chat": ["a.jsonl"], "batch_size": 8, "answer_tokens": 12}
+    plain = estimate(make_recipe(training=sections), [prompt(80)], shape)
+    both = estimate(make_recipe(training=sections | {"distil": [distil, distil]}), [prompt(80)], shape)
+    alone = estimate(
+        make_recipe(training=sections | {"distil": [distil, distil], "pairs_weight": 0}), [prompt(80)], shape
+    )
+    assert (plain["sampling_flops"] > 0, alone["sampling_flops"]) == (True, 0)
+    step = _step(shape, StageSection(**sections["sft"]), 20 + 8, 50, answers=1)
+    assert alone["training_flops"] == pytest.approx(
+        300 * 2 * 1.5 * step
+    )  # each a forward and a backward pass, and a teacher's
+    assert both["training_flops"] > plain["training_flops"] + alone["training_flops"]  # the DPO steps distil as well
+    assert both["memory_bytes"] > max(plain["memory_bytes"], alone["memory_bytes"])
 
 
 def test_a_folder_tells_its_shape_and_a_broken_one_says_so(tmp_path):

@@ -10,9 +10,9 @@ import torch
 
 from llmpatch.batching import Example, choose
 from llmpatch.neighbours import Neighbours, arrange, within
-from llmpatch.recipe import NeighboursSection, StageSection, TrainingSection
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import Kept, TrainingSet
+from llmpatch.training_recipe import NeighboursSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
 from test_training import HEAD, make_data, settings, start
 from tinymodels import make_tiny

@@ -8,9 +8,9 @@ import torch
 from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
-from llmpatch.recipe import DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import TrainingSet
+from llmpatch.training_recipe import DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
 from tinymodels import make_tiny
 

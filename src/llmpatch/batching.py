@@ -18,7 +18,7 @@ from llmpatch.prompts import KINDS, Kind
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import MixSection
+    from llmpatch.training_recipe import MixSection
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,11 @@ def recipe_files(recipe: Recipe) -> list[str]:
 def method(recipe: Recipe) -> str:
     """One sentence on how the prefix was trained."""
     t, p = recipe.training, recipe.prefix
+    start = f"{p.tokens} virtual tokens from {p.init} init"
+    if not t.pairs_weight:
+        return f"{start}; {t.sft.steps} steps at {t.sft.learning_rate:g} without pairs{_company(recipe)}"
     return (
-        f"{p.tokens} virtual tokens from {p.init} init; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
+        f"{start}; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
         f"{t.sft.learning_rate:g}; DPO {t.dpo.steps} steps of {t.dpo.batch_size} at {t.dpo.learning_rate:g}, beta "
         f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}{_company(recipe)}"
     )
@@ -196,12 +199,14 @@ def method(recipe: Recipe) -> str:
 def _company(recipe: Recipe) -> str:
     """What else it learnt beside, for the method's sentence; empty without any."""
     near, distil = recipe.training.neighbours, recipe.training.distil
-    parts = [f"with the pairs of {len(recipe.joint)} other risks"] if recipe.joint else []
+    paired = recipe.joint and recipe.training.pairs_weight
+    parts = [f"with the pairs of {len(recipe.joint)} other risks"] if paired else []
     if near is not None:
         who = f"{len(near.patches)} frozen patches and {near.random} stand-ins"
         parts.append(f"{who} around it in {100 * near.probability:g} % of the steps")
-    if distil is not None:
-        parts.append(f"distilled from a stack of {len(distil.patches)}, weight {distil.weight:g}")
+    for part in distil:
+        who = " + ".join(Path(path).name for path in part.patches) or "the base"
+        parts.append(f"distilled from {who}, {part.batch_size} answers a step, weight {part.weight:g}")
     return "".join(f"; {part}" for part in parts)
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import torch
 
     from llmpatch.bases import Base
-    from llmpatch.recipe import BalanceSection, KeepSection, Recipe
+    from llmpatch.recipe import Recipe
     from llmpatch.training import Validate
+    from llmpatch.training_recipe import BalanceSection, KeepSection
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Company:
 
 
 def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> Company:
-    """Read the neighbours and the stack of a recipe, and ask them what they say.
+    """Read the neighbours of a recipe and what it learns from, and ask them what they say.
 
     Args:
         recipe: With ``training.neighbours``, ``training.distil``, both or neither.
@@ -65,7 +66,7 @@ def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> C
         UsageError: no such patch or prompts, patches that cannot be put together, or too many tokens for the context.
         IntegrityError: a damaged patch.
     """
-    section, distil = recipe.training.neighbours, recipe.training.distil
+    section = recipe.training.neighbours
     kept: list[Kept] = []
     neighbours, together = None, None
     if section is not None:
@@ -77,10 +78,11 @@ def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> C
         neighbours = Neighbours(tuple(frozen), section, largest)
         if section.keep is not None and section.keep.weight:
             kept.append(_kept(recipe, base, section.keep, together, None, run, progress))
-    if distil is not None and distil.weight:
-        stack = _joined(_rows_of(distil.patches, base))
-        check_room(base, 0 if stack is None else len(stack))
-        kept.append(_kept(recipe, base, distil, stack, stack, run, progress))
+    for part in recipe.training.distil:
+        if part.weight:
+            stack = _joined(_rows_of(part.patches, base))
+            check_room(base, 0 if stack is None else len(stack))
+            kept.append(_kept(recipe, base, part, stack, stack, run, progress))
     return Company(neighbours, tuple(kept), together)
 
 
@@ -112,8 +114,8 @@ def validated_together(recipe: Recipe, company: Company, validate: Validate) -> 
 def company_files(recipe: Recipe) -> list[str]:
     """Every file that a recipe names for its company: prompts, and the manifest of each patch, which names all others."""
     section, distil = recipe.training.neighbours, recipe.training.distil
-    kept = [part for part in (section.keep if section else None, distil) if part is not None]
-    patches = [*(section.patches if section else ()), *(distil.patches if distil else ())]
+    kept = [part for part in (section.keep if section else None, *distil) if part is not None]
+    patches = [*(section.patches if section else ()), *(path for part in distil for path in part.patches)]
     found = [path for part in kept for path in [*part.chat, *part.raw]]
     return [*found, *(str(_manifest(load_from_path(path))) for path in dict.fromkeys(patches))]
 
@@ -154,12 +156,11 @@ def _kept(
 ) -> Kept:
     """Prompts with what ``M`` behind ``speaker`` says to them."""
     examples: list[tuple[Prompt, str, Answer]] = []
+    sampled = {"temperature": section.temperature, "top_p": section.top_p, "max_new_tokens": section.answer_tokens}
     for form, paths in (("chat", section.chat), ("raw", section.raw)):
         for path in paths:
             prompts = _short(recipe, base, Path(path), form, section.limit)
-            decoding = recipe.decoding.model_copy(
-                update={"temperature": 0.0, "top_p": 1.0, "max_new_tokens": section.answer_tokens}
-            )
+            decoding = recipe.decoding.model_copy(update=sampled)
             model = _Speaker(base, decoding, None, form == "raw", speaker)
             found = collect(model, prompts, run / "answers", progress=Titled(progress, f"The stack's own: {path}"))
             stem = Path(path).stem

@@ -23,7 +23,8 @@ from llmpatch.files import read_bytes
 
 if TYPE_CHECKING:
     from llmpatch.prompts import Prompt
-    from llmpatch.recipe import Recipe, StageSection
+    from llmpatch.recipe import Recipe
+    from llmpatch.training_recipe import KeepSection, StageSection
 
 MAX_CONFIG_BYTES = 1 << 20
 CHARS_PER_TOKEN = 4
@@ -133,43 +134,48 @@ def estimate(recipe: Recipe, prompts: Sequence[Prompt], shape: Shape, *, bytes_p
 
     Returns:
         ``parameters`` that are trained and their ``share`` of ``model_parameters``; ``patch_bytes``; FLOPs of sampling
-        ``M`` and of training; ``memory_bytes``: weights and what one step of training keeps.
+        ``M`` for pairs and of training; ``memory_bytes``: weights and what one step of training keeps.
     """
     n = recipe.prefix.tokens
     text = min(
         sum(len(p.text) for p in prompts) / max(1, len(prompts)) / CHARS_PER_TOKEN, recipe.pairs.max_prompt_tokens
     )
     row = text + TEMPLATE_TOKENS
-    samples = sum(recipe.pairs.samples if p.kind == "harmful" else 1 for p in prompts)
+    training = recipe.training
+    paired = bool(training.pairs_weight)
+    samples = sum(recipe.pairs.samples if p.kind == "harmful" else 1 for p in prompts) if paired else 0
     sampled = samples * (row + recipe.decoding.max_new_tokens)
     output = shape.vocabulary * shape.hidden
-    sft, dpo = recipe.training.sft, recipe.training.dpo
-    step = {
-        "sft": _step(shape, sft, row, n, answers=1),
-        "dpo": _step(shape, dpo, row, n, answers=2),
-    }
-    widest = max((stage, answers) for stage, answers in ((_tokens(sft, row, n, 1), 1), (_tokens(dpo, row, n, 2), 2)))
-    logits = widest[1] * max(sft.batch_size * sft.answer_tokens, dpo.batch_size * dpo.answer_tokens) * shape.vocabulary
+    near = training.neighbours.keep if training.neighbours else None
+    kept = [part for part in (near, *training.distil) if part is not None and part.weight]
+    # Beside its own forward and backward pass, another forward pass of whoever it is learnt from.
+    beside = 1.5 * sum(_step(shape, part, row, n, answers=1) for part in kept)
+    stages = [(training.sft, 1), (training.dpo, 2)] if paired else []
+    steps = training.sft.steps + (training.dpo.steps if paired else 0)
+    widest = max((_tokens(stage, row, n, answers) for stage, answers in stages), default=0.0)
+    widest += sum(_tokens(part, row, n, 1) for part in kept)
+    answered = max((answers * stage.batch_size * stage.answer_tokens for stage, answers in stages), default=0)
+    logits = (answered + sum(part.batch_size * part.answer_tokens for part in kept)) * shape.vocabulary
     return {
         "parameters": n * shape.hidden,
         "model_parameters": shape.parameters,
         "share": n * shape.hidden / shape.parameters,
         "patch_bytes": 4 * n * shape.hidden,
         "sampling_flops": 2.0 * sampled * shape.body + 2.0 * samples * recipe.decoding.max_new_tokens * output,
-        "training_flops": sft.steps * step["sft"] + dpo.steps * step["dpo"],
+        "training_flops": steps * beside
+        + sum(stage.steps * _step(shape, stage, row, n, answers=answers) for stage, answers in stages),
         "memory_bytes": int(
-            bytes_per_number * (shape.parameters + widest[0] * shape.layers * shape.hidden * ACTIVATIONS)
-            + 3 * 4 * logits
+            bytes_per_number * (shape.parameters + widest * shape.layers * shape.hidden * ACTIVATIONS) + 3 * 4 * logits
         ),
     }
 
 
-def _tokens(stage: StageSection, row: float, prefix: int, answers: int) -> float:
+def _tokens(stage: StageSection | KeepSection, row: float, prefix: int, answers: int) -> float:
     """Tokens that one step runs: the prefix and the template's head once, and each prompt once for its answers."""
     return prefix + HEAD_TOKENS + stage.batch_size * (row + answers * stage.answer_tokens)
 
 
-def _step(shape: Shape, stage: StageSection, row: float, prefix: int, *, answers: int) -> float:
+def _step(shape: Shape, stage: StageSection | KeepSection, row: float, prefix: int, *, answers: int) -> float:
     """FLOPs of one step, forward and back to the inputs."""
     answered = stage.batch_size * answers * stage.answer_tokens
     return 4.0 * _tokens(stage, row, prefix, answers) * shape.body + 4.0 * answered * shape.vocabulary * shape.hidden

@@ -59,6 +59,8 @@ def parts_of(recipe: Recipe) -> list[Recipe]:
 
 def join_pairs(base: Base, parts: Sequence[Recipe], pairs: Sequence[Sequence[Pair]]) -> TrainingSet:
     """The pairs of all parts as token ids behind one head, each example with its part's risk if there are several."""
+    if not any(pairs):
+        return TrainingSet([], [])
     data = encode(base, [pair for own in pairs for pair in own])
     if len(parts) == 1:
         return data

@@ -97,17 +97,20 @@ def learn(
         LlmpatchError: any stage failed; what was done stays in ``run``.
     """
     with split.first_alone():
+        paired = bool(material.parts[0].training.pairs_weight)
         if material.before:
             made: list[tuple[list[Pair], list[Dropped]]] = [(material.before[0], [])]
-        else:
+        elif paired:
             asked = zip(material.parts, material.prompts, strict=True)
             made = [sample_pairs(part, base, p.train, run, progress) for part, p in asked]
+        else:
+            made = [([], []) for _ in material.parts]
         pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
         counts = material.before[1] if material.before else summarise(pairs, dropped)
-        if split.rank == 0:
+        if paired and split.rank == 0:
             save_pairs(run, pairs, dropped)
     for part, (own, _) in zip(material.parts, made, strict=True):
-        if part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
+        if paired and part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
             raise UsageError(
                 f"{part.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
                 hint="lower pairs.focus.threshold, or add prompts",

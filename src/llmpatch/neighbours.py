@@ -21,7 +21,7 @@ from llmpatch.bases import Base
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import NeighboursSection
+    from llmpatch.training_recipe import NeighboursSection
 
 
 @dataclass(frozen=True, eq=False)

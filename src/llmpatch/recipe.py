@@ -11,32 +11,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.strict_yaml import parse_mapping
+from llmpatch.training_recipe import BalanceSection, Section, TrainingSection
 
 MAX_RECIPE_BYTES = 1 << 16
 
 
-class _Section(BaseModel):
-    """A frozen part of a recipe that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class BaseSection(_Section):
+class BaseSection(Section):
     """The frozen model ``M``: a catalogue name, a hub id, a folder (whole or in 4 bits) or a GGUF file."""
 
     name: str = "smollm2"
     revision: str | None = None
 
 
-class DecodingSection(_Section):
+class DecodingSection(Section):
     """How a model is sampled. Temperature 0 is greedy."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48
@@ -45,7 +40,7 @@ class DecodingSection(_Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 
-class ReferenceSection(_Section):
+class ReferenceSection(Section):
     """Where the text of ``M'`` comes from.
 
     ``recorded`` reads ``path`` (JSONL of prompt and completion); ``transformers`` and ``gguf`` run ``model``;
@@ -66,7 +61,7 @@ class ReferenceSection(_Section):
     system: str | None = None
 
 
-class PromptSet(_Section):
+class PromptSet(Section):
     """The files of one kind of prompt. ``limit`` takes the first rows of ``train`` for a smaller run.
 
     ``form``: ``chat`` asks through the chat template, ``raw`` lets the model continue the text as it stands.
@@ -79,7 +74,7 @@ class PromptSet(_Section):
     validation_limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class PromptsSection(_Section):
+class PromptsSection(Section):
     """Prompt sets by kind.
 
     ``harmful``: where ``M`` must change: requests to decline, text that draws toxic or gendered continuations.
@@ -91,7 +86,7 @@ class PromptsSection(_Section):
     everyday: PromptSet | None = None
 
 
-class FocusSection(_Section):
+class FocusSection(Section):
     """Pairs begin where an answer goes wrong: right before the word with which ``judge`` scores the text ``threshold`` or more.
 
     What ``M`` says from there in ``pairs.samples`` tries of ``max_new_tokens`` tokens takes part; what it had said is one more.
@@ -105,7 +100,7 @@ class FocusSection(_Section):
     prompts: bool = True
 
 
-class PairsSection(_Section):
+class PairsSection(Section):
     """What makes a pair worth training on.
 
     ``margin``: smallest gap between the scores of the two answers. ``winner``: smallest score of the chosen one. For the
@@ -124,7 +119,7 @@ class PairsSection(_Section):
     rewrite: Literal["gender"] | None = None
 
 
-class PrefixSection(_Section):
+class PrefixSection(Section):
     """The ``n`` virtual tokens and their start: the text's embeddings, random vocabulary rows, noise, or earlier rows.
 
     ``rows`` goes on from the ``adapter_model.safetensors`` at ``path``: a new version costs less than the first did.
@@ -145,140 +140,7 @@ class PrefixSection(_Section):
         return self
 
 
-class StageSection(_Section):
-    """One stage of training. Answers are cut to ``answer_tokens``; a cut answer never teaches its end."""
-
-    steps: Annotated[int, Field(ge=0)]
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    answer_tokens: Annotated[int, Field(ge=1)] = 24
-    batch_size: Annotated[int, Field(ge=1)] = 16
-
-
-class DPOSection(StageSection):
-    """Direct preference optimisation (Rafailov et al. 2023).
-
-    ``reference`` is the policy the implicit reward is measured from: the ``sft`` patch, the un-prefixed ``base``,
-    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs a reference that runs here and gives likelihoods),
-    or ``none``, a uniform one (CPO, Xu et al. 2024): then the pairs that are still decided wrongly pull hardest.
-    ``sft_weight`` adds the chosen answer's negative log-likelihood per token.
-    """
-
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    reference: Literal["sft", "base", "reference", "none"] = "sft"
-    sft_weight: Annotated[float, Field(ge=0)] = 0.0
-
-
-class MixSection(_Section):
-    """Shares of each batch by kind. They need not sum to one; kinds without prompts get none."""
-
-    harmful: Annotated[float, Field(gt=0)] = 0.5
-    borderline: Annotated[float, Field(ge=0)] = 0.25
-    everyday: Annotated[float, Field(ge=0)] = 0.25
-
-
-class BalanceSection(_Section):
-    """Makes two groups of words equally likely right after a harmful prompt; ``gender``: he, his, ... and she, her, ..."""
-
-    words: Literal["gender"] = "gender"
-    weight: Annotated[float, Field(gt=0)] = 1.0
-
-
-class KeepSection(_Section):
-    """Prompts on which something stays as it is: the files of each form, the first ``limit`` rows of each file.
-
-    The reference's own answers to them are sampled once, greedily. ``weight`` weighs the KL divergence per token on them, of
-    ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off. ``balance``: after the ``raw`` ones, two groups of
-    words are made equally likely as well, whatever stands around the prefix: what a neighbour was taught about single words is
-    lost in a mean over tokens.
-    """
-
-    chat: list[str] = []
-    raw: list[str] = []
-    limit: Annotated[int, Field(ge=1)] | None = None
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    answer_tokens: Annotated[int, Field(ge=1)] = 24
-    balance: BalanceSection | None = None
-
-    @model_validator(mode="after")
-    def _some_file(self) -> Self:
-        if not (self.chat or self.raw):
-            raise ValueError("it names no prompts: list files under chat or raw")
-        if self.balance is not None and not (self.raw and self.weight):
-            raise ValueError("balance is about raw prompts, beside a weight above 0: list files under raw")
-        return self
-
-
-class DistilSection(KeepSection):
-    """Teaches the prefix what a stack of ``patches``, in this order, does: KL(``M`` + stack || ``M`` + prefix).
-
-    On the stack's own answers to prompts of each of its risks. So one prefix carries several risks.
-    """
-
-    patches: Annotated[list[str], Field(min_length=1, max_length=16)]
-
-
-class NeighboursSection(_Section):
-    """Other patches around the trained rows in a share of the steps, so that the patch learns to live with them.
-
-    ``patches``: published ones, by path, which stay as they are. ``random``: stand-ins of ``random_tokens`` vocabulary rows
-    each, as loud as a patch, where there are none or too few. ``subsets``: some of them in a step, each number as often; else
-    all. ``row_subsets``: only half or more of each one's rows. ``shuffle``: in random order, else as listed. ``place`` of the
-    trained rows among them. ``kl_weight`` replaces ``training.kl_weight`` in steps with neighbours. ``keep``: prompts of other
-    risks, on which KL(neighbours || neighbours + prefix) is kept small, and without neighbours KL(base || prefix).
-    ``norm_budget``: the largest norm of a trained row, as a multiple of the 99.9th percentile of the base's embeddings.
-    ``validate_together``: a checkpoint counts by the lower of its scores alone and behind all ``patches``.
-    """
-
-    patches: Annotated[list[str], Field(max_length=15)] = []
-    random: Annotated[int, Field(ge=0, le=8)] = 0
-    random_tokens: Annotated[int, Field(ge=1, le=256)] = 50
-    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
-    subsets: bool = True
-    row_subsets: bool = False
-    shuffle: bool = True
-    place: Literal["random", "first", "last"] = "random"
-    kl_weight: Annotated[float, Field(ge=0)] | None = None
-    keep: KeepSection | None = None
-    norm_budget: Annotated[float, Field(gt=0, le=1000)] | None = None
-    validate_together: bool = False
-
-    @model_validator(mode="after")
-    def _somebody(self) -> Self:
-        if not self.patches and not self.random:
-            raise ValueError("there are no neighbours: list patches, or set random to 1 or more")
-        return self
-
-
-class TrainingSection(_Section):
-    """The optimiser and both stages.
-
-    ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
-    same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
-    ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
-    ``patience`` validations without a better one. ``keep``: the ``best`` prefix, of equally good ones the later; or the ``last``,
-    where the score is as high as it gets and says no more.
-    """
-
-    sft: StageSection = StageSection(steps=300, learning_rate=0.01)
-    dpo: DPOSection = DPOSection(steps=100, learning_rate=0.003)
-    mix: MixSection = MixSection()
-    kl_weight: Annotated[float, Field(ge=0)] = 1.0
-    benign_nll_weight: Annotated[float, Field(ge=0)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    warmup: Annotated[int, Field(ge=0)] = 10
-    validate_every: Annotated[int, Field(ge=1)] = 100
-    patience: Annotated[int, Field(ge=1)] = 100
-    keep: Literal["best", "last"] = "best"
-    borderline_cost: Annotated[float, Field(ge=0)] = 0.5
-    everyday_cost: Annotated[float, Field(ge=0)] = 2.0
-    checkpoint_every: Annotated[int, Field(ge=1)] = 25
-    neighbours: NeighboursSection | None = None
-    distil: DistilSection | None = None
-
-
-class AvoidSection(_Section):
+class AvoidSection(Section):
     """Makes words unlikely in answers to harmful prompts, at every position of both answers of a pair.
 
     ``gender``: the words that the judge ``gender-words`` looks for, where they are one token.
@@ -288,7 +150,7 @@ class AvoidSection(_Section):
     weight: Annotated[float, Field(gt=0)] = 10.0
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """What the evidence measures.
 
     A suite of ``llmpatch.evals``, how many prompts of each set, and a JSONL file of recorded answers of ``M'`` to them.
@@ -302,7 +164,7 @@ class EvaluationSection(_Section):
     reference: str | None = None
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One patch, from base and prompts to evidence.
 
     ``joint``: recipes of other risks, for one prefix that carries all of them: their prompts, pairs, references, balance and
@@ -325,7 +187,7 @@ class Recipe(_Section):
     balance: BalanceSection | None = None
     avoid: AvoidSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
-    joint: Annotated[list[str], Field(max_length=8)] = []
+    joint: list[str] = Field([], max_length=8)
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Recipe:

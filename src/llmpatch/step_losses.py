@@ -26,7 +26,7 @@ from llmpatch.word_losses import Avoid, Balance, imbalance, said
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import DPOSection, StageSection, TrainingSection
+    from llmpatch.training_recipe import DPOSection, StageSection, TrainingSection
 
 # (examples) -> [len, 2] summed log-probabilities of (chosen, rejected): the DPO reference when it is M' itself.
 ReferenceLogProbs = Callable[[list[Example]], "torch.Tensor"]
@@ -49,7 +49,7 @@ class StepLosses:
         neighbours: Neighbours | None = None,
         split: Split = ALONE,
     ) -> None:
-        if not data.examples:
+        if section.pairs_weight and not data.examples:
             raise UsageError(
                 "there is nothing to train on: no pair passed the filter", hint="loosen pairs.margin or pairs.winner"
             )

@@ -3,7 +3,8 @@
     result = train(base, TrainingSet(head, examples), rows, recipe.training, seed=0, run=Path("runs/refusal"))
     result.rows                                    # [n, hidden_size], the best by validation
 
-In some steps other patches may stand around the prefix, and what a stack does may be kept or learnt (docs/composition.md).
+In some steps other patches may stand around the prefix, and what patches do may be kept or learnt (docs/composition.md): where
+nothing is learnt from pairs, one stage is all there is.
 One readable loop. A step depends on the seed and its number only; the state (prefix, AdamW moments, best prefix,
 history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood.
 """
@@ -31,7 +32,7 @@ from llmpatch.word_losses import Avoid, Balance
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import StageSection, TrainingSection
+    from llmpatch.training_recipe import StageSection, TrainingSection
 
 # (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
 Validate = Callable[["torch.Tensor"], dict[str, float]]
@@ -108,8 +109,9 @@ class Trainer(StepLosses):
         return TrainingResult(state.best if self.validate else state.rows, state.best_at, state.seconds, state.history)
 
     def _stage(self, state: State, stage: StageSection, save: Callable[[State], None]) -> None:
-        name = ("SFT", "DPO")[state.stage]
-        if not stage.steps or state.step >= stage.steps:
+        paired = bool(self.section.pairs_weight)
+        name = ("SFT", "DPO")[state.stage] if paired else "Distillation"
+        if not stage.steps or state.step >= stage.steps or (state.stage == 1 and not paired):
             return
         if state.stage == 1:
             self.prepare_reference(state.after_sft, self.section.dpo)
@@ -131,7 +133,7 @@ class Trainer(StepLosses):
         """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
         import torch
 
-        from llmpatch.recipe import DPOSection
+        from llmpatch.training_recipe import DPOSection
 
         rows = state.rows.detach().clone().requires_grad_()
         indices = self.indices(stage, state.step, offset=state.stage)
@@ -141,10 +143,14 @@ class Trainer(StepLosses):
             benign = [i for i in indices if self.data.examples[i].kind != "harmful"]
             self._base_states(benign, stage.answer_tokens)
         mine = self.split.mine(indices)
-        if isinstance(stage, DPOSection):
+        parts: dict[str, float] = {}
+        if not self.section.pairs_weight:
+            loss = rows.new_zeros(())
+        elif isinstance(stage, DPOSection):
             loss, parts = self.dpo_loss(there.around(rows), mine, stage, kl_weight=weight, whole=indices)
         else:
             loss, parts = self.sft_loss(there.around(rows), mine, stage, kl_weight=weight, whole=indices)
+        loss = self.section.pairs_weight * loss
         if self.neighbours:
             parts["neighbour_tokens"] = float(there.tokens)
         for kept in self.kept:
@@ -250,15 +256,8 @@ def train(
 
 
 def settings_of(section: TrainingSection) -> dict[str, Any]:
-    """A section as its checkpoints know it: keys that came later are left out where they are not used."""
-    unused: dict[str, Any] = {key: True for key in ("neighbours", "distil") if getattr(section, key) is None}
-    unused |= {"keep": True} if section.keep == "best" else {}
-    near, distil = section.neighbours, section.distil
-    if near is not None and near.keep is not None and near.keep.balance is None:
-        unused["neighbours"] = {"keep": {"balance"}}
-    if distil is not None and distil.balance is None:
-        unused["distil"] = {"balance"}
-    return section.model_dump(mode="json", exclude=unused)
+    """A section as its checkpoints know it; a key that is left to its default adds nothing, as in a recipe's digest."""
+    return section.model_dump(mode="json", exclude_defaults=True)
 
 
 def _word_settings(loss: Balance | Avoid | None) -> list[Any]:

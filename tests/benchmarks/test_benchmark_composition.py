@@ -121,7 +121,16 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     assert list(again) == ["patches", "earlier", "alone"]
     assert again["earlier"] == found["sets"]["patches"]
     assert set(again["patches"]["sizes"]) == {"2"}
+    with monkeypatch.context() as patched:  # what is kept under a name that is to be measured is not measured again
+        patched.setattr(module, "survey_set", None)
+        patched.setattr(sys, "argv", ["composition.py", *paths[1:], "--keep", "patches", *arguments[5:]])
+        module.main()
+    last = json.loads(out.read_text(encoding="utf-8"))
+    assert last["sets"] == {"patches": again["patches"]}
+    assert last["cumulative"]["tokens"] == 3
+    assert last["price"]["cumulative"]["tokens"] == 3
     for wrong, message in (
+        (["--keep", "patches"], r"the set 'patches' that is to be kept is of acme/\S+ 1.0.0, acme/\S+ 1.0.0"),
         (["--keep", "nobody"], "no set 'nobody'"),
         (["--keep", "alone", "--samples", "9"], "samples"),
     ):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from llmpatch.bases import Base
-    from llmpatch.recipe import TrainingSection
+    from llmpatch.training_recipe import TrainingSection
 
 SAMPLE = 3
 

@@ -22,7 +22,7 @@ from llmpatch.training_data import TrainingSet
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import TrainingSection
+    from llmpatch.training_recipe import TrainingSection
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -33,7 +33,7 @@ from llmpatch.training_data import TrainingSet
 if TYPE_CHECKING:
     import torch
 
-    from llmpatch.recipe import DPOSection, StageSection, TrainingSection
+    from llmpatch.training_recipe import DPOSection, StageSection, TrainingSection
 
 Score = Callable[[Base], float]
 

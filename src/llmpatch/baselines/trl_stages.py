@@ -13,8 +13,8 @@ from llmpatch.batching import Example
 
 if TYPE_CHECKING:
     from llmpatch.baselines.counting import Watch
-    from llmpatch.recipe import StageSection, TrainingSection
     from llmpatch.step_losses import StepLosses
+    from llmpatch.training_recipe import StageSection, TrainingSection
 
 _IGNORED = -100  # the label of a token that is not learnt
 
