@@ -66,7 +66,7 @@ def recipes_page() -> str:
     schema = Recipe.model_json_schema()
     parts = [
         "# Recipes",
-        "Written by `scripts/make_docs.py` from `src/llmpatch/recipe.py`.",
+        "Written by `scripts/make_docs.py` from `src/llmpatch/recipe.py` and `src/llmpatch/training_recipe.py`.",
         "A recipe is a YAML file that makes one patch. Unknown keys, wrong types and empty lists are errors that name "
         "the key. Paths are relative to the folder the command runs in. `llmpatch build RECIPE -o DIR --set KEY=VALUE` "
         "changes single keys; `--dry-run` checks a recipe without building it. `recipes/` holds the published ones.",
@@ -84,7 +84,8 @@ def sections(node: dict[str, Any], defs: dict[str, Any], prefix: str, given: dic
         if target:
             optional = " (optional)" if "anyOf" in value else ""
             needed = key in node.get("required", ())
-            rows.append(f"| `{key}` | section{optional} | {'**required**, below' if needed else 'below'} |")
+            what = "list of sections" if value.get("type") == "array" else f"section{optional}"
+            rows.append(f"| `{key}` | {what} | {'**required**, below' if needed else 'below'} |")
             below += sections(defs[target], defs, f"{prefix}{key}.", default or {})
         else:
             known = key in given or "default" in value
@@ -95,8 +96,8 @@ def sections(node: dict[str, Any], defs: dict[str, Any], prefix: str, given: dic
 
 
 def reference(value: dict[str, Any]) -> str:
-    """The name of the section a property holds, or nothing."""
-    options = [value, *value.get("anyOf", []), *value.get("allOf", [])]
+    """The name of the section a property holds, one or a list of them, or nothing."""
+    options = [value, *value.get("anyOf", []), *value.get("allOf", []), value.get("items", {})]
     return next((str(o["$ref"]).rpartition("/")[2] for o in options if "$ref" in o), "")
 
 
@@ -174,7 +175,21 @@ def others() -> str:
         worse = [line.rstrip(".") for line in evidence["worse"] if not line.startswith(("Plain text", "Speed"))]
         notes = f"{sentences(price_lines(evidence))}\n\nWhat else got worse:\n\n{sentences(worse or ['nothing'])}"
         parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{notes}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *cumulative()])
+
+
+def cumulative() -> list[str]:
+    """What the one patch for all risks keeps of each of them."""
+    found = json.loads(COMPOSITION.read_text(encoding="utf-8")) if COMPOSITION.is_file() else {}
+    if "cumulative" not in found:
+        return []
+    one = found["cumulative"]
+    return [
+        f"`patches/smollm2/cumulative`, one prefix of {one['tokens']} tokens for all three, beside each patch alone "
+        f"([docs/composition.md](docs/composition.md)):",
+        figures_table(one["figures"]),
+        sentences(price_lines({"price": {"M+": found["price"]["cumulative"]}})),
+    ]
 
 
 def sentences(lines: list[str]) -> str:

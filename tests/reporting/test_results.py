@@ -249,6 +249,39 @@ def test_packed_layers_stand_beside_torchs(tmp_path):
     assert "| 32 | 250 | 150 | 100 | ×1.500 \\[1.250 to 2.750\\] | ×2.500 \\[2.250 to 2.750\\] | 3e-06 |" in text
 
 
+def test_patches_together_stand_with_what_they_keep(tmp_path):
+    row = {
+        "name": "acme/calm 1.0.0", "metric": "declines", "n": 200, "before": 0.1, "alone": 0.9, "together": 0.5,
+        "kept": {"n": 200, "value": 0.5, "low": 0.4, "high": 0.6},
+    }  # fmt: skip
+    ratio = {"n": 9, "value": 1.02, "low": 1.01, "high": 1.03}
+    found = {
+        "sets": {
+            "patches": {"sizes": {"2": [row], "3": [{**row, "kept": None}]}},
+            "independent": {"sizes": {"2": [row]}},
+        },
+        "price": {"stack": {"tokens": 150, "wikitext": {"ratio": ratio}, "latency": {"token_ratio": ratio}}},
+    }
+    put(told(tmp_path), "benchmarks/results/composition.json", found)
+    text = page(tmp_path)
+    assert "2 in a stack: official patches" in text
+    assert "2 in a stack: independent patches" in text
+    assert r"| acme/calm 1.0.0: declines | 200 | 0.100 | 0.900 | 0.500 | 50.0 % \[40.0 to 60.0 %\] |" in text
+    assert "no gain to keep" in text
+    assert "One cumulative patch" not in text
+    assert (
+        r"| gain kept in a stack of two, worst order: refusals | ≥ 97.0 % | 50.0 % \[40.0 to 60.0 %\] | missed |" in text
+    )
+    found["cumulative"] = {"tokens": 50, "figures": [{**row, "kept": {**row["kept"], "value": 0.96}}]}
+    found["price"]["cumulative"] = {"tokens": 50, "wikitext": {"ratio": {**ratio, "value": 1.01}}, "latency": None}
+    put(tmp_path, "benchmarks/results/composition.json", found)
+    text = page(tmp_path)
+    assert "One cumulative patch, 50 tokens" in text
+    assert re.search(r"gain kept by one cumulative patch: refusals .* reached", text)
+    assert "| cumulative, 50 tokens | ×1.010" in text
+    assert re.search(r"against the stack's \| ≤ ×1.020 .* reached", text)
+
+
 def test_growth_is_drawn_over_every_axis(tmp_path):
     def row(value, seconds):
         side = {"seconds": seconds, "kept_mib": 50.0, "flops": 2e12}

@@ -21,10 +21,11 @@ from llmpatch.reporting.results.benchmarks import (
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
 from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, layers, peers, prefix_cache, training_step
+from llmpatch.reporting.results.together import together
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
 RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
-HEADINGS = RISKS | {"speed": "Speed, on 2 cores"}
+HEADINGS = RISKS | {"together": "Patches together", "speed": "Speed, on 2 cores"}
 
 
 def read_results(root: Path) -> list[Section]:
@@ -42,6 +43,7 @@ def read_results(root: Path) -> list[Section]:
         parts = [
             aims(shelf),
             *risks,
+            together(shelf),
             baselines(shelf),
             *ablations(shelf),
             quantised(shelf),
@@ -140,6 +142,7 @@ def absent(shelf: Shelf) -> Section | None:
     risks = [risk for risk in RISKS if risk != "baselines" and not shelf.names(f"patches/*/{risk}/evidence.json")]
     lines = [f"{RISKS[risk]}: no patch with evidence." for risk in risks]
     scripts = {
+        "composition": "Patches together",
         "baselines": "Baselines side by side",
         "quantised": "Quantised bases",
         "peers": "A training step beside TRL and PEFT",

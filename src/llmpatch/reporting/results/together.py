@@ -1,0 +1,64 @@
+"""The section of the results page about patches together: stacks, and one cumulative patch in their place.
+
+together(Shelf(Path(".")))      # a Section, or None where nothing was measured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmpatch.reporting.numbers import decimals
+from llmpatch.reporting.results.blocks import MISSING, Block, Grid, Json, Section, Shelf, shown
+from llmpatch.reporting.view import Row
+
+HEAD = ("n", "base", "patch alone", "together", "gain kept")
+LEAD = (
+    "Each patch's gain by itself, and what is left of it where others stand beside it. Stacks: the worst of all orders and "
+    "subsets of that size. docs/composition.md has every figure. Brackets hold 95 % intervals."
+)
+
+
+def together(shelf: Shelf) -> Section | None:
+    """What stacks and a cumulative patch keep of each patch's gain, by benchmarks/composition.py."""
+    found = shelf.load("benchmarks/results/composition.json")
+    if found is None:
+        return None
+    blocks: list[Block] = [
+        _grid(rows, f"{size} in a stack: {'official' if name == 'patches' else name} patches")
+        for name, survey in found["sets"].items()
+        for size, rows in survey["sizes"].items()
+    ]
+    if one := found.get("cumulative"):
+        blocks.append(_grid(one["figures"], f"One cumulative patch, {one['tokens']} tokens"))
+    prices = tuple(
+        Row(
+            f"{name}, {price['tokens']} tokens",
+            (_ratio(price, "wikitext", "ratio"), _ratio(price, "latency", "token_ratio")),
+        )
+        for name, price in found["price"].items()
+    )
+    blocks.append(
+        Grid(
+            ("perplexity of WikiText-2 over the base's", "time per further token over the base's"), prices, "The price"
+        )
+    )
+    return Section("Patches together", LEAD, tuple(blocks))
+
+
+def _grid(figures: Sequence[Json], title: str) -> Grid:
+    rows = tuple(
+        Row(
+            f"{row['name']}: {row['metric']}",
+            (
+                str(row["n"]),
+                *(decimals(row[key]) for key in ("before", "alone", "together")),
+                shown(row["kept"], "share") if row["kept"] else "no gain to keep",
+            ),
+        )
+        for row in figures
+    )
+    return Grid(HEAD, rows, title)
+
+
+def _ratio(price: Json, part: str, key: str) -> str:
+    return shown(price[part][key], "ratio") if price.get(part) else MISSING
