@@ -270,7 +270,8 @@ def test_patches_together_stand_with_what_they_keep(tmp_path):
     assert "no gain to keep" in text
     assert "One cumulative patch" not in text
     assert (
-        r"| gain kept in a stack of two, worst order: refusals | ≥ 97.0 % | 50.0 % \[40.0 to 60.0 %\] | missed |" in text
+        r"| gain kept in a stack of two, worst order: refusals | ≥ 97.0 % | 50.0 % \[40.0 to 60.0 %\] | missed |"
+        in text
     )
     found["cumulative"] = {"tokens": 50, "figures": [{**row, "kept": {**row["kept"], "value": 0.96}}]}
     found["price"]["cumulative"] = {"tokens": 50, "wikitext": {"ratio": {**ratio, "value": 1.01}}, "latency": None}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from llmpatch._cli.output import say, say_json
+from llmpatch._cli.recipe_options import changed, changes, less_memory, made_before
 
 
 @click.command(name="build")
@@ -18,13 +19,9 @@ from llmpatch._cli.output import say, say_json
     type=click.Path(path_type=Path),
     help="Folder for answers, pairs, checkpoints and the report.  [default: runs/NAME-OF-THE-RECIPE]",
 )
-@click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
-)
-@click.option(
-    "--pairs", "pairs_from", type=click.Path(path_type=Path), help="A folder that `llmpatch pairs` made of this recipe."
-)
-@click.option("--less-memory", is_flag=True, help="Keep one input per layer in a step, and compute the rest again.")
+@changes
+@made_before
+@less_memory
 @click.option("--dry-run", is_flag=True, help="Check the recipe and its files, say what would be done, load no model.")
 @click.option("--overwrite", is_flag=True, help="Replace a patch in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,9 +47,8 @@ def command(
     from llmpatch._cli.evidence_view import price_lines, results_table, worse_lines
     from llmpatch.building import build, plan
     from llmpatch.progress import console
-    from llmpatch.recipe import load_recipe, override
 
-    wanted = override(load_recipe(recipe), list(assignments))
+    wanted = changed(recipe, assignments)
     if dry_run:
         found = plan(wanted)
         say_json(found) if as_json else say("\n".join(_plan_lines(found)))

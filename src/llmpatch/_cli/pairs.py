@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.output import say, say_json
+from llmpatch._cli.recipe_options import changed, changes
 
 
 @click.command(name="pairs")
@@ -19,9 +20,7 @@ from llmpatch._cli.output import say, say_json
     help="Run the workers on a Ray cluster that sees the same files: auto, ray://HOST:10001, or local to start one here.",
 )
 @click.option("--chunk", default=512, type=click.IntRange(1), help="Prompts in memory at once.  [default: 512]")
-@click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
-)
+@changes
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     recipe: Path,
@@ -42,9 +41,8 @@ def command(
     """
     from llmpatch.pair_workers import make_pair_shards
     from llmpatch.progress import console
-    from llmpatch.recipe import load_recipe, override
 
-    wanted = override(load_recipe(recipe), list(assignments))
+    wanted = changed(recipe, assignments)
     shards = make_pair_shards(wanted, out, size=chunk, workers=workers, ray=ray, progress=console())
     counts = shards.counts()
     if as_json:

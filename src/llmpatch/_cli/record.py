@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.output import say, say_json
+from llmpatch._cli.recipe_options import changed, changes
 
 
 @click.command(name="record")
@@ -14,9 +15,7 @@ from llmpatch._cli.output import say, say_json
 @click.option("--prompts", "files", multiple=True, required=True, type=click.Path(path_type=Path),
               help="JSON Lines with `prompt`. Repeatable.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The JSON Lines to write.")
-@click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
-)
+@changes
 @click.option("--samples", type=click.IntRange(1, 1024), default=1, show_default=True, help="Answers per prompt.")
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/record"), show_default=True,
               help="Folder of kept answers: repeating or continuing costs nothing.")  # fmt: skip
@@ -43,11 +42,10 @@ def command(
     from llmpatch.errors import UsageError
     from llmpatch.progress import console
     from llmpatch.prompts import load_prompts
-    from llmpatch.recipe import load_recipe, override
     from llmpatch.references import open_reference
     from llmpatch.references.recording import record
 
-    wanted = override(load_recipe(recipe), list(assignments))
+    wanted = changed(recipe, assignments)
     if samples > 1 and wanted.decoding.temperature == 0:
         raise UsageError("greedy samples are all the same", hint="add --set decoding.temperature=1.0")
     check_out(out, *files)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.output import say, say_json
+from llmpatch._cli.recipe_options import changed, changes, less_memory, made_before
 
 
 @click.command(name="train")
@@ -14,14 +15,10 @@ from llmpatch._cli.output import say, say_json
 @click.option(
     "--run", required=True, type=click.Path(path_type=Path), help="Folder of answers, pairs and the checkpoint."
 )
-@click.option(
-    "--pairs", "pairs_from", type=click.Path(path_type=Path), help="A folder that `llmpatch pairs` made of this recipe."
-)
-@click.option("--less-memory", is_flag=True, help="Keep one input per layer in a step, and compute the rest again.")
+@made_before
+@less_memory
 @click.option("--shard", is_flag=True, help="Spread the layers of the base over the processes (FSDP2).")
-@click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe. Repeatable."
-)
+@changes
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     recipe: Path,
@@ -47,13 +44,12 @@ def command(
     from llmpatch.errors import UsageError
     from llmpatch.learning import gather, learn
     from llmpatch.progress import Silent, console
-    from llmpatch.recipe import load_recipe, override
 
     if shard and less_memory:
         raise UsageError(
             "--shard gathers layers that --less-memory would compute again", hint="leave one of the two out"
         )
-    wanted = override(load_recipe(recipe), list(assignments))
+    wanted = changed(recipe, assignments)
     with joined(shard=shard) as split:
         material = gather(wanted, pairs_from)
         base = load_base(wanted.base.name, wanted.base.revision)
