@@ -109,8 +109,10 @@ def test_a_prefix_learns_from_each_patch_by_itself_without_any_pair(project, pub
         before = state.rows.clone()
         loss, parts = update(self, state, stage)
         # The mean KL from each teacher, weighed: nothing else is in the loss.
-        found = [self.kept_loss(before, self.arrangement(before, 0, 0), kept, state.step, 0)[0] for kept in self.kept]
-        assert loss == pytest.approx(float(sum(found)), rel=1e-5)
+        there = self.arrangement(before, 0, 0)
+        found = [self.kept_losses(before, there, [kept], state.step, 0) for kept in self.kept]
+        assert loss == pytest.approx(sum(float(one) for one, _ in found), rel=1e-5)
+        assert parts["kept"] == pytest.approx(sum(told["kept"] for _, told in found), rel=1e-5)
         steps.append(state.stage)
         return loss, parts
 

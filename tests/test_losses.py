@@ -7,7 +7,7 @@ import torch
 
 from llmpatch import losses
 from llmpatch.batching import Example, make_batch
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement
 from tinymodels import make_tiny
 
@@ -134,20 +134,22 @@ def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_ref
     def some(n, seed):
         return torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
 
-    reference = some(6, 5) if with_reference else None
+    # Two references with examples of their own, behind one run of the trained prefix.
+    references = [some(6, 5) if with_reference else None, some(2, 8)]
     shared, plain = (some(4, 6).requires_grad_() for _ in range(2))
-    found, _, _ = kept_loss(tiny, shared, reference, HEAD, EXAMPLES, answer_tokens=3)
-    found.backward()
-    parts = []
-    for example in EXAMPLES:
+    asked = [(references[0], EXAMPLES[:1]), (references[1], EXAMPLES[1:])]
+    found, hidden, batch = kept_losses(tiny, shared, asked, HEAD, answer_tokens=3)
+    (found[0] + 2 * found[1]).backward()
+    assert len(hidden) == len(batch.targets) == sum(len(e.chosen[:3]) for e in EXAMPLES)
+    parts = [[], []]
+    for place, example in enumerate(EXAMPLES):
         answer = example.chosen[:3]
-        target = plain_log_probs(tiny, reference, example, answer).detach()
+        target = plain_log_probs(tiny, references[place > 0], example, answer).detach()
         mine = plain_log_probs(tiny, plain, example, answer)
-        parts.append((target.exp() * (target - mine)).sum(-1).mean())
-    expected = torch.stack(parts).mean()
-    expected.backward()
-    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+        parts[place > 0].append((target.exp() * (target - mine)).sum(-1).mean())
+    expected = [torch.stack(part).mean() for part in parts]
+    (expected[0] + 2 * expected[1]).backward()
+    assert [one.item() for one in found] == pytest.approx([one.item() for one in expected], rel=1e-4)
     assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-3
-    assert kept_loss(tiny, some(4, 6), some(4, 6), HEAD, EXAMPLES, answer_tokens=3)[0].item() == pytest.approx(
-        0, abs=1e-6
-    )
+    same = kept_losses(tiny, some(4, 6), [(some(4, 6), EXAMPLES)], HEAD, answer_tokens=3)[0]
+    assert same[0].item() == pytest.approx(0, abs=1e-6)

@@ -147,7 +147,7 @@ def test_training_keeps_what_the_neighbours_do_and_without_it_does_not(tiny):
         trainer = Trainer(tiny, make_data(), settings(), seed=0, neighbours=company)
         with torch.no_grad():
             values = [
-                trainer.kept_loss(result.rows, trainer.arrangement(result.rows, step, 0), kept(), step, 0)[0]
+                trainer.kept_losses(result.rows, trainer.arrangement(result.rows, step, 0), [kept()], step, 0)[0]
                 for step in range(6)
             ]
         return float(torch.stack(values).mean())
@@ -171,7 +171,7 @@ def test_kept_prompts_may_have_their_words_balanced_and_only_those_named(tiny):
         part = dataclasses.replace(kept(), balance=Balance(1.0, (5, 6), (7, 8)), balanced=frozenset(places))
         with torch.no_grad():
             found = [
-                trainer.kept_loss(result.rows, trainer.arrangement(result.rows, step, 0), part, step, 0)[1][
+                trainer.kept_losses(result.rows, trainer.arrangement(result.rows, step, 0), [part], step, 0)[1][
                     "kept_words"
                 ]
                 for step in range(6)

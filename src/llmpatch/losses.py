@@ -122,41 +122,47 @@ def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor) -> t
     return torch.nn.functional.kl_div(found, target, reduction="none", log_target=True).sum(-1)
 
 
-def kept_loss(
+def kept_losses(
     base: Base,
     rows: torch.Tensor,
-    reference: torch.Tensor | None,
+    parts: Sequence[tuple[torch.Tensor | None, Sequence[Example]]],
     head: list[int],
-    examples: Sequence[Example],
     *,
     answer_tokens: int,
-) -> tuple[torch.Tensor, torch.Tensor, Batch]:
-    """Mean over answers of KL(reference || rows) per token: what is said behind one prefix stays as behind another.
+) -> tuple[list[torch.Tensor], torch.Tensor, Batch]:
+    """For each part the mean over its answers of KL(reference || rows) per token: what is said stays as behind a reference.
+
+    The trained prefix runs once, whatever number of references there is.
 
     Args:
         base: The model.
         rows: The trained prefix, with whatever stands around it: [n, hidden_size].
-        reference: The prefix to be like, [m, hidden_size]; ``None`` is the base alone. No gradient flows to it.
+        parts: Prefixes to be like, [m, hidden_size], and the prompts with the answers (``chosen``) to compare on. ``None`` is
+            the base alone. No gradient flows to a reference.
         head: Ids that stand between a prefix and every row.
-        examples: Prompts with the answers (``chosen``) to compare on.
         answer_tokens: Answers are cut to this many tokens.
 
     Returns:
-        The mean; the hidden states behind ``rows`` [N, hidden_size], for other losses on the same answers; their batch.
+        The means; the hidden states behind ``rows`` [N, hidden_size], for other losses on the same answers, part after part;
+        their batch.
     """
     import torch
 
-    def states(prefix: torch.Tensor | None) -> tuple[torch.Tensor, Batch]:
+    def states(prefix: torch.Tensor | None, examples: Sequence[Example]) -> tuple[torch.Tensor, Batch]:
         past = len(head) + (0 if prefix is None else len(prefix))
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
         return hidden_states(base, prefix, head, batch), batch
 
-    with torch.no_grad():
-        target, _ = states(reference)
-    hidden, batch = states(rows)
-    kl = kl_to_base(base, hidden, target)
-    owner = torch.tensor([i for i, e in enumerate(examples) for _ in e.chosen[:answer_tokens]])
-    return per_answer(kl, owner, len(examples), mean=True).mean(), hidden, batch
+    hidden, batch = states(rows, [e for _, examples in parts for e in examples])
+    means, start = [], 0
+    for reference, examples in parts:
+        with torch.no_grad():
+            target, _ = states(reference, examples)
+        kl = kl_to_base(base, hidden[start : start + len(target)], target)
+        start += len(target)
+        owner = torch.tensor([i for i, e in enumerate(examples) for _ in e.chosen[:answer_tokens]])
+        means.append(per_answer(kl, owner, len(examples), mean=True).mean())
+    return means, hidden, batch
 
 
 def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:

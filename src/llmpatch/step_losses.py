@@ -16,7 +16,7 @@ from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, choose, make_batch, shares
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_loss, kl_to_base, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement, Neighbours, arrange
 from llmpatch.prefix import check_head
 from llmpatch.progress import Progress, Silent
@@ -232,29 +232,41 @@ class StepLosses:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
         return arrange(self.base, self.neighbours, rows.detach(), seed=self.seed + 7919 * offset, step=step)
 
-    def kept_loss(
-        self, rows: torch.Tensor, there: Arrangement, kept: Kept, step: int, offset: int
+    def kept_losses(
+        self, rows: torch.Tensor, there: Arrangement, kept: Sequence[Kept], step: int, offset: int
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The weighted loss on the step's kept answers: KL from the reference prefix to the trained one where it stands now.
+        """The weighted losses on the step's kept answers: KL from the reference prefixes to the trained one where it stands now.
 
-        With ``kept.balance`` also the loss on its words, which has a weight of its own.
+        With ``Kept.balance`` also the loss on its words, which has a weight of its own. Answers behind one head run together.
         """
-        pool = kept.data.examples
-        counts = {pool[0].kind: kept.batch_size}  # they are all of one kind
-        chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
-        reference = there.without() if kept.rows is None else kept.rows
-        mine = self.split.mine(chosen)
-        kl, hidden, batch = kept_loss(
-            self.base, there.around(rows), reference, kept.data.head, [pool[i] for i in mine],
-            answer_tokens=kept.answer_tokens,
-        )  # fmt: skip
-        loss, parts = kept.weight * kl * (len(mine) / len(chosen)), {"kept": float(kl.detach())}
-        if kept.balance is not None:
-            after = [r for r, i in enumerate(mine) if i in kept.balanced]
-            share = len(after) / max(1, sum(i in kept.balanced for i in chosen))
-            words = share * imbalance(self.base, hidden, batch, kept.balance, after)
-            loss, parts = loss + words, parts | {"kept_words": float(words.detach())}
-        return loss, parts
+        import torch
+
+        groups: dict[tuple[tuple[int, ...], int], list[tuple[Kept, list[int], list[int]]]] = {}
+        for part in kept:
+            pool = part.data.examples
+            counts = {pool[0].kind: part.batch_size}  # they are all of one kind
+            chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
+            group = groups.setdefault((tuple(part.data.head), part.answer_tokens), [])
+            group.append((part, chosen, self.split.mine(chosen)))
+        losses: list[torch.Tensor] = []
+        told = dict.fromkeys(["kept", *["kept_words" for part in kept if part.balance]], 0.0)
+        for (head, cut), members in groups.items():
+            asked = [
+                (there.without() if part.rows is None else part.rows, [part.data.examples[i] for i in mine])
+                for part, _, mine in members
+            ]
+            kls, hidden, batch = kept_losses(self.base, there.around(rows), asked, list(head), answer_tokens=cut)
+            first = 0
+            for kl, (part, chosen, mine) in zip(kls, members, strict=True):
+                losses.append(part.weight * kl * (len(mine) / len(chosen)))
+                told["kept"] += float(kl.detach())
+                if part.balance is not None:
+                    after = [first + r for r, i in enumerate(mine) if i in part.balanced]
+                    share = len(after) / max(1, sum(i in part.balanced for i in chosen))
+                    losses.append(share * imbalance(self.base, hidden, batch, part.balance, after))
+                    told["kept_words"] += float(losses[-1].detach())
+                first += len(mine)
+        return torch.stack(losses).sum(), told
 
 
 def _share(mine: Sequence[tuple[str, str]], whole: Sequence[tuple[str, str]], risk: str) -> float:

@@ -153,10 +153,9 @@ class Trainer(StepLosses):
         loss = self.section.pairs_weight * loss
         if self.neighbours:
             parts["neighbour_tokens"] = float(there.tokens)
-        for kept in self.kept:
-            more, told = self.kept_loss(rows, there, kept, state.step, offset=state.stage)
-            loss = loss + more
-            parts.update({key: parts.get(key, 0.0) + value for key, value in told.items()})
+        if self.kept:
+            more, told = self.kept_losses(rows, there, self.kept, state.step, offset=state.stage)
+            loss, parts = loss + more, parts | told
         loss.backward()  # type: ignore[no-untyped-call]
         assert rows.grad is not None
         gradient = self.split.add_up(rows.grad)
