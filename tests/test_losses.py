@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from llmpatch import losses
 from llmpatch.batching import Example, make_batch
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, kl_to_base, per_answer
 from llmpatch.neighbours import Arrangement
+from llmpatch.training_recipe import KL
 from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
@@ -151,5 +154,20 @@ def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_ref
     (expected[0] + 2 * expected[1]).backward()
     assert [one.item() for one in found] == pytest.approx([one.item() for one in expected], rel=1e-4)
     assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-3
+    with torch.no_grad():
+        ways = [kept_losses(tiny, shared, asked[:1], HEAD, answer_tokens=3, kls=[way])[0][0] for way in get_args(KL)]
+        swapped = torch.stack(
+            [
+                plain_log_probs(tiny, plain, e, e.chosen[:3]).exp()
+                * (
+                    plain_log_probs(tiny, plain, e, e.chosen[:3])
+                    - plain_log_probs(tiny, references[0], e, e.chosen[:3])
+                )
+                for e in EXAMPLES[:1]
+            ]
+        )
+    assert ways[1].item() == pytest.approx(swapped.sum(-1).mean().item(), rel=1e-4)
+    assert ways[2].item() == pytest.approx((ways[0] + ways[1]).item(), rel=1e-5)
+    assert ways[0].item() == pytest.approx(found[0].item(), rel=1e-5)
     same = kept_losses(tiny, some(4, 6), [(some(4, 6), EXAMPLES)], HEAD, answer_tokens=3)[0]
     assert same[0].item() == pytest.approx(0, abs=1e-6)

@@ -169,7 +169,7 @@ def _kept(
         raise UsageError("the stack says nothing to any of the kept prompts", hint="choose other prompts")
     data, balance = _encode(base, examples), balance_of(section.balance, base)
     raw = frozenset(i for i, (prompt, _, _) in enumerate(examples) if prompt.form == "raw" and balance)
-    return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference, balance, raw)
+    return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference, balance, raw, section.kl)
 
 
 def balance_of(section: BalanceSection | None, base: Base, risk: str = "") -> Balance | None:

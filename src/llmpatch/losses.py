@@ -16,6 +16,8 @@ from llmpatch.prefix import backbone, expand_cache, head_logits, prefix_cache
 if TYPE_CHECKING:
     import torch
 
+    from llmpatch.training_recipe import KL
+
 
 def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch: Batch) -> torch.Tensor:
     """Final hidden states behind every answer token of a batch.
@@ -109,17 +111,25 @@ def per_answer(values: torch.Tensor, owner: torch.Tensor, answers: int, *, mean:
     return total / torch.bincount(owner, minlength=answers).clamp(min=1)
 
 
-def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor) -> torch.Tensor:
+def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor, kl: KL = "forward") -> torch.Tensor:
     """KL(base || patched) over the vocabulary at each position: [N, d], [N, d] -> [N].
 
     The base's distribution comes from its cached hidden states: 576 numbers a position instead of 49,152.
+
+    Args:
+        base: The model.
+        hidden: Of what is trained.
+        base_hidden: Of what it is to be like.
+        kl: ``forward``, as above; ``reverse``, KL(patched || base), which is what makes a word as rare as it is there;
+            or ``both``, their sum.
     """
     import torch
 
     with torch.no_grad():
         target = precise_logits(base, base_hidden).log_softmax(-1)
     found = precise_logits(base, hidden).log_softmax(-1)
-    return torch.nn.functional.kl_div(found, target, reduction="none", log_target=True).sum(-1)
+    weights = {"forward": target.exp(), "reverse": -found.exp(), "both": target.exp() - found.exp()}[kl]
+    return (weights * (target - found)).sum(-1)
 
 
 def kept_losses(
@@ -129,6 +139,7 @@ def kept_losses(
     head: list[int],
     *,
     answer_tokens: int,
+    kls: Sequence[KL] = (),
 ) -> tuple[list[torch.Tensor], torch.Tensor, Batch]:
     """For each part the mean over its answers of KL(reference || rows) per token: what is said stays as behind a reference.
 
@@ -141,6 +152,7 @@ def kept_losses(
             the base alone. No gradient flows to a reference.
         head: Ids that stand between a prefix and every row.
         answer_tokens: Answers are cut to this many tokens.
+        kls: The direction for each part (:func:`kl_to_base`); ``forward`` where there is none.
 
     Returns:
         The means; the hidden states behind ``rows`` [N, hidden_size], for other losses on the same answers, part after part;
@@ -155,10 +167,11 @@ def kept_losses(
 
     hidden, batch = states(rows, [e for _, examples in parts for e in examples])
     means, start = [], 0
-    for reference, examples in parts:
+    ways: Sequence[KL] = kls or ["forward"] * len(parts)
+    for (reference, examples), way in zip(parts, ways, strict=True):
         with torch.no_grad():
             target, _ = states(reference, examples)
-        kl = kl_to_base(base, hidden[start : start + len(target)], target)
+        kl = kl_to_base(base, hidden[start : start + len(target)], target, way)
         start += len(target)
         owner = torch.tensor([i for i, e in enumerate(examples) for _ in e.chosen[:answer_tokens]])
         means.append(per_answer(kl, owner, len(examples), mean=True).mean())

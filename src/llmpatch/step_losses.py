@@ -255,7 +255,10 @@ class StepLosses:
                 (there.without() if part.rows is None else part.rows, [part.data.examples[i] for i in mine])
                 for part, _, mine in members
             ]
-            kls, hidden, batch = kept_losses(self.base, there.around(rows), asked, list(head), answer_tokens=cut)
+            ways = [part.kl for part, _, _ in members]
+            kls, hidden, batch = kept_losses(
+                self.base, there.around(rows), asked, list(head), answer_tokens=cut, kls=ways
+            )
             first = 0
             for kl, (part, chosen, mine) in zip(kls, members, strict=True):
                 losses.append(part.weight * kl * (len(mine) / len(chosen)))

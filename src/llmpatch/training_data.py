@@ -16,6 +16,8 @@ from llmpatch.word_losses import Balance
 if TYPE_CHECKING:
     import torch
 
+    from llmpatch.training_recipe import KL
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -42,6 +44,7 @@ class Kept:
         rows: The reference prefix [n, hidden_size]; ``None`` is whatever stands around the trained rows in a step.
         balance: Words that are to be equally likely after some of the prompts, whatever stands around the trained rows.
         balanced: Which prompts: places of their examples in ``data``.
+        kl: Its direction (:func:`llmpatch.losses.kl_to_base`).
     """
 
     data: TrainingSet
@@ -51,9 +54,11 @@ class Kept:
     rows: torch.Tensor | None = None
     balance: Balance | None = None
     balanced: frozenset[int] = frozenset()
+    kl: KL = "forward"
 
     def digest(self) -> str:
         """Identity, so that a checkpoint of another reference is not resumed."""
         rows = None if self.rows is None else self.rows.double().sum().item()
         words = [asdict(self.balance), sorted(self.balanced)] if self.balance else []
-        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words])
+        way = [] if self.kl == "forward" else [self.kl]
+        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words, *way])

@@ -56,11 +56,16 @@ class BalanceSection(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+KL = Literal["forward", "reverse", "both"]
+
+
 class KeepSection(Section):
     """Prompts on which something stays as it is: the files of each form, the first ``limit`` rows of each file.
 
     The reference's own answers to them are sampled once, greedily or at ``temperature`` and ``top_p``. ``weight`` weighs the
-    KL divergence per token on them, of ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off. ``balance``:
+    KL divergence per token on them, of ``batch_size`` answers a step, cut to ``answer_tokens``; 0 turns it off. ``kl``:
+    ``forward`` is KL(reference || prefix), which sees what the reference says and the prefix does not; ``reverse`` the other way
+    round, which sees what the prefix says and the reference would not; ``both`` is their sum. ``balance``:
     after the ``raw`` ones, two groups of words are made equally likely as well, whatever stands around the prefix: what a
     neighbour was taught about single words is lost in a mean over tokens.
     """
@@ -73,6 +78,7 @@ class KeepSection(Section):
     answer_tokens: Annotated[int, Field(ge=1)] = 24
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    kl: KL = "forward"
     balance: BalanceSection | None = None
 
     @model_validator(mode="after")
