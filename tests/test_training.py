@@ -10,7 +10,7 @@ from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import TrainingSet
-from llmpatch.training_recipe import DPOSection, MixSection, StageSection, TrainingSection
+from llmpatch.training_recipe import DistilSection, DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
 from tinymodels import make_tiny
 
@@ -187,6 +187,10 @@ def test_text_only_references_cannot_be_the_dpo_reference(tiny):
 def test_nothing_to_train_on(tiny):
     with pytest.raises(UsageError, match="no pair passed the filter"):
         train(tiny, TrainingSet(HEAD, []), start(), settings(), seed=0)
+    distil = [DistilSection(chat=["a.jsonl"])]
+    without = settings().model_copy(update={"pairs_weight": 0.0, "distil": distil})
+    with pytest.raises(UsageError, match="pairs_weight is 0, and there are no other answers"):
+        train(tiny, TrainingSet([], []), start(), without, seed=0)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tiny):

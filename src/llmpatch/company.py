@@ -162,11 +162,11 @@ def _kept(
             prompts = _short(recipe, base, Path(path), form, section.limit)
             decoding = recipe.decoding.model_copy(update=sampled)
             model = _Speaker(base, decoding, None, form == "raw", speaker)
-            found = collect(model, prompts, run / "answers", progress=Titled(progress, f"The stack's own: {path}"))
+            found = collect(model, prompts, run / "answers", progress=Titled(progress, f"Answers to go by: {path}"))
             stem = Path(path).stem
             examples += [(p, stem, answer) for p, answer in zip(prompts, found, strict=True) if answer.text.strip()]
     if not examples:
-        raise UsageError("the stack says nothing to any of the kept prompts", hint="choose other prompts")
+        raise UsageError("nothing is said to any of the prompts to keep or to distil", hint="choose other prompts")
     data, balance = _encode(base, examples), balance_of(section.balance, base)
     raw = frozenset(i for i, (prompt, _, _) in enumerate(examples) if prompt.form == "raw" and balance)
     return Kept(data, section.weight, section.batch_size, section.answer_tokens, reference, balance, raw, section.kl)

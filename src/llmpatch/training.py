@@ -73,7 +73,12 @@ class Trainer(StepLosses):
             avoid=avoid, neighbours=neighbours, split=split,
         )  # fmt: skip
         self.validate, self.run_folder, self.kept = validate, run, kept
-        sizes = [stage.batch_size for stage in (section.sft, section.dpo) if stage.steps]
+        if not section.pairs_weight and not kept:
+            raise UsageError(
+                "there is nothing to train on: pairs_weight is 0, and there are no other answers",
+                hint="give what company.open_company finds for the recipe's distil",
+            )
+        sizes = [stage.batch_size for stage in (section.sft, section.dpo) if stage.steps and section.pairs_weight]
         if (least := min([*sizes, *(part.batch_size for part in kept)], default=split.count)) < split.count:
             raise UsageError(
                 f"{split.count} processes cannot share steps of {least} examples",
