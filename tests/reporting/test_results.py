@@ -111,7 +111,7 @@ def test_every_pointer_leads_into_real_evidence(tmp_path):
     relative = [f for f in asked if "relative" in f["at"]]  # of a measure that is 0 before, there is none
     assert [f["what"] for f in asked if f not in relative and shelf.look(f["file"], f["at"]) is None] == []
     whole = Shelf(ROOT)
-    refusal = [f for f in given if f["risk"] in ("refusal", "speed")]
+    refusal = [f for f in given if f["risk"] in ("refusal", "speed", "together")]
     assert [f["what"] for f in refusal if whole.look(f["file"], f["at"]) is None] == []
 
 
