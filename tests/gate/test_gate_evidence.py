@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from gatekit import as_bytes, evidence_document, interval
 from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.gate import parse_evidence, read_evidence
+from llmpatch.gate import parse_evidence, read_evidence, read_pieces
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -98,8 +99,28 @@ def test_files_are_bounded_and_must_be_there(tmp_path):
 
 def test_the_official_evidence_reads():
     for path in (ROOT / "patches").glob("*/*/evidence.json"):
-        found = read_evidence(path)
-        assert found.suite == json.loads(path.read_text(encoding="utf-8"))["suite"]
+        document = json.loads(path.read_text(encoding="utf-8"))
+        wanted = [piece["suite"] for piece in document.get("risks", {"": document}).values()]
+        assert [piece.suite for piece in read_pieces(path)] == wanted
+        if "risks" not in document:
+            assert [read_evidence(path)] == read_pieces(path)
+
+
+def test_composed_evidence_is_its_pieces_each_checked(tmp_path):
+    path, piece = tmp_path / "e.json", damaged(lambda d: None)
+    whole = {"schema": "llmpatch/composed/v1", "risks": {"one": json.loads(piece), "two": json.loads(piece)}}
+    path.write_text(json.dumps(whole))
+    found = read_pieces(path)
+    assert [part.tree for part in found] == [parse_evidence(piece).tree] * 2
+    assert {part.sha256 for part in found} == {hashlib.sha256(path.read_bytes()).hexdigest()}
+    whole["risks"]["two"]["suite"] = 7
+    path.write_text(json.dumps(whole))
+    with pytest.raises(IntegrityError, match=r"e\.json, two is not evidence: suite"):
+        read_pieces(path)
+    for risks in ({}, [], None, {str(i): {} for i in range(17)}):
+        path.write_text(json.dumps({"schema": "llmpatch/composed/v1", "risks": risks}))
+        with pytest.raises(IntegrityError, match="not 1 to 16 of them"):
+            read_pieces(path)
 
 
 leaves = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=4)

@@ -10,7 +10,7 @@ Knows evidence and patches. Knows nothing about how anything is measured, and co
 from __future__ import annotations
 
 from llmpatch.gate.attestation import MAX_ATTESTATION_BYTES, Attestation, attest, read_attestation
-from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence
+from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence, read_pieces
 from llmpatch.gate.policy import Policy, Rule, default_policy, load_policy, parse_policy, render_policy
 from llmpatch.gate.running import default_risks, run_gate
 from llmpatch.gate.verdict import Outcome, Verdict, apply_policy, verdict_json
@@ -32,6 +32,7 @@ __all__ = [
     "parse_policy",
     "read_attestation",
     "read_evidence",
+    "read_pieces",
     "render_policy",
     "run_gate",
     "verdict_json",

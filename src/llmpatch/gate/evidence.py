@@ -10,8 +10,9 @@ cannot change a verdict. Laid out in :mod:`llmpatch.evals.refusal`; other suites
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ from llmpatch.recipe import describe
 
 MAX_EVIDENCE_BYTES = 1 << 22
 MAX_MAGNITUDE = 1e12
+COMPOSED = "llmpatch/composed/v1"
+MAX_PIECES = 16
 SMALLEST_BASE = 1e-6  # evidence is rounded to six places: a smaller denominator is noise
 OWN_PROMPTS = "own prompts"
 _ENDS = {"value", "low", "high"}
@@ -109,6 +112,28 @@ def read_evidence(path: Path) -> Evidence:
         IntegrityError: too large, not strict JSON, not evidence, or an estimate in it is not well-formed.
     """
     return parse_evidence(read_bytes(path, limit=MAX_EVIDENCE_BYTES), where=str(path))
+
+
+def read_pieces(path: Path) -> list[Evidence]:
+    """Read an evidence file of one risk, or that of a composed or cumulative patch, which holds a piece for each of its risks.
+
+    Every piece is checked as a file of its own; its sha256 is that of the file it came in.
+
+    Raises:
+        UsageError, IntegrityError: as :func:`read_evidence`, naming the piece.
+    """
+    data = read_bytes(path, limit=MAX_EVIDENCE_BYTES)
+    mapping = parse_object(data, where=str(path))
+    if mapping.get("schema") != COMPOSED:
+        return [parse_evidence(data, where=str(path))]
+    risks = mapping.get("risks")
+    if not isinstance(risks, dict) or not 0 < len(risks) <= MAX_PIECES:
+        raise IntegrityError(f"{path} is not evidence: risks: not 1 to {MAX_PIECES} of them", hint=_HINT)
+    whole = hashlib.sha256(data).hexdigest()
+    pieces = [
+        parse_evidence(json.dumps(piece).encode(), where=f"{path}, {shown(risk)}") for risk, piece in risks.items()
+    ]
+    return [replace(piece, sha256=whole) for piece in pieces]
 
 
 def parse_evidence(data: bytes, *, where: str = "evidence", risk: str = "", fresh: bool = False) -> Evidence:

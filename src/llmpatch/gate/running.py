@@ -18,7 +18,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals.systems import prefix_digest
 from llmpatch.files import write_bytes
-from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence
+from llmpatch.gate.evidence import Evidence, parse_evidence, read_pieces
 from llmpatch.gate.policy import BASE, PATCHED, Policy, default_policy
 from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
 
@@ -70,7 +70,7 @@ def run_gate(
     if evidence:
         if prompts or reference or limit:
             raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
-        found = [read_evidence(path) for path in evidence]
+        found = [piece for path in evidence for piece in read_pieces(path)]
     elif base is None:
         raise UsageError(
             "no base to measure on", hint="pass --base, or --evidence FILE to judge what was measured before"
