@@ -140,7 +140,7 @@ def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_ref
     # Two references with examples of their own, behind one run of the trained prefix.
     references = [some(6, 5) if with_reference else None, some(2, 8)]
     shared, plain = (some(4, 6).requires_grad_() for _ in range(2))
-    asked = [(references[0], EXAMPLES[:1]), (references[1], EXAMPLES[1:])]
+    asked = [(references[0], EXAMPLES[:1], "forward"), (references[1], EXAMPLES[1:], "forward")]
     found, hidden, batch = kept_losses(tiny, shared, asked, HEAD, answer_tokens=3)
     (found[0] + 2 * found[1]).backward()
     assert len(hidden) == len(batch.targets) == sum(len(e.chosen[:3]) for e in EXAMPLES)
@@ -155,19 +155,16 @@ def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_ref
     assert [one.item() for one in found] == pytest.approx([one.item() for one in expected], rel=1e-4)
     assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-3
     with torch.no_grad():
-        ways = [kept_losses(tiny, shared, asked[:1], HEAD, answer_tokens=3, kls=[way])[0][0] for way in get_args(KL)]
-        swapped = torch.stack(
-            [
-                plain_log_probs(tiny, plain, e, e.chosen[:3]).exp()
-                * (
-                    plain_log_probs(tiny, plain, e, e.chosen[:3])
-                    - plain_log_probs(tiny, references[0], e, e.chosen[:3])
-                )
-                for e in EXAMPLES[:1]
-            ]
+        ways = [
+            kept_losses(tiny, shared, [(references[0], EXAMPLES[:1], way)], HEAD, answer_tokens=3)[0][0]
+            for way in get_args(KL)
+        ]
+        theirs, mine = (
+            plain_log_probs(tiny, rows, EXAMPLES[0], EXAMPLES[0].chosen[:3]) for rows in (references[0], plain)
         )
+        swapped = mine.exp() * (mine - theirs)
     assert ways[1].item() == pytest.approx(swapped.sum(-1).mean().item(), rel=1e-4)
     assert ways[2].item() == pytest.approx((ways[0] + ways[1]).item(), rel=1e-5)
     assert ways[0].item() == pytest.approx(found[0].item(), rel=1e-5)
-    same = kept_losses(tiny, some(4, 6), [(some(4, 6), EXAMPLES)], HEAD, answer_tokens=3)[0]
+    same = kept_losses(tiny, some(4, 6), [(some(4, 6), EXAMPLES, "forward")], HEAD, answer_tokens=3)[0]
     assert same[0].item() == pytest.approx(0, abs=1e-6)

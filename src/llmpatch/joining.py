@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import RecipeError
+from llmpatch.gate.evidence import COMPOSED
 from llmpatch.pairs import Pair, encode
 from llmpatch.recipe import Recipe, load_recipe
 from llmpatch.training_data import TrainingSet
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.training import Validate
 
-SCHEMA = "llmpatch/composed/v1"
 EXAMPLES = 12  # of each risk, since the evidence of several must fit into one file
 
 
@@ -90,7 +90,7 @@ def join_evidence(evidence: Mapping[str, dict[str, Any]], **more: Any) -> dict[s
     """
     shown = {risk: {**found, "examples": found["examples"][:EXAMPLES]} for risk, found in evidence.items()}
     return {
-        "schema": SCHEMA,
+        "schema": COMPOSED,
         **more,
         "risks": shown,
         "price": next((found["price"] for found in evidence.values() if found["price"]), {}),

@@ -128,18 +128,19 @@ def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor, kl: 
     with torch.no_grad():
         target = precise_logits(base, base_hidden).log_softmax(-1)
     found = precise_logits(base, hidden).log_softmax(-1)
-    weights = {"forward": target.exp(), "reverse": -found.exp(), "both": target.exp() - found.exp()}[kl]
-    return (weights * (target - found)).sum(-1)
+    ways = {"forward": [(target, found)], "reverse": [(found, target)], "both": [(target, found), (found, target)]}[kl]
+    # kl_div takes KL's second distribution first.
+    parts = [torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1) for p, q in ways]
+    return torch.stack(parts).sum(0)
 
 
 def kept_losses(
     base: Base,
     rows: torch.Tensor,
-    parts: Sequence[tuple[torch.Tensor | None, Sequence[Example]]],
+    parts: Sequence[tuple[torch.Tensor | None, Sequence[Example], KL]],
     head: list[int],
     *,
     answer_tokens: int,
-    kls: Sequence[KL] = (),
 ) -> tuple[list[torch.Tensor], torch.Tensor, Batch]:
     """For each part the mean over its answers of KL(reference || rows) per token: what is said stays as behind a reference.
 
@@ -148,11 +149,10 @@ def kept_losses(
     Args:
         base: The model.
         rows: The trained prefix, with whatever stands around it: [n, hidden_size].
-        parts: Prefixes to be like, [m, hidden_size], and the prompts with the answers (``chosen``) to compare on. ``None`` is
-            the base alone. No gradient flows to a reference.
+        parts: Prefixes to be like, [m, hidden_size], the prompts with the answers (``chosen``) to compare on, and the direction
+            of the KL (:func:`kl_to_base`). ``None`` is the base alone. No gradient flows to a reference.
         head: Ids that stand between a prefix and every row.
         answer_tokens: Answers are cut to this many tokens.
-        kls: The direction for each part (:func:`kl_to_base`); ``forward`` where there is none.
 
     Returns:
         The means; the hidden states behind ``rows`` [N, hidden_size], for other losses on the same answers, part after part;
@@ -165,10 +165,9 @@ def kept_losses(
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
         return hidden_states(base, prefix, head, batch), batch
 
-    hidden, batch = states(rows, [e for _, examples in parts for e in examples])
+    hidden, batch = states(rows, [e for _, examples, _ in parts for e in examples])
     means, start = [], 0
-    ways: Sequence[KL] = kls or ["forward"] * len(parts)
-    for (reference, examples), way in zip(parts, ways, strict=True):
+    for reference, examples, way in parts:
         with torch.no_grad():
             target, _ = states(reference, examples)
         kl = kl_to_base(base, hidden[start : start + len(target)], target, way)

@@ -252,13 +252,10 @@ class StepLosses:
         told = dict.fromkeys(["kept", *["kept_words" for part in kept if part.balance]], 0.0)
         for (head, cut), members in groups.items():
             asked = [
-                (there.without() if part.rows is None else part.rows, [part.data.examples[i] for i in mine])
+                (there.without() if part.rows is None else part.rows, [part.data.examples[i] for i in mine], part.kl)
                 for part, _, mine in members
             ]
-            ways = [part.kl for part, _, _ in members]
-            kls, hidden, batch = kept_losses(
-                self.base, there.around(rows), asked, list(head), answer_tokens=cut, kls=ways
-            )
+            kls, hidden, batch = kept_losses(self.base, there.around(rows), asked, list(head), answer_tokens=cut)
             first = 0
             for kl, (part, chosen, mine) in zip(kls, members, strict=True):
                 losses.append(part.weight * kl * (len(mine) / len(chosen)))

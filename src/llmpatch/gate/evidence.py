@@ -10,9 +10,8 @@ cannot change a verdict. Laid out in :mod:`llmpatch.evals.refusal`; other suites
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,17 +122,13 @@ def read_pieces(path: Path) -> list[Evidence]:
         UsageError, IntegrityError: as :func:`read_evidence`, naming the piece.
     """
     data = read_bytes(path, limit=MAX_EVIDENCE_BYTES)
-    mapping = parse_object(data, where=str(path))
+    mapping, sha256 = parse_object(data, where=str(path)), hashlib.sha256(data).hexdigest()
     if mapping.get("schema") != COMPOSED:
-        return [parse_evidence(data, where=str(path))]
+        return [_evidence(mapping, str(path), sha256)]
     risks = mapping.get("risks")
     if not isinstance(risks, dict) or not 0 < len(risks) <= MAX_PIECES:
         raise IntegrityError(f"{path} is not evidence: risks: not 1 to {MAX_PIECES} of them", hint=_HINT)
-    whole = hashlib.sha256(data).hexdigest()
-    pieces = [
-        parse_evidence(json.dumps(piece).encode(), where=f"{path}, {shown(risk)}") for risk, piece in risks.items()
-    ]
-    return [replace(piece, sha256=whole) for piece in pieces]
+    return [_evidence(piece, f"{path}, {shown(risk)}", sha256) for risk, piece in risks.items()]
 
 
 def parse_evidence(data: bytes, *, where: str = "evidence", risk: str = "", fresh: bool = False) -> Evidence:
@@ -150,7 +145,11 @@ def parse_evidence(data: bytes, *, where: str = "evidence", risk: str = "", fres
     """
     if len(data) > MAX_EVIDENCE_BYTES:
         raise IntegrityError(f"{where} is larger than {MAX_EVIDENCE_BYTES:,} bytes", hint=_HINT)
-    mapping = parse_object(data, where=where)
+    return _evidence(parse_object(data, where=where), where, hashlib.sha256(data).hexdigest(), risk=risk, fresh=fresh)
+
+
+def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: bool = False) -> Evidence:
+    """What a JSON document holds, which came in a file of this sha256."""
     try:
         document = _Document.model_validate(mapping)
     except ValidationError as error:
@@ -164,7 +163,7 @@ def parse_evidence(data: bytes, *, where: str = "evidence", risk: str = "", fres
         risk=risk or document.risk or ("refusal" if document.suite == OWN_PROMPTS else document.suite),
         suite=document.suite,
         created=document.created,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         base=document.base.name,
         fingerprint=document.base.fingerprint.model_dump(),
         prefix_sha256=(patched.prefix_sha256 or "") if patched else "",

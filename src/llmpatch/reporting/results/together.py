@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmpatch.reporting.numbers import decimals
-from llmpatch.reporting.results.blocks import MISSING, Block, Grid, Json, Section, Shelf, shown
+from llmpatch.reporting.results.blocks import Block, Grid, Json, Section, Shelf, shown
 from llmpatch.reporting.view import Row
 
+FILE = "benchmarks/results/composition.json"
+PRICES = {
+    "perplexity of WikiText-2 over the base's": ("wikitext", "ratio"),
+    "time per further token over the base's": ("latency", "token_ratio"),
+}
 HEAD = ("n", "base", "patch alone", "together", "gain kept")
 LEAD = (
     "Each patch's gain by itself, and what is left of it where others stand beside it. Stacks: the worst of all orders and "
@@ -20,7 +25,7 @@ LEAD = (
 
 def together(shelf: Shelf) -> Section | None:
     """What stacks and a cumulative patch keep of each patch's gain, by benchmarks/composition.py."""
-    found = shelf.load("benchmarks/results/composition.json")
+    found = shelf.load(FILE)
     if found is None:
         return None
     blocks: list[Block] = [
@@ -33,15 +38,11 @@ def together(shelf: Shelf) -> Section | None:
     prices = tuple(
         Row(
             f"{name}, {price['tokens']} tokens",
-            (_ratio(price, "wikitext", "ratio"), _ratio(price, "latency", "token_ratio")),
+            tuple(shown(shelf.look(FILE, ["price", name, *place]), "ratio") for place in PRICES.values()),
         )
         for name, price in found["price"].items()
     )
-    blocks.append(
-        Grid(
-            ("perplexity of WikiText-2 over the base's", "time per further token over the base's"), prices, "The price"
-        )
-    )
+    blocks.append(Grid(tuple(PRICES), prices, "The price"))
     return Section("Patches together", LEAD, tuple(blocks))
 
 
@@ -58,7 +59,3 @@ def _grid(figures: Sequence[Json], title: str) -> Grid:
         for row in figures
     )
     return Grid(HEAD, rows, title)
-
-
-def _ratio(price: Json, part: str, key: str) -> str:
-    return shown(price[part][key], "ratio") if price.get(part) else MISSING
