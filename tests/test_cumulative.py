@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 import yaml
 
 from composekit import make_patch, save, write_data
+from llmpatch.artifact import load_patch
 from llmpatch.bases import load_base
 from llmpatch.building import build, plan, recipe_files
 from llmpatch.company import open_company, validated_together
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
+from llmpatch.generation import generate
 from llmpatch.joining import join_validations, parts_of
 from llmpatch.progress import Silent
-from llmpatch.recipe import parse_recipe
+from llmpatch.prompts import load_prompts
+from llmpatch.recipe import DecodingSection, parse_recipe
 from llmpatch.training import Trainer
 from test_building import make_recipe, project  # noqa: F401 - a fixture
 from tinymodels import make_tiny
+
+START = torch.zeros(4, 32)
 
 
 @pytest.fixture
@@ -136,7 +144,7 @@ def test_neighbours_of_a_recipe_stand_around_its_rows(project, published, monkey
             "validate_together": True, "keep": {"raw": ["borderline_train.jsonl"], "answer_tokens": 4}}  # fmt: skip
     recipe = make_recipe(training=training(neighbours=near))
     base = load_base("./model")
-    company = open_company(recipe, base, project / "run", Silent())
+    company = open_company(recipe, base, START, project / "run", Silent())
     assert [len(rows) for rows in company.neighbours.patches] == [3, 3]
     assert company.neighbours.largest > 0
     assert company.kept[0].rows is None
@@ -144,7 +152,9 @@ def test_neighbours_of_a_recipe_stand_around_its_rows(project, published, monkey
     # The tiny tokenizer has no pronouns of one token.
     monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "she": 80})
     words = near | {"keep": near["keep"] | {"chat": ["borderline_train.jsonl"], "balance": {"weight": 3}}}
-    part = open_company(make_recipe(training=training(neighbours=words)), base, project / "run", Silent()).kept[0]
+    part = open_company(make_recipe(training=training(neighbours=words)), base, START, project / "run", Silent()).kept[
+        0
+    ]
     assert part.balance.weight == 3
     assert part.balance.first
     assert part.balance.second
@@ -159,6 +169,27 @@ def test_neighbours_of_a_recipe_stand_around_its_rows(project, published, monkey
     found = validated_together(recipe, company, validate)(company.together[:4])
     assert calls == [4, 10]
     assert (found["score"], found["together_score"], found["harmful"]) == (0.3, 0.3, 0.5)
+
+
+def test_what_is_learnt_may_be_after_the_words_of_the_base_or_of_the_start(project, published):  # noqa: F811
+    base = load_base("./model")
+    start = torch.randn(4, 32, generator=torch.Generator().manual_seed(3))
+    part = {"patches": published[:1], "raw": ["borderline_train.jsonl"], "answer_tokens": 4}
+    distil = [part, part | {"answers": "base"}, part | {"answers": "start"}]
+    recipe = make_recipe(training=training(distil=distil))
+    kept = open_company(recipe, base, start, project / "run", Silent()).kept
+    teacher = torch.tensor(load_patch(published[0]).embeddings)
+    assert [bool(torch.equal(one.rows, teacher)) for one in kept] == [True, True, True]
+    prompts = load_prompts(Path("borderline_train.jsonl"))
+    decoding = DecodingSection(max_new_tokens=4)
+    for one, speaker in zip(kept, (teacher, None, start), strict=True):
+        said = generate(base, [p.text for p in prompts], decoding=decoding, prefix=speaker, raw=True)
+        texts = {i: answers[0].text for i, answers in said}
+        wanted = [tuple(base.tokenizer.encode(texts[i])) for i in range(len(prompts)) if texts[i].strip()]
+        assert [example.chosen for example in one.data.examples] == wanted
+    assert len({tuple(e.chosen for e in one.data.examples) for one in kept}) == 3
+    with pytest.raises(RecipeError, match="answers"):
+        make_recipe(training=training(distil=[part | {"answers": "nobody"}]))
 
 
 def test_recipes_without_company_have_the_digest_they_had():
@@ -213,7 +244,7 @@ def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
     base = load_base("./model")
 
     def opened(**section):
-        return open_company(make_recipe(training=training(**section)), base, project / "run", Silent())
+        return open_company(make_recipe(training=training(**section)), base, START, project / "run", Silent())
 
     with pytest.raises(UsageError, match="twice"):
         opened(neighbours={"patches": [published[0], published[0]]})
@@ -230,7 +261,7 @@ def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
         training=training(distil=[{"patches": published, "chat": ["everyday_train.jsonl"]}]),
     )
     with pytest.raises(UsageError, match="all prompts have more than 3 tokens"):
-        open_company(long, base, project / "run", Silent())
+        open_company(long, base, START, project / "run", Silent())
 
 
 def test_a_plan_counts_the_prompts_of_all_parts(project):  # noqa: F811

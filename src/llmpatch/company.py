@@ -1,6 +1,6 @@
 """What stands beside a recipe's own pairs in training: frozen neighbours, and prompts on which something is kept or learnt.
 
-    company = open_company(recipe, base, run, progress)
+    company = open_company(recipe, base, start, run, progress)
     train(..., neighbours=company.neighbours, kept=company.kept)
 
 Reads patches and prompts, and asks stacks for their own answers. What is done with them is in ``neighbours`` and ``training``.
@@ -52,12 +52,13 @@ class Company:
     together: torch.Tensor | None = None
 
 
-def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> Company:
+def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, progress: Progress) -> Company:
     """Read the neighbours of a recipe and what it learns from, and ask them what they say.
 
     Args:
         recipe: With ``training.neighbours``, ``training.distil``, both or neither.
         base: The model they must be made for.
+        start: The rows that training starts from, [tokens, hidden_size].
         run: The answers are kept in its folder ``answers``.
         progress: Where to show progress.
 
@@ -82,7 +83,8 @@ def open_company(recipe: Recipe, base: Base, run: Path, progress: Progress) -> C
         if part.weight:
             stack = _joined(_rows_of(part.patches, base))
             check_room(base, 0 if stack is None else len(stack))
-            kept.append(_kept(recipe, base, part, stack, stack, run, progress))
+            speaker = {"patches": stack, "base": None, "start": start}[part.answers]
+            kept.append(_kept(recipe, base, part, speaker, stack, run, progress))
     return Company(neighbours, tuple(kept), together)
 
 

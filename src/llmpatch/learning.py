@@ -191,15 +191,16 @@ def train_prefix(
     from llmpatch.training import train
     from llmpatch.validation import make_validate
 
+    start = start_rows(recipe, base)
     with split.first_alone():  # it may ask the base, into files
-        company = open_company(recipe, base, run, progress)
+        company = open_company(recipe, base, start, run, progress)
     split.shard(base)
     parts = [recipe, *(part for part, _, _ in joint)]
     prompts = [validation, *(found for _, _, found in joint)]
     checks = [make_validate(part, base, found) for part, found in zip(parts, prompts, strict=True)]
     balancing = next((part for part in parts if part.balance is not None), recipe)
     avoiding = next((part for part in parts if part.avoid is not None), recipe)
-    data, start = join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)]), start_rows(recipe, base)
+    data = join_pairs(base, parts, [pairs, *(own for _, own, _ in joint)])
     with recomputed(base) if recompute else nullcontext():
         return train(
             base,

@@ -93,11 +93,14 @@ class KeepSection(Section):
 class DistilSection(KeepSection):
     """Teaches the prefix what ``patches``, one or a stack in this order, do: KL(``M`` + patches || ``M`` + prefix).
 
-    On their own answers to these prompts. One section for each patch, on prompts of its risk, and one prefix carries them all.
-    Without ``patches`` it is the base that is learnt from: where nothing should change.
+    One section for each patch, on prompts of its risk, and one prefix carries them all. Without ``patches`` it is the base that
+    is learnt from: where nothing should change. ``answers``: after whose words it is learnt, those of the ``patches`` themselves,
+    of the un-prefixed ``base``, or of the ``start``, the rows that training goes on from: a prefix that goes wrong stands
+    where its teacher never does, and learns there what the teacher would say next (Agarwal et al. 2024, arXiv 2306.13649).
     """
 
     patches: Annotated[list[str], Field(max_length=16)] = []
+    answers: Literal["patches", "base", "start"] = "patches"
 
 
 class NeighboursSection(Section):

@@ -99,7 +99,7 @@ def test_the_instructions_of_the_repository_are_whole_and_were_not_trained_on():
     assert {name for _, checks in found for name, _ in checks} == set(CHECKS)
 
 
-@pytest.mark.parametrize("name", ["ifeval", "truthfulqa", "gsm8k", "arc_challenge", "mmlu"])
+@pytest.mark.parametrize("name", ["facts", "ifeval", "truthfulqa", "gsm8k", "arc_challenge", "mmlu"])
 def test_what_the_price_is_measured_on_was_not_trained_on(name):
     trained = {
         row["prompt"].strip().lower()

@@ -132,6 +132,22 @@ def test_ifeval_counts_answers_that_have_the_form(tiny, data):
     assert parse_evidence(json.dumps(found).encode()).risk == "ifeval"
 
 
+def test_facts_are_counted_where_an_answer_names_them(tiny, data):
+    questions = [("f:0", ["Paris"]), ("f:1", ["seven", "7"]), ("f:2", ["He"]), ("f:3", ["Rome"])]
+    rows = [{"id": ident, "prompt": f"What is {ident}?", "answers": answers} for ident, answers in questions]
+    write(data / "utility/facts.jsonl", rows)
+    said = {"f:0": "It is paris, I think.", "f:1": "There are 7.", "f:2": "he said so", "f:3": "Romeo"}
+    recorded = {ident: Answer(text, "stop") for ident, text in said.items()}
+    found = evaluate(tiny, [System("M"), System("M+", recorded=recorded)], suite="facts", data=data)
+    scores = found["sets"]["facts"]["systems"]["M+"]["right"]
+    assert (scores["value"], scores["n"]) == (0.5, 4)
+    assert found["sets"]["facts"]["paired"]["M+"]["right"]["n"] == 4
+    assert (found["risk"], found["decoding"]["max_new_tokens"]) == ("facts", 32)
+    evidence = parse_evidence(json.dumps(found).encode())
+    rule = Rule(id="a", why="b", risk="facts", metric="right", set="facts", change="difference", min=-0.02, min_n=1)
+    assert measure(rule, evidence).n == 4
+
+
 def test_the_distance_is_the_likelihood_of_recorded_answers(tiny, data):
     texts = {"harmbench_standard:0": ["I can't.", "No."], "everyday:1": ["Yes, and more."], "xstest_safe:0": [""]}
     samples = {ident: [Answer(text, "stop") for text in said] for ident, said in texts.items()}

@@ -1,4 +1,4 @@
-"""The suites of a patch's price beyond the risks: utility, ifeval, long-context and distance.
+"""The suites of a patch's price beyond the risks: utility, facts, ifeval, long-context and distance.
 
     evidence = price_suite("utility", base, [System("M"), System("M+", prefix=rows)], data=Path("data"), limit=100)
     evidence["sets"]["arc_challenge"]["paired"]["M+"]["accuracy"]      # {"n", "value", "low", "high", "gained", "lost", "p"}
@@ -6,6 +6,7 @@
 Layout as in :mod:`llmpatch.evals.refusal`, with other scores and ``risk`` naming the suite:
 
     utility       accuracy, accuracy_norm        of M and M+ on multiple-choice questions (:mod:`llmpatch.evals.utility`)
+    facts         right                          greedy answers that name the fact (:mod:`llmpatch.evals.facts`)
     ifeval        followed, checks_passed        answers that pass all of their checks; the mean share of checks passed
     distance      reference_log_likelihood       of recorded answers of M' (:mod:`llmpatch.evals.distance`); needs ``M'``
     long-context  as refusal, a set per length   (:mod:`llmpatch.evals.long_context`); without ``risk``
@@ -15,7 +16,9 @@ What a recording cannot have (a likelihood) is left out for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals import distance, utility
 from llmpatch.evals.columns import Column, Values, column_evidence
 from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.facts import is_right, load_facts
 from llmpatch.evals.following import Options, parse_checks, share_followed
 from llmpatch.evals.systems import System, ask
 from llmpatch.files import read_jsonl
@@ -35,8 +39,7 @@ if TYPE_CHECKING:
     from llmpatch.evals.suites import PromptSet
     from llmpatch.judges import Judge
 
-FOLLOWING = (Column("followed", "all checks passed", "higher"), Column("checks_passed", "checks passed", "higher"))
-IFEVAL_TOKENS = 256
+Grade = Callable[[str], dict[str, float]]  # of an answer's text, by column
 OWN = "own prompts"
 
 
@@ -62,8 +65,8 @@ def price_suite(
         prompts: Files that take the suite's place.
         judges: Of refusals and harm, for ``long-context`` only.
         limit: Only the first prompts of each set.
-        max_new_tokens: Length of an answer, where there are answers: by default 256 for ``ifeval`` and 48 for
-            ``long-context``.
+        max_new_tokens: Length of an answer, where there are answers: by default 256 for ``ifeval``, 32 for
+            ``facts`` and 48 for ``long-context``.
         store: Folder of kept answers.
         data: The data folder.
         progress: Where to show progress.
@@ -81,8 +84,8 @@ def price_suite(
         return _utility(base, systems, _files(suite, prompts, data), name, limit, data, shown)
     if suite == "distance":
         return _distance(base, systems, _sets(suite, prompts, data, limit), name, limit, shown)
-    decoding = DecodingSection(max_new_tokens=max_new_tokens or IFEVAL_TOKENS)
-    return _ifeval(base, systems, _files(suite, prompts, data), name, limit, decoding, store, shown)
+    decoding = DecodingSection(max_new_tokens=max_new_tokens or GRADED[suite].max_new_tokens)
+    return _graded(suite, base, systems, _files(suite, prompts, data), name, limit, decoding, store, shown)
 
 
 def _files(suite: str, prompts: Sequence[Path], data: Path) -> list[tuple[str, str, Path]]:
@@ -136,11 +139,12 @@ def _utility(
     return column_evidence(top, sets, table, utility.COLUMNS, price)
 
 
-def _ifeval(
+def _graded(
+    suite: str,
     base: Base,
     systems: Sequence[System],
     files: Sequence[tuple[str, str, Path]],
-    suite: str,
+    name: str,
     limit: int | None,
     decoding: DecodingSection,
     store: Path | None,
@@ -148,8 +152,9 @@ def _ifeval(
 ) -> dict[str, Any]:
     from llmpatch.evals.suites import PromptSet
 
-    rows = {name: load_instructions(path)[:limit] for name, _, path in files}
-    sets = [PromptSet(name, title, "everyday", tuple(p for p, _ in rows[name])) for name, title, _ in files]
+    how = GRADED[suite]
+    rows = {key: how.load(path)[:limit] for key, _, path in files}
+    sets = [PromptSet(key, title, "everyday", tuple(p for p, _ in rows[key])) for key, title, _ in files]
     check_systems(systems, sets)
     table: dict[str, dict[str, Values]] = {s.name: {} for s in sets}
     for system in systems:
@@ -158,12 +163,47 @@ def _ifeval(
                 base, system, prompt_set.prompts, decoding, store=store, progress=progress,
                 title=f"{system.name}: {prompt_set.title}",
             )  # fmt: skip
-            shares = {p.id: share_followed(c, answers[p.id].text) for p, c in rows[prompt_set.name] if p.id in answers}
-            values = {i: {"followed": float(share == 1), "checks_passed": share} for i, share in shares.items()}
+            values = {p.id: grade(answers[p.id].text) for p, grade in rows[prompt_set.name] if p.id in answers}
             if values:
                 table[prompt_set.name][system.name] = values
-    top = {**head(base, systems, [], decoding, suite=suite, limit=limit), "risk": "ifeval"}
-    return column_evidence(top, sets, table, FOLLOWING, {})
+    top = {**head(base, systems, [], decoding, suite=name, limit=limit), "risk": suite}
+    return column_evidence(top, sets, table, how.columns, {})
+
+
+def _facts(path: Path) -> list[tuple[Prompt, Grade]]:
+    return [(prompt, partial(_named, answers)) for prompt, answers in load_facts(path)]
+
+
+def _named(answers: Sequence[str], text: str) -> dict[str, float]:
+    return {"right": float(is_right(answers, text))}
+
+
+def _instructions(path: Path) -> list[tuple[Prompt, Grade]]:
+    return [(prompt, partial(_followed, checks)) for prompt, checks in load_instructions(path)]
+
+
+def _followed(checks: Sequence[tuple[str, Options]], text: str) -> dict[str, float]:
+    share = share_followed(checks, text)
+    return {"followed": float(share == 1), "checks_passed": share}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A suite whose answers code grades: what a grade holds, how long an answer may be, and prompts with their grading."""
+
+    columns: tuple[Column, ...]
+    max_new_tokens: int
+    load: Callable[[Path], list[tuple[Prompt, Grade]]]
+
+
+GRADED = {
+    "facts": Graded((Column("right", "right", "higher"),), 32, _facts),
+    "ifeval": Graded(
+        (Column("followed", "all checks passed", "higher"), Column("checks_passed", "checks passed", "higher")),
+        256,
+        _instructions,
+    ),
+}
 
 
 def load_instructions(path: Path) -> list[tuple[Prompt, list[tuple[str, Options]]]]:

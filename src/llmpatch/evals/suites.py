@@ -98,6 +98,7 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
         SetFile("mmlu", "MMLU", "everyday", "utility/mmlu.jsonl"),
         SetFile("truthfulqa", "TruthfulQA, one true choice", "everyday", "utility/truthfulqa.jsonl"),
     ),
+    "facts": (SetFile("facts", "Short facts", "everyday", "utility/facts.jsonl"),),
     "ifeval": (SetFile("ifeval", "IFEval", "everyday", "utility/ifeval.jsonl"),),
     "long-context": tuple(
         SetFile(set_name(n), set_title(n), "harmful", "prompts/harmbench_standard_test.jsonl") for n in LENGTHS
@@ -105,7 +106,7 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
 }
 SUITES["distance"] = SUITES["refusal"]
 NARROWING = ("refusal", "toxicity", "gender-bias")
-PRICE_SUITES = ("distance", "ifeval", "long-context", "utility")
+PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "gender-bias": (
