@@ -105,7 +105,7 @@ def test_a_prefix_learns_from_each_patch_by_itself_without_any_pair(project, pub
             "answer_tokens": 5,
             "temperature": 1.0,
         },
-        {"chat": ["borderline_train.jsonl"], "batch_size": 2, "answer_tokens": 5, "weight": 0.5},
+        {"chat": ["borderline_train.jsonl"], "batch_size": 2, "answer_tokens": 5, "weight": 0.5, "answers": "start"},
     ]
     recipe = make_recipe(joint=[other], training=training(pairs_weight=0, distil=distil))
     monkeypatch.setattr("llmpatch.learning.sample_pairs", None)
@@ -135,7 +135,7 @@ def test_a_prefix_learns_from_each_patch_by_itself_without_any_pair(project, pub
     assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
     said = patch.manifest.build.method
     assert "without pairs; distilled from one, 2 answers a step, weight 1; distilled from two, 3" in said
-    assert "distilled from the base, 2 answers a step, weight 0.5" in said
+    assert "distilled from the base on answers of the start, 2 answers a step, weight 0.5" in said
     assert not (project / "run" / "pairs.jsonl").exists()
 
 

@@ -206,7 +206,8 @@ def _company(recipe: Recipe) -> str:
         parts.append(f"{who} around it in {100 * near.probability:g} % of the steps")
     for part in distil:
         who = " + ".join(Path(path).name for path in part.patches) or "the base"
-        parts.append(f"distilled from {who}, {part.batch_size} answers a step, weight {part.weight:g}")
+        where = "" if part.answers == "patches" else f" on answers of the {part.answers}"
+        parts.append(f"distilled from {who}{where}, {part.batch_size} answers a step, weight {part.weight:g}")
     return "".join(f"; {part}" for part in parts)
 
 
