@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from llmpatch.artifact import Patch, load_patch
-from llmpatch.bases import Base, load_base
+from llmpatch.bases import load_base
 from llmpatch.composing import Bench, Task, check_room, make_stack, open_tasks, survey_one, survey_set, survey_table
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import middling, price
@@ -74,7 +74,7 @@ def main() -> None:
         result["cumulative"] = {"tokens": len(one.embeddings), "figures": survey_one(bench, patches, [one])}
         result["price"]["cumulative"] = _price(bench, [one])
     if options.added:
-        result["added"] = _added(base, patches, load_patch(options.added), bench)
+        result["added"] = _added(options, patches, load_patch(options.added), bench)
     write_json(options.out, result)
     print(options.out)
 
@@ -150,18 +150,15 @@ def _price(bench: Bench, patches: Sequence[Patch]) -> dict[str, Any]:
     return {"tokens": len(rows), **found}
 
 
-def _added(base: Base, patches: Sequence[Patch], new: Patch, bench: Bench) -> dict[str, Any]:
-    """What each of the patches keeps when a further one is put behind all of them: against the stack without it."""
-    new.check_base(base)
-    check_room(base, len(make_stack([*patches, new]).rows))
-    without = survey_one(bench, patches, patches)
-    with_it = survey_one(bench, patches, [*patches, new])
+def _added(options: argparse.Namespace, patches: Sequence[Patch], new: Patch, bench: Bench) -> dict[str, Any]:
+    """What each patch keeps with a further one behind all of them, against the stack without it; and what that one does."""
+    new.check_base(bench.base)
+    check_room(bench.base, len(make_stack([*patches, new]).rows))
+    own = [_aims(task, options.prompts) for task in open_tasks([new], samples=options.samples)]
     return {
         "name": f"{new.manifest.name} {new.manifest.version}",
-        "figures": [
-            {**after, "stack_without": before["together"], "points": round(after["together"] - before["together"], 6)}
-            for before, after in zip(without, with_it, strict=True)
-        ],
+        "figures": survey_one(bench, patches, [*patches, new], against=patches),
+        "own": survey_one(replace(bench, tasks=own), [new], [*patches, new]),
     }
 
 

@@ -18,7 +18,7 @@ from generated import ROOT, between, main, put_between
 from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
-from llmpatch.composing import figures_table, survey_table
+from llmpatch.composing import added_table, figures_table, survey_table
 from llmpatch.estimate import SHAPES
 from llmpatch.estimate import estimate as estimate_cost
 from llmpatch.learning import read_prompts
@@ -235,9 +235,10 @@ def composition_results() -> str:
     drawn = f" {found['samples']} continuations of each text that draws toxicity." if found["samples"] else ""
     parts = [f"Measured on `{found['base']}`, {found['created']}. Prompts: {asked}.{drawn}"]
     parts += [f"### {name}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
-    for key, title in (("cumulative", "One cumulative patch"), ("added", "A further patch behind all of them")):
-        if key in found:
-            parts.append(f"### {title}\n\n{figures_table(found[key]['figures'])}")
+    if "cumulative" in found:
+        parts.append(f"### One cumulative patch\n\n{figures_table(found['cumulative']['figures'])}")
+    if "added" in found:
+        parts.append(f"### A fourth patch, added to three\n\n{added_table(found['added'])}")
     for name, price in found["price"].items():
         parts.append(
             "\n".join(f"- {name}, {price['tokens']} tokens: {line}." for line in price_lines({"price": {"M+": price}}))

@@ -22,6 +22,8 @@ from llmpatch.strict_yaml import parse_mapping
 from llmpatch.training_recipe import BalanceSection, Section, TrainingSection
 
 MAX_RECIPE_BYTES = 1 << 16
+Risk = Literal["refusal", "toxicity", "gender-bias", "personal-data"]
+DECLINING: tuple[Risk, ...] = ("refusal", "personal-data")  # risks whose harmful prompts are requests to be declined
 
 
 class BaseSection(Section):
@@ -175,7 +177,7 @@ class Recipe(Section):
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$", max_length=64)]
     summary: Annotated[str, Field(min_length=1, max_length=500)]
     license: str = "Apache-2.0"
-    risk: Literal["refusal", "toxicity", "gender-bias"] = "refusal"
+    risk: Risk = "refusal"
     seed: Annotated[int, Field(ge=0)] = 0
     base: BaseSection = BaseSection()
     reference: ReferenceSection

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmpatch.prompts import KINDS, Kind, Prompt
+from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate
         A function from rows [n, hidden_size] to a rate per kind and the ``score`` to maximise: the rate on harmful prompts
         less the weighted rates on benign ones.
     """
-    rates = _refusal(recipe, base, prompts) if recipe.risk == "refusal" else _continuation(recipe, base, prompts)
+    rates = _refusal(recipe, base, prompts) if recipe.risk in DECLINING else _continuation(recipe, base, prompts)
 
     def validate(rows: torch.Tensor) -> dict[str, float]:
         found = rates(rows)

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from composekit import make_patch, save
-from llmpatch.composing import Bench, Column, Task, figures_table, survey_one, survey_set, survey_table
+from llmpatch.composing import (
+    Bench,
+    Column,
+    Task,
+    added_table,
+    figures_table,
+    survey_one,
+    survey_set,
+    survey_table,
+)
 from llmpatch.errors import UsageError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,16 +30,16 @@ RISKS = ("refusal", "toxicity", "gender-bias")
 @pytest.fixture
 def three(tiny, monkeypatch):
     patches = [make_patch(tiny, f"acme/{risk}", risk, seed=i) for i, risk in enumerate(RISKS)]
-    rows = {p.embeddings.tobytes(): i for i, p in enumerate(patches)}
+    rows = {p.embeddings.tobytes(): risk for p, risk in zip(patches, RISKS, strict=True)}
     size = len(patches[0].embeddings)
 
     def made(_, prefix, task, **__):
         """Alone .9, behind none .1; refusal is .7 where it stands first of two, .5 where it stands first of three."""
         blocks = [] if prefix is None else np.split(prefix.numpy(), len(prefix) // size)
-        there = [RISKS[rows[np.ascontiguousarray(block).tobytes()]] for block in blocks]
+        there = [rows.get(np.ascontiguousarray(block).tobytes(), "refusal") for block in blocks]
         rate = 0.9 if task.risk in there else 0.1
         if task.risk == "refusal" and there[:1] == ["refusal"] and len(there) > 1:
-            rate = {2: 0.7, 3: 0.5}[len(there)]
+            rate = {2: 0.7, 3: 0.5, 4: 0.4}[len(there)]
         return [Column(task.risk, "good", True, {str(i): float(i < round(200 * rate)) for i in range(200)})]
 
     monkeypatch.setattr("llmpatch.composing.together.measure", made)
@@ -66,6 +75,19 @@ def test_what_stands_instead_is_measured_against_each_single_patch(tiny, three):
     assert "acme/gender-bias 1.0.0" in figures_table(figures)
 
 
+def test_a_further_patch_is_compared_with_the_stack_without_it(tiny, three):
+    figures = survey_one(bench(tiny), three[:2], three, against=three[:2])
+    alone = survey_one(bench(tiny), three[:2], three[:2])
+    assert [f["alone"] for f in figures] == [f["together"] for f in alone]
+    assert [f["together"] for f in figures] == [f["together"] for f in survey_one(bench(tiny), three[:2], three)]
+    for f in figures:
+        assert f["change"]["value"] == pytest.approx(f["together"] - f["alone"], abs=1e-6)
+    text = added_table({"name": "acme/new 1.0.0", "figures": figures, "own": alone[:1]})
+    change = 100 * figures[0]["change"]["value"]
+    assert f"| {figures[0]['together']:.3f} | {change:+.1f} [" in text
+    assert "`acme/new 1.0.0` behind all of them" in text
+
+
 def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("benchmark_composition", ROOT / "benchmarks/composition.py")
     module = importlib.util.module_from_spec(spec)
@@ -89,6 +111,8 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
         f"alone={','.join(paths[:2])}",
         "--cumulative",
         paths[0],
+        "--added",
+        str(save(tmp_path / "acme-fourth", make_patch(tiny, "acme/fourth", "refusal", seed=9))),
         "--prompts",
         "6",
         "--run",
@@ -105,6 +129,10 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     assert found["price"]["stack"]["tokens"] == 9
     assert found["price"]["stack"]["latency"]["token_ratio"]["n"] > 0
     assert found["cumulative"]["tokens"] == 3
+    added = found["added"]
+    assert added["name"] == "acme/fourth 1.0.0"
+    assert [round(f["alone"], 3) for f in added["figures"]] == [0.5, 0.9, 0.9]  # of six prompts: the stack of three
+    assert [f["name"] for f in added["own"]] == ["acme/fourth 1.0.0"]
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import make_docs
 
@@ -114,8 +142,9 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     assert "One cumulative patch" in page
     assert "50.0 % [" in page
     assert "time per further token" in page
+    assert "`acme/fourth 1.0.0` behind all of them" in page
     keep = ["--keep", "patches=earlier", "--keep", "alone"]
-    monkeypatch.setattr(sys, "argv", ["composition.py", *paths[1:], *keep, *arguments[7:]])
+    monkeypatch.setattr(sys, "argv", ["composition.py", *paths[1:], *keep, *arguments[9:]])
     module.main()
     again = json.loads(out.read_text(encoding="utf-8"))["sets"]
     assert list(again) == ["patches", "earlier", "alone"]
@@ -134,6 +163,6 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
         (["--keep", "nobody"], "no set 'nobody'"),
         (["--keep", "alone", "--samples", "9"], "samples"),
     ):
-        monkeypatch.setattr(sys, "argv", ["composition.py", *paths, *wrong, *arguments[7:]])
+        monkeypatch.setattr(sys, "argv", ["composition.py", *paths, *wrong, *arguments[9:]])
         with pytest.raises(UsageError, match=message):
             module.main()

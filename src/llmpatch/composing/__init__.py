@@ -11,7 +11,7 @@ from llmpatch.composing.measures import Column, Task, measure, open_tasks, risks
 from llmpatch.composing.retention import KEPT, make_figures
 from llmpatch.composing.search import order_table, search_orders
 from llmpatch.composing.stack import Stack, make_stack
-from llmpatch.composing.surveying import figures_table, survey_one, survey_set, survey_table
+from llmpatch.composing.surveying import added_table, figures_table, survey_one, survey_set, survey_table
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.composing.writing import Naming, compose, look
 from llmpatch.prefix import check_room
@@ -23,6 +23,7 @@ __all__ = [
     "Naming",
     "Stack",
     "Task",
+    "added_table",
     "check_room",
     "compose",
     "figures_table",

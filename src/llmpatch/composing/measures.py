@@ -7,7 +7,7 @@
 The same prompts, decodings and judges as the suite's evidence, without its fluency and prices: cheap enough for every order.
 Answers and scores are kept, so measuring the same rows again, here or by ``llmpatch eval``, samples nothing.
 
-    refusal       aim: declines harmful requests             else: answers the others
+    refusal       aim: declines harmful requests             else: answers the others; personal-data alike
     toxicity      aim: 1 - max toxicity of the continuations  else: the same on texts that draw none
     gender-bias   aims: 1 - GAS, 1 - GLD
 """
@@ -24,6 +24,7 @@ from llmpatch.evals import SUITES, System
 from llmpatch.evals.suites import JUDGES, TOXICITY_JUDGES, PromptSet, load_own, load_suite
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
+from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
     import torch
@@ -231,5 +232,7 @@ def _by_kind(task: Task, values: Callable[[Sequence[Prompt]], list[float]], aim:
 
 
 _Reader = Callable[["Base", System, Task, "Path | None", Progress, str], list[Column]]
-_READERS: dict[str, _Reader] = {"refusal": _refusal, "toxicity": _toxicity, "gender-bias": _gender}
+_READERS: dict[str, _Reader] = {
+    **dict.fromkeys(DECLINING, _refusal), "toxicity": _toxicity, "gender-bias": _gender,
+}  # fmt: skip
 assert set(_READERS) <= set(SUITES)

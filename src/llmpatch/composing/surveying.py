@@ -80,20 +80,23 @@ def _worst(
     return list(worst.values())
 
 
-def survey_one(bench: Bench, singles: Sequence[Patch], one: Sequence[Patch]) -> list[dict[str, Any]]:
+def survey_one(
+    bench: Bench, singles: Sequence[Patch], one: Sequence[Patch], against: Sequence[Patch] = ()
+) -> list[dict[str, Any]]:
     """What each single patch's gain comes to behind something else: a cumulative patch, or a stack with a further one.
 
     Args:
         bench: The base and the risks of the single patches.
         singles: The patches whose gains are asked for.
         one: What stands before the base instead, in order.
+        against: What that is compared with, in order; without any each patch by itself.
     """
     found = []
     for patch in singles:
         for task in bench.tasks:
             if task.risk in risks_of(patch):
                 figures = make_figures(
-                    patch.digest, bench.columns([], task, "M"), bench.columns([patch], task, patch.manifest.name),
+                    patch.digest, bench.columns([], task, "M"), bench.columns(against or [patch], task, patch.manifest.name),
                     bench.columns(one, task, "instead"),
                 )  # fmt: skip
                 name = f"{patch.manifest.name} {patch.manifest.version}"
@@ -136,6 +139,20 @@ def figures_table(figures: Sequence[dict[str, Any]]) -> str:
             f"{row['together']:.3f}", _kept(row),
         ])  # fmt: skip
     return _markdown(lines)
+
+
+def added_table(added: dict[str, Any]) -> str:
+    """What a stack lost to a further patch behind it, and what that patch does there, as Markdown."""
+    lines = [["patch", "measure", "n", "base", "without it", "with it", "change, points"], ["---"] * 7]
+    for row in added["figures"]:
+        change = [f"{100 * row['change'][key]:+.1f}" for key in ("value", "low", "high")]
+        lines.append([
+            row["name"], row["metric"], str(row["n"]), f"{row['before']:.3f}", f"{row['alone']:.3f}", f"{row['together']:.3f}",
+            f"{change[0]} [{change[1]}, {change[2]}]",
+        ])  # fmt: skip
+    return (
+        f"`{added['name']}` behind all of them:\n\n{_markdown(lines)}\n\nIts own gain:\n\n{figures_table(added['own'])}"
+    )
 
 
 def _kept(row: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
-"""Evidence of the refusal risk: what a patch gains on harmful requests and what it costs everywhere else.
+"""Evidence of a risk whose requests are to be declined: what a patch gains on them and what it costs everywhere else.
 
     evidence = evaluate_refusal(base, systems, sets=load_suite("refusal"), judges=judges)
 
 Layout (``interval`` is ``{"n", "value", "low", "high"}``; names of sets, systems and judges are keys):
 
-    schema, suite, created, environment, base, judges, decoding
+    schema, suite, created, environment, base, judges, decoding; risk, where it is not "refusal"
     systems     {name: what it is}
     sets        {set: {"title", "kind", "n", "systems": {name: scores}, "paired": {name: changes against M}}}
     kinds       {kind: the same, over all sets of the kind}
@@ -47,6 +47,7 @@ def evaluate_refusal(
     sets: Sequence[PromptSet],
     judges: Sequence[Judge],
     suite: str = "refusal",
+    risk: str = "refusal",
     limit: int | None = None,
     max_new_tokens: int = 48,
     within: float | None = None,
@@ -62,6 +63,7 @@ def evaluate_refusal(
         sets: What is asked.
         judges: Refusal and harm judges, the leading one of each measure first.
         suite: Name for the evidence.
+        risk: What the harmful prompts are about, one of ``llmpatch.recipe.DECLINING``.
         limit: The limit the sets were cut to, for the evidence.
         max_new_tokens: Length of an answer.
         within: Ask of each set only what it takes for refusal rates of ± this (:mod:`llmpatch.evals.narrowing`).
@@ -90,6 +92,8 @@ def evaluate_refusal(
         sets = narrowed(sets, within, rates)
     table = _score_all(base, systems, sets, judges, decoding, store, progress)
     found = head(base, systems, judges, decoding, suite=suite, limit=limit)
+    if risk != "refusal":
+        found["risk"] = risk
     return assemble(found, sets, table, judges, prices(base, systems, _short_prompts(sets), corpus, progress))
 
 

@@ -24,14 +24,14 @@ from llmpatch.evals.suites import evaluate, load_own, load_suite
 from llmpatch.evals.systems import System, ask
 from llmpatch.evals.toxicity import PERPLEXITY_SAMPLES
 from llmpatch.progress import Progress, Silent
-from llmpatch.recipe import DecodingSection
+from llmpatch.recipe import DECLINING, DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
     from llmpatch.bases import Base
     from llmpatch.evals.suites import PromptSet
 
-SUITES = ("gender-bias", "refusal", "toxicity")
+SUITES = ("gender-bias", "personal-data", "refusal", "toxicity")
 Losses = Mapping[str, tuple[float, int]]  # by prompt: summed nats, and tokens
 
 
@@ -105,7 +105,7 @@ def answers_of(
     drawn = DecodingSection.model_validate({k: v for k, v in decoding.items() if k in DecodingSection.model_fields})
     found: dict[str, dict[str, list[Answer]]] = {}
     for prompt_set in sets:
-        if suite == "refusal":
+        if suite in DECLINING:
             one = ask(base, system, prompt_set.prompts, drawn, store=store, progress=Silent())
             found[prompt_set.name] = {ident: [answer] for ident, answer in one.items()}
             continue
@@ -165,7 +165,7 @@ def _kept(
 ) -> dict[str, tuple[float, int]]:
     """Losses by prompt, from the store or computed now."""
     known = [p for p in prompt_set.prompts if p.id in answers]
-    if suite == "refusal":
+    if suite in DECLINING:
         rows = kept_answer_losses(scorer, [p.text for p in known], [answers[p.id][0].text for p in known], store)
         return {p.id: row for p, row in zip(known, rows, strict=True)}
     found = kept_continuation_losses(scorer, known, answers, store)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from llmpatch.errors import UsageError
+from llmpatch.recipe import DECLINING
 
 Json = Mapping[str, Any]
 Read = Callable[[Json, str, str], Any]  # evidence, system, judge
@@ -85,22 +86,23 @@ _COMMON: tuple[tuple[Figure, Read], ...] = (
     ),
     (Figure("token", "time per token, × base", "latency", "lower", "ratio"), _price("latency", "token_ratio")),
 )
-_RISKS: Mapping[str, tuple[tuple[Figure, Read], ...]] = {
-    "refusal": (
-        (
-            Figure("refused", "harmful requests declined", "safety", "higher"),
-            _kind("harmful", "refusal", by_judge=True),
-        ),
-        (
-            Figure("borderline", "harmless borderline requests declined", "price", "lower"),
-            _kind("borderline", "refusal", by_judge=True),
-        ),
-        (
-            Figure("everyday", "everyday requests declined", "price", "lower"),
-            _kind("everyday", "refusal", by_judge=True),
-        ),
-        (Figure("loops", "everyday answers that loop", "price", "lower"), _kind("everyday", "loops")),
+_DECLINED: tuple[tuple[Figure, Read], ...] = (
+    (
+        Figure("refused", "harmful requests declined", "safety", "higher"),
+        _kind("harmful", "refusal", by_judge=True),
     ),
+    (
+        Figure("borderline", "harmless borderline requests declined", "price", "lower"),
+        _kind("borderline", "refusal", by_judge=True),
+    ),
+    (
+        Figure("everyday", "everyday requests declined", "price", "lower"),
+        _kind("everyday", "refusal", by_judge=True),
+    ),
+    (Figure("loops", "everyday answers that loop", "price", "lower"), _kind("everyday", "loops")),
+)
+_RISKS: Mapping[str, tuple[tuple[Figure, Read], ...]] = {
+    **dict.fromkeys(DECLINING, _DECLINED),
     "toxicity": (
         (
             Figure("max_toxicity", "expected max toxicity", "safety", "lower", "score"),
@@ -130,13 +132,13 @@ def side_by_side(evidence: Json) -> Table:
     """The table of an evidence.
 
     Raises:
-        UsageError: evidence of something else than one of the three risks.
+        UsageError: evidence of something else than a risk.
     """
     risk = str(evidence.get("risk", "refusal"))
     if risk not in _RISKS:
         raise UsageError(f"no side-by-side figures for {risk!r}", hint=f"known: {', '.join(sorted(_RISKS))}")
     judges = evidence.get("judges", [])
-    wanted = {"refusal": "refusal", "toxicity": "toxicity"}.get(risk)
+    wanted = "refusal" if risk in DECLINING else {"toxicity": "toxicity"}.get(risk)
     judge = next((str(j["name"]) for j in judges if wanted is None or j["measures"] == wanted), "")
     readers = (*_RISKS[risk], *_COMMON)
     rows = {

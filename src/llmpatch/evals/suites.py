@@ -82,6 +82,11 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
         SetFile("jbb_benign", "JailbreakBench benign", "borderline", "prompts/jbb_benign_test.jsonl"),
         SetFile("everyday", "Everyday instructions", "everyday", "prompts/everyday_test.jsonl"),
     ),
+    "personal-data": (
+        SetFile("personal_requests", "Personal data", "harmful", "prompts/personal_requests_test.jsonl"),
+        SetFile("personal_harmless", "People, nothing private", "borderline", "prompts/personal_harmless_test.jsonl"),
+        SetFile("everyday", "Everyday instructions", "everyday", "prompts/everyday_test.jsonl"),
+    ),
     "toxicity": (
         SetFile(
             "rtp_challenging", "RTP challenging", "harmful", "prompts/toxicity_challenging_test.jsonl", "challenging"
@@ -105,7 +110,7 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
     ),
 }
 SUITES["distance"] = SUITES["refusal"]
-NARROWING = ("refusal", "toxicity", "gender-bias")
+NARROWING = ("refusal", "toxicity", "gender-bias", "personal-data")
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -250,7 +255,7 @@ def evaluate(
         max_new_tokens: Length of an answer; by default the suite's own.
         samples: Continuations per prompt, for the suites that continue text; by default the suite's own.
         within: Of each set, ask only as many prompts, in random order, as it takes until the leading figure of every system
-            has a 95 % interval of ± this at most; for the suites of the three risks.
+            has a 95 % interval of ± this at most; for the suites of the risks.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder.
         progress: Where to show progress.
@@ -321,7 +326,7 @@ def _evaluate_risk(
     options: dict[str, Any],
     data: Path,
 ) -> dict[str, Any]:
-    """The evidence of one of the three risks."""
+    """The evidence of one of the risks."""
     from llmpatch.judges import open_judge
 
     if suite == "toxicity":
@@ -338,4 +343,4 @@ def _evaluate_risk(
     from llmpatch.evals.refusal import evaluate_refusal
 
     found = [open_judge(name) for name in JUDGES] if judges is None else judges
-    return evaluate_refusal(base, systems, judges=found, **options)
+    return evaluate_refusal(base, systems, judges=found, risk=suite, **options)

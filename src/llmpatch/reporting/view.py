@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpatch.errors import IntegrityError
+from llmpatch.recipe import DECLINING
 from llmpatch.reporting.curves import Curves, read_history
 from llmpatch.reporting.numbers import Estimate, decimals, factor, percent, plain
 from llmpatch.reporting.steps import Fact, commands, facts, judge_lines
@@ -165,7 +166,7 @@ def make_view(evidence: Json, *, training: Sequence[Json] | None = None, manifes
         )
     from llmpatch.reporting.measured import read_measured
 
-    read = _read if evidence.get("risk", "refusal") == "refusal" else read_measured
+    read = _read if evidence.get("risk", "refusal") in DECLINING else read_measured
     try:
         return read(evidence, training or (), manifest or {})
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:

@@ -24,8 +24,10 @@ from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, laye
 from llmpatch.reporting.results.together import together
 from llmpatch.reporting.view import Bar, Group, Row, View, make_view
 
-RISKS = {"refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "baselines": "Baselines"}
-HEADINGS = RISKS | {"together": "Patches together", "speed": "Speed, on 2 cores"}
+RISKS = {
+    "refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "personal-data": "Personal data",
+}  # fmt: skip
+HEADINGS = RISKS | {"baselines": "Baselines", "together": "Patches together", "speed": "Speed, on 2 cores"}
 
 
 def read_results(root: Path) -> list[Section]:
@@ -39,7 +41,7 @@ def read_results(root: Path) -> list[Section]:
     """
     shelf = Shelf(root)
     try:
-        risks = [risk_section(shelf, risk) for risk in ("refusal", "toxicity", "gender-bias")]
+        risks = [risk_section(shelf, risk) for risk in RISKS]
         parts = [
             aims(shelf),
             *risks,
@@ -139,7 +141,7 @@ def _group_row(group: Group, view: View) -> Row:
 
 def absent(shelf: Shelf) -> Section | None:
     """What the page would show and cannot, because nothing was measured."""
-    risks = [risk for risk in RISKS if risk != "baselines" and not shelf.names(f"patches/*/{risk}/evidence.json")]
+    risks = [risk for risk in RISKS if not shelf.names(f"patches/*/{risk}/evidence.json")]
     lines = [f"{RISKS[risk]}: no patch with evidence." for risk in risks]
     scripts = {
         "composition": "Patches together",
