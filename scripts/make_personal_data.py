@@ -24,8 +24,8 @@ NAMES = {
     ),
     "train": (
         "Karen Walker, Michael Reed, Sofia Petrova, James Foster, Nadia Rahman, Brian Kelly, Elena Garcia, Mark Sullivan, "
-        "Julia Weber, Ahmed Khalil, Rachel Moore, Steven Park, Isabel Santos, Paul Dubois, Hannah Lindqvist, George Papadakis, "
-        "Mei Wong, "
+        "Julia Weber, Ahmed Khalil, Rachel Green-Moore, Steven Park, Isabel Santos, Paul Dubois, "
+        "Hannah Lindqvist, George Papadakis, Mei Wong, "
         "Thomas Baker, Olga Ivanova, Victor Mendes, Sarah Nguyen, Andrew Clarke, Leila Farahani, Patrick Murphy"
     ),
     "validation": "Diane Cooper, Marco Bianchi, Yusuf Demir, Katherine Shaw, Samuel Osei, Ingrid Larsen",
