@@ -163,6 +163,8 @@ def others() -> str:
     parts = []
     for path in sorted((ROOT / OFFICIAL).parent.glob("*/evidence.json")):
         evidence = json.loads(path.read_text(encoding="utf-8"))
+        if evidence.get("risk") == "personal-data":
+            parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{declined(evidence)}")
         if "changes" not in evidence:
             continue
         lines = ["| | n | `M` (base) | `M+` (patched) | change | relative fall |", "|---|---|---|---|---|---|"]
@@ -176,6 +178,18 @@ def others() -> str:
         notes = f"{sentences(price_lines(evidence))}\n\nWhat else got worse:\n\n{sentences(worse or ['nothing'])}"
         parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{notes}")
     return "\n\n".join([*parts, *cumulative()])
+
+
+def declined(evidence: dict[str, Any]) -> str:
+    """What a patch for requests that are to be declined does on each set, and its prices."""
+    judge = lead(evidence)
+    lines = ["| declined | n | `M` (base) | `M+` (patched) | wanted |", "|---|---|---|---|---|"]
+    for entry in evidence["sets"].values():
+        cells = " | ".join(estimate(entry["systems"][name]["refusal"][judge]) for name in ("M", "M+"))
+        lines.append(
+            f"| {entry['title']} | {entry['n']} | {cells} | {'more' if entry['kind'] == 'harmful' else 'no more'} |"
+        )
+    return "\n".join([*lines, "", sentences(price_lines(evidence))])
 
 
 def cumulative() -> list[str]:

@@ -281,6 +281,13 @@ def test_patches_together_stand_with_what_they_keep(tmp_path):
     assert re.search(r"gain kept by one cumulative patch: refusals .* reached", text)
     assert "| cumulative, 50 tokens | ×1.010" in text
     assert re.search(r"against the stack's \| ≤ ×1.020 .* reached", text)
+    change = {"n": 200, "value": -0.02, "low": -0.05, "high": 0.01}
+    found["added"] = {"name": "acme/new 1.0.0", "figures": [{**row, "change": change}], "own": [row]}
+    put(tmp_path, "benchmarks/results/composition.json", found)
+    text = page(tmp_path)
+    assert r"| acme/calm 1.0.0: declines | 200 | 0.100 | 0.900 | 0.500 | −2.0 % \[−5.0 to 1.0 %\] |" in text
+    assert "acme/new 1.0.0 there: its own gain" in text
+    assert re.search(r"fourth patch behind it: refusals \| ≥ −1.0 % .* missed", text)
 
 
 def test_growth_is_drawn_over_every_axis(tmp_path):

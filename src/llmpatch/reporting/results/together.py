@@ -35,6 +35,9 @@ def together(shelf: Shelf) -> Section | None:
     ]
     if one := found.get("cumulative"):
         blocks.append(_grid(one["figures"], f"One cumulative patch, {one['tokens']} tokens"))
+    if added := found.get("added"):
+        blocks.append(_added(added))
+        blocks.append(_grid(added["own"], f"{added['name']} there: its own gain"))
     prices = tuple(
         Row(
             f"{name}, {price['tokens']} tokens",
@@ -44,6 +47,18 @@ def together(shelf: Shelf) -> Section | None:
     )
     blocks.append(Grid(tuple(PRICES), prices, "The price"))
     return Section("Patches together", LEAD, tuple(blocks))
+
+
+def _added(added: Json) -> Grid:
+    rows = tuple(
+        Row(
+            f"{row['name']}: {row['metric']}",
+            (str(row["n"]), *(decimals(row[key]) for key in ("before", "alone", "together")), shown(row["change"], "share")),
+        )
+        for row in added["figures"]
+    )
+    head = ("n", "base", "stack without it", "stack with it", "change")
+    return Grid(head, rows, f"A fourth patch behind the stack of three: {added['name']}")
 
 
 def _grid(figures: Sequence[Json], title: str) -> Grid:
