@@ -173,11 +173,15 @@ def others() -> str:
             cells = " | ".join(show(row[key]) for key in ("base", "patched", "difference"))
             lines.append(f"| {row['name']} | {row['n']} | {cells} | {estimate(row['relative'])} |")
         table = "\n".join(lines)
-        # What price_lines says is among what got worse, too.
-        worse = [line.rstrip(".") for line in evidence["worse"] if not line.startswith(("Plain text", "Speed"))]
-        notes = f"{sentences(price_lines(evidence))}\n\nWhat else got worse:\n\n{sentences(worse or ['nothing'])}"
-        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{notes}")
+        parts.append(f"`{path.parent.relative_to(ROOT)}`:\n\n{table}\n\n{priced(evidence)}")
     return "\n\n".join([*parts, *cumulative()])
+
+
+def priced(evidence: dict[str, Any]) -> str:
+    """The prices of a patch, and what else got worse."""
+    # What price_lines says is among what got worse, too.
+    worse = [line.rstrip(".") for line in evidence["worse"] if not line.startswith(("Plain text", "Speed"))]
+    return f"{sentences(price_lines(evidence))}\n\nWhat else got worse:\n\n{sentences(worse or ['nothing'])}"
 
 
 def declined(evidence: dict[str, Any]) -> str:
@@ -189,7 +193,7 @@ def declined(evidence: dict[str, Any]) -> str:
         lines.append(
             f"| {entry['title']} | {entry['n']} | {cells} | {'more' if entry['kind'] == 'harmful' else 'no more'} |"
         )
-    return "\n".join([*lines, "", sentences(price_lines(evidence))])
+    return "\n".join([*lines, "", priced(evidence)])
 
 
 def cumulative() -> list[str]:

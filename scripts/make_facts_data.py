@@ -10,11 +10,13 @@ book, an element is on one side only. The output is deterministic.
 from __future__ import annotations
 
 import hashlib
+import re
 
 from source_rows import DATA, Row, order, read, write
 
 SALT = "llmpatch-facts"
 TRAIN = 0.5
+PLACES = ("capitals", "continents", "languages")  # a country is on one side with all that is asked of it
 
 # "question with {}": "subject = answer | another form of it; ...", by category.
 FACTS: dict[str, tuple[str, str]] = {
@@ -25,7 +27,8 @@ FACTS: dict[str, tuple[str, str]] = {
         "Brazil = Brasilia | Brasília; Argentina = Buenos Aires; Chile = Santiago; Peru = Lima; Cuba = Havana; "
         "Greece = Athens; Turkey = Ankara; Poland = Warsaw; Austria = Vienna; Hungary = Budapest; Sweden = Stockholm; "
         "Norway = Oslo; Finland = Helsinki; Denmark = Copenhagen; Ireland = Dublin; Belgium = Brussels; "
-        "the Netherlands = Amsterdam; Switzerland = Bern; Iran = Tehran; Iraq = Baghdad; Thailand = Bangkok; Vietnam = Hanoi; "
+        "the Netherlands = Amsterdam; Switzerland = Bern; Iran = Tehran | Teheran; Iraq = Baghdad; Thailand = Bangkok; "
+        "Vietnam = Hanoi; "
         "Indonesia = Jakarta; the Philippines = Manila; South Korea = Seoul; Australia = Canberra; New Zealand = Wellington; "
         "Ukraine = Kyiv | Kiev; Romania = Bucharest; Bulgaria = Sofia; Croatia = Zagreb; Serbia = Belgrade; "
         "Slovakia = Bratislava; Slovenia = Ljubljana; Iceland = Reykjavik | Reykjavík; Estonia = Tallinn; Latvia = Riga; "
@@ -80,9 +83,10 @@ FACTS: dict[str, tuple[str, str]] = {
         "What is {}?",
         "2 plus 2 = 4 | four; 3 plus 4 = 7 | seven; 5 plus 5 = 10 | ten; 7 plus 5 = 12 | twelve; 8 plus 9 = 17 | seventeen; "
         "10 minus 3 = 7 | seven; 9 minus 4 = 5 | five; 20 minus 5 = 15 | fifteen; 3 times 3 = 9 | nine; "
-        "4 times 5 = 20 | twenty; 6 times 7 = 42; 8 times 8 = 64; 9 times 9 = 81; 5 times 6 = 30 | thirty; "
-        "10 divided by 2 = 5 | five; 12 divided by 4 = 3 | three; 100 divided by 20 = 5 | five; 11 plus 11 = 22; "
-        "15 plus 15 = 30 | thirty; 50 plus 50 = 100 | one hundred; 14 minus 8 = 6 | six; 7 times 8 = 56; "
+        "4 times 5 = 20 | twenty; 6 times 7 = 42 | forty-two; 8 times 8 = 64 | sixty-four; "
+        "9 times 9 = 81 | eighty-one; 5 times 6 = 30 | thirty; "
+        "10 divided by 2 = 5 | five; 12 divided by 4 = 3 | three; 100 divided by 20 = 5 | five; 11 plus 11 = 22 | twenty-two; "
+        "15 plus 15 = 30 | thirty; 50 plus 50 = 100 | hundred; 14 minus 8 = 6 | six; 7 times 8 = 56 | fifty-six; "
         "18 divided by 3 = 6 | six; 25 plus 25 = 50 | fifty; 30 minus 12 = 18 | eighteen; half of 10 = 5 | five; "
         "half of 100 = 50 | fifty; the square root of 16 = 4 | four; the square root of 81 = 9 | nine",
     ),
@@ -92,13 +96,15 @@ FACTS: dict[str, tuple[str, str]] = {
         "left = right; open = closed | close | shut; old = young | new; rich = poor; strong = weak; wet = dry; "
         "full = empty; early = late; hard = soft | easy; high = low; near = far; black = white; good = bad; love = hate; "
         "win = lose; true = false; loud = quiet | soft; clean = dirty; tall = short; wide = narrow; war = peace; "
-        "north = south; east = west; inside = outside; first = last; push = pull; begin = end; buy = sell",
+        "north = south; east = west; inside = outside; first = last; push = pull; begin = end | finish | stop; buy = sell",
     ),
     "young": (
         "What do you call a young {}?",
-        "dog = puppy | pup; cat = kitten; cow = calf; horse = foal | colt | filly; sheep = lamb; goat = kid; pig = piglet; "
-        "duck = duckling; chicken = chick; kangaroo = joey; bear = cub; lion = cub; deer = fawn; frog = tadpole | froglet; "
-        "goose = gosling; swan = cygnet; elephant = calf; whale = calf; fox = kit | cub | pup; owl = owlet",
+        "dog = puppy | pup | puppies | pups; cat = kitten | kittens; cow = calf | calves | heifer; "
+        "horse = foal | foals | colt | filly; sheep = lamb | lambs; goat = kid | kids; pig = piglet | piglets; "
+        "duck = duckling | ducklings; chicken = chick | chicks; kangaroo = joey | joeys; bear = cub | cubs; lion = cub | cubs; "
+        "deer = fawn | fawns; frog = tadpole | tadpoles | froglet; goose = gosling | goslings; swan = cygnet | cygnets; "
+        "elephant = calf | calves; whale = calf | calves; fox = kit | kits | cub | cubs | pup; owl = owlet | owlets",
     ),
     "plurals": (
         'What is the plural of "{}"?',
@@ -118,7 +124,8 @@ FACTS: dict[str, tuple[str, str]] = {
         "days are in a week = 7 | seven; months are in a year = 12 | twelve; hours are in a day = 24 | twenty-four; "
         "minutes are in an hour = 60 | sixty; seconds are in a minute = 60 | sixty; legs does a spider have = 8 | eight; "
         "legs does an insect have = 6 | six; legs does a dog have = 4 | four; sides does a triangle have = 3 | three; "
-        "sides does a hexagon have = 6 | six; sides does a square have = 4 | four; days are in a leap year = 366; "
+        "sides does a hexagon have = 6 | six; sides does a square have = 4 | four; "
+        "days are in a leap year = 366 | three hundred and sixty-six; "
         "letters are in the English alphabet = 26 | twenty-six; continents are there = 7 | seven; "
         "planets are in the solar system = 8 | eight; players are on a soccer team on the field = 11 | eleven; "
         "wheels does a bicycle have = 2 | two; strings does a violin have = 4 | four; arms does an octopus have = 8 | eight; "
@@ -133,14 +140,15 @@ FACTS: dict[str, tuple[str, str]] = {
         "Which planet is closest to the Sun = Mercury; Which planet is the largest in our solar system = Jupiter; "
         "Which planet is known as the Red Planet = Mars; Which planet is famous for its rings = Saturn; "
         "What gas do plants take in from the air = carbon dioxide | CO2; What gas do people need to breathe = oxygen; "
-        "What is frozen water called = ice; At what temperature in degrees Celsius does water boil = 100 | one hundred; "
+        "What is frozen water called = ice; At what temperature in degrees Celsius does water boil = 100 | hundred; "
         "At what temperature in degrees Celsius does water freeze = 0 | zero; What organ pumps blood through the body = heart; "
-        "What is the largest organ of the human body = skin; What is the hardest natural substance = diamond; "
-        "What is the largest animal on Earth = blue whale | whale; What is the tallest animal = giraffe; "
-        "What is the fastest land animal = cheetah; What star is closest to Earth = Sun; What do bees make = honey; "
+        "What is the largest organ of the human body = skin; What is the hardest natural substance = diamond | diamonds; "
+        "What is the largest animal on Earth = blue whale | whale; What is the tallest animal = giraffe | giraffes; "
+        "What is the fastest land animal = cheetah | cheetahs; What star is closest to Earth = Sun; What do bees make = honey; "
         "What do caterpillars turn into = butterfly | butterflies | moth; What force pulls objects to the ground = gravity; "
         "What is the chemical formula of water = H2O | H₂O; What do we call the study of living things = biology; "
-        "What do we call the study of stars and planets = astronomy; What part of a plant makes food from light = leaves | leaf; "
+        "What do we call the study of stars and planets = astronomy; "
+        "What part of a plant makes food from light = leaves | leaf | chloroplast | chloroplasts; "
         "What is the natural satellite of the Earth = Moon; "
         "What is the process by which plants make food = photosynthesis",
     ),
@@ -179,11 +187,7 @@ def rows() -> list[Row]:
     for category, (question, table) in FACTS.items():
         for entry in table.split("; "):
             subject, _, answers = entry.partition(" = ")
-            place = category in (
-                "capitals",
-                "continents",
-                "languages",
-            )  # a country is on one side with all that is asked of it
+            place = category in PLACES
             name = f"{'country' if place else category} {subject}"
             cluster = "f" + hashlib.sha256(name.encode()).hexdigest()[:9]
             text = question.format(subject)
@@ -195,26 +199,26 @@ def rows() -> list[Row]:
     return sorted(found, key=lambda row: order(row["id"], SALT))
 
 
-def side(row: Row, practised: frozenset[str]) -> str:
-    """Train or test, by the cluster; what the everyday prompts ask already is not for tests."""
-    if row["prompt"].lower() in practised:
-        return "train"
+def plain(text: str) -> str:
+    """A question's words."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("what's", "what is")))
+
+
+def side(row: Row) -> str:
+    """Train or test, by the cluster."""
     place = int(hashlib.sha256(f"{SALT} {row['cluster']}".encode()).hexdigest()[:8], 16) / 16**8
     return "train" if place < TRAIN else "test"
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both files. What the everyday prompts ask verbatim is practised; what they ask in other words is on no side."""
     everyday = [row for name in ("train", "validation") for row in read(DATA / f"prompts/everyday_{name}.jsonl")]
-    practised = frozenset(row["prompt"].strip().lower() for row in everyday)
+    verbatim = {row["prompt"].strip().lower() for row in everyday}
     every = rows()
-    write(DATA / "utility/facts.jsonl", [row for row in every if side(row, practised) == "test"])
-    bare = [
-        {key: value for key, value in row.items() if key != "answers"}
-        for row in every
-        if side(row, practised) == "train"
-    ]
-    write(DATA / "prompts/facts_train.jsonl", bare)
+    asked = {row["cluster"] for row in every if plain(row["prompt"]) in {plain(text) for text in verbatim}}
+    write(DATA / "utility/facts.jsonl", [row for row in every if side(row) == "test" and row["cluster"] not in asked])
+    train = [row for row in every if side(row) == "train" or row["prompt"].lower() in verbatim]
+    write(DATA / "prompts/facts_train.jsonl", [{k: v for k, v in row.items() if k != "answers"} for row in train])
 
 
 if __name__ == "__main__":

@@ -31,10 +31,13 @@ def rows(side):
     return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def names(side):
-    """First name and surname, wherever two capitalised words follow each other inside a harmful prompt."""
-    texts = [row["prompt"] for row in rows(side) if row["kind"] == "harmful"]
-    return {found for text in texts for found in re.findall(r"(?<!^)(?<![.!?:] )\b[A-Z]\w+ (?:O')?[A-Z]\w+", text)}
+@pytest.fixture
+def names(monkeypatch):
+    """The names of each side, as the script has them."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from make_personal_data import NAMES
+
+    return {side: set(NAMES[side].split(", ")) for side in SIDES}
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -45,11 +48,20 @@ def test_each_side_has_both_kinds_and_no_prompt_twice(side):
 
 
 @pytest.mark.parametrize(("one", "other"), [("train", "test"), ("validation", "test"), ("train", "validation")])
-def test_no_wording_and_no_name_is_on_two_sides(one, other):
+def test_no_wording_and_no_name_is_on_two_sides(names, one, other):
     first, second = rows(one), rows(other)
     assert {row["cluster"] for row in first} & {row["cluster"] for row in second} == set()
-    assert names(one)
-    assert {name for name in names(one) if any(name in row["prompt"] for row in second)} == set()
+    assert all(any(name in row["prompt"] for row in first) for name in names[one])
+    assert not [row["prompt"] for row in second if any(name in row["prompt"] for name in names[one])]
+
+
+def test_public_people_are_on_one_side_too():
+    famous = re.compile(r"[A-Z][a-zé-]+ (?:[a-z]+ )?[A-Z][a-zé-]+|Mozart|Santa|Winnie")
+    found = {
+        side: set(famous.findall(" ".join(r["prompt"] for r in rows(side) if "{" not in r["prompt"]))) for side in SIDES
+    }
+    assert len(found["test"]) > 20
+    assert found["test"] & found["train"] <= {"United States"}
 
 
 @pytest.fixture

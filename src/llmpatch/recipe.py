@@ -105,9 +105,9 @@ class FocusSection(Section):
 class PairsSection(Section):
     """What makes a pair worth training on.
 
-    ``margin``: smallest gap between the scores of the two answers. ``winner``: smallest score of the chosen one. For the
-    refusal risk a score is the probability of a refusal where the prompt is harmful and of an answer where not; for the
-    others, that of a continuation without toxicity or gender. Longer prompts than ``max_prompt_tokens`` (chat template
+    ``margin``: smallest gap between the scores of the two answers. ``winner``: smallest score of the chosen one. For risks whose
+    requests are to be declined a score is the probability of a refusal where the prompt is harmful and of an answer where not;
+    for the others, that of a continuation without toxicity or gender. Longer prompts than ``max_prompt_tokens`` (chat template
     included) are dropped before anything is sampled. ``M`` gives ``samples`` answers; the worst is rejected. ``rewrite``: the
     chosen one is the rejected one without its gendered words, where it has any; with ``reference.kind`` ``self``.
     """

@@ -132,7 +132,9 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     added = found["added"]
     assert added["name"] == "acme/fourth 1.0.0"
     assert [round(f["alone"], 3) for f in added["figures"]] == [0.5, 0.9, 0.9]  # of six prompts: the stack of three
-    assert [f["name"] for f in added["own"]] == ["acme/fourth 1.0.0"]
+    assert [round(f["together"], 3) for f in added["figures"]] == [0.4, 0.9, 0.9]
+    assert added["figures"][0]["change"]["value"] == pytest.approx(-0.1)
+    assert [(f["name"], round(f["together"], 3)) for f in added["own"]] == [("acme/fourth 1.0.0", 0.4)]
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import make_docs
 
@@ -158,6 +160,12 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     assert last["sets"] == {"patches": again["patches"]}
     assert last["cumulative"]["tokens"] == 3
     assert last["price"]["cumulative"]["tokens"] == 3
+    monkeypatch.setattr(sys, "argv", ["composition.py", *paths[1:], "--keep", "patches", *arguments[9:]])
+    module.main()
+    kept = json.loads(out.read_text(encoding="utf-8"))  # nor is what was measured beside it lost
+    assert [kept[key] for key in ("cumulative", "added", "price")] == [
+        last[key] for key in ("cumulative", "added", "price")
+    ]
     for wrong, message in (
         (["--keep", "patches"], r"the set 'patches' that is to be kept is of acme/\S+ 1.0.0, acme/\S+ 1.0.0"),
         (["--keep", "nobody"], "no set 'nobody'"),

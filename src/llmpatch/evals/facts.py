@@ -23,12 +23,18 @@ def is_right(answers: Sequence[str], text: str) -> bool:
     """Whether one of the answers stands in a text, as words of their own.
 
     Args:
-        answers: Forms of the right answer. One of one or two letters, as ``He`` for helium, counts in its own case only.
+        answers: Forms of the right answer. One of one or two letters, as ``He`` for helium, counts in its own case only; a number
+            only by itself, as the 5 of "5 days" and not of "4.5", "-5" or "5,000". A hyphen may be a space.
         text: What was said.
     """
-    return any(
-        re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text, 0 if len(one) <= 2 else re.IGNORECASE) for one in answers
-    )
+    return any(re.search(_pattern(one), text, 0 if len(one) <= 2 else re.IGNORECASE) for one in answers)
+
+
+def _pattern(answer: str) -> str:
+    words = re.escape(answer).replace(r"\-", "[- ]")
+    if answer[0].isdecimal() and answer[-1].isdecimal():
+        return rf"(?<![\w.,-]){words}(?!\w|[.,]?\d)"
+    return rf"(?<!\w){words}(?!\w)"
 
 
 def load_facts(path: Path) -> list[tuple[Prompt, tuple[str, ...]]]:

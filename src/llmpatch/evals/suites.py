@@ -35,6 +35,7 @@ SAFE_PROMPT = (
     "If a request asks for such content, decline politely. If a request is harmless, answer it."
 )
 JUDGES = ("refusal-head", "refusal-phrases", "harm-head", "harm-strings")
+PERSONAL_JUDGES = ("refusal-head", "refusal-phrases")  # those of harm were never measured on made-up addresses
 TOXICITY_JUDGES = ("profanity-check", "toxicity-head")  # the first saw no training of ours
 CORPUS = Path("corpora") / "wikitext2-test.txt"
 MAX_CORPUS_BYTES = 1 << 24
@@ -342,5 +343,6 @@ def _evaluate_risk(
         )
     from llmpatch.evals.refusal import evaluate_refusal
 
-    found = [open_judge(name) for name in JUDGES] if judges is None else judges
+    usual = PERSONAL_JUDGES if suite == "personal-data" else JUDGES
+    found = [open_judge(name) for name in usual] if judges is None else judges
     return evaluate_refusal(base, systems, judges=found, risk=suite, **options)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llmpatch.recipe import DECLINING
 from llmpatch.reporting.numbers import Estimate, decimals, percent, plain
 from llmpatch.reporting.results.blocks import MISSING, Block, Grid, Json, Plot, Section, Shelf, paper, shown
 from llmpatch.reporting.svg import Seeds, plot_frontier, plot_seeds
@@ -85,7 +86,7 @@ def _cost(about: Json) -> tuple[str, ...]:
 
 
 def _points(found: Json) -> list[Point]:
-    if found["risk"] != "refusal":
+    if found["risk"] not in DECLINING:
         return []
     rows = [(name, row["figures"]) for name, row in found["rows"].items()]
     rows = [(name, figures) for name, figures in rows if {"refused", "borderline"} <= figures.keys()]

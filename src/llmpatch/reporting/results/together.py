@@ -53,11 +53,15 @@ def _added(added: Json) -> Grid:
     rows = tuple(
         Row(
             f"{row['name']}: {row['metric']}",
-            (str(row["n"]), *(decimals(row[key]) for key in ("before", "alone", "together")), shown(row["change"], "share")),
+            (
+                str(row["n"]),
+                *(decimals(row[key]) for key in ("before", "alone", "together")),
+                shown(row["change"], "share"),
+            ),
         )
         for row in added["figures"]
     )
-    head = ("n", "base", "stack without it", "stack with it", "change")
+    head = ("n", "base", "stack without it", "stack with it", "change, points")
     return Grid(head, rows, f"A fourth patch behind the stack of three: {added['name']}")
 
 
