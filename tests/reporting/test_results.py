@@ -112,7 +112,11 @@ def test_every_pointer_leads_into_real_evidence(tmp_path):
     assert [f["what"] for f in asked if f not in relative and shelf.look(f["file"], f["at"]) is None] == []
     whole = Shelf(ROOT)
     refusal = [f for f in given if f["risk"] in ("refusal", "speed", "together")]
-    assert [f["what"] for f in refusal if whole.look(f["file"], f["at"]) is None] == []
+    # What a script can leave out altogether is not measured yet; the page says so.
+    left_out = {"added"} - whole.load("benchmarks/results/composition.json").keys()
+    there = [f for f in refusal if f["at"][0] not in left_out]
+    assert len(there) > 20
+    assert [f["what"] for f in there if whole.look(f["file"], f["at"]) is None] == []
 
 
 def test_baselines_stand_side_by_side(tmp_path):
@@ -287,7 +291,7 @@ def test_patches_together_stand_with_what_they_keep(tmp_path):
     text = page(tmp_path)
     assert r"| acme/calm 1.0.0: declines | 200 | 0.100 | 0.900 | 0.500 | −2.0 % \[−5.0 to 1.0 %\] |" in text
     assert "acme/new 1.0.0 there: its own gain" in text
-    assert re.search(r"fourth patch behind it: refusals \| ≥ −1.0 % .* missed", text)
+    assert re.search(r"fourth patch behind it: harmful requests declined \| ≥ −1.0 % .* missed", text)
 
 
 def test_growth_is_drawn_over_every_axis(tmp_path):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.bases import Base
 from llmpatch.batching import Batch
 from llmpatch.errors import UsageError
+from llmpatch.heap import keep_pages
 from llmpatch.losses import hidden_states
 from llmpatch.progress import Progress, Silent
 from llmpatch.training import Trainer
@@ -78,6 +79,8 @@ def train_lora(
         raise UsageError("the LoRA baseline needs PEFT", hint='pip install "llmpatch[peers]"') from None
     if section.dpo.steps and section.dpo.reference not in ("base", "none"):
         raise UsageError(f"LoRA cannot take {section.dpo.reference!r} as DPO reference", hint="use base or none")
+    if base.device.type == "cpu":
+        keep_pages()
     torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank, lora_alpha=2 * settings.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
