@@ -67,10 +67,10 @@ def main() -> None:
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
     result["sets"] |= kept
-    result["price"] = {"stack": earlier["price"]["stack"] if "patches" in kept else _price(bench, patches)}
     if "patches" in kept:  # what was measured with the same patches stays, unless it is measured again
-        result |= {key: earlier[key] for key in ("cumulative", "added") if key in earlier}
-        result["price"] |= {key: found for key, found in earlier["price"].items() if key == "cumulative"}
+        result |= {key: earlier[key] for key in ("price", "cumulative", "added") if key in earlier}
+    else:
+        result["price"] = {"stack": _price(bench, patches)}
     if options.cumulative:
         one = load_patch(options.cumulative)
         one.check_base(base)

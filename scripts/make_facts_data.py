@@ -214,8 +214,9 @@ def main() -> None:
     """Write both files. What the everyday prompts ask verbatim is practised; what they ask in other words is on no side."""
     everyday = [row for name in ("train", "validation") for row in read(DATA / f"prompts/everyday_{name}.jsonl")]
     verbatim = {row["prompt"].strip().lower() for row in everyday}
+    in_words = {plain(text) for text in verbatim}
     every = rows()
-    asked = {row["cluster"] for row in every if plain(row["prompt"]) in {plain(text) for text in verbatim}}
+    asked = {row["cluster"] for row in every if plain(row["prompt"]) in in_words}
     write(DATA / "utility/facts.jsonl", [row for row in every if side(row) == "test" and row["cluster"] not in asked])
     train = [row for row in every if side(row) == "train" or row["prompt"].lower() in verbatim]
     write(DATA / "prompts/facts_train.jsonl", [{k: v for k, v in row.items() if k != "answers"} for row in train])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -23,6 +23,7 @@ from llmpatch.training_recipe import BalanceSection, Section, TrainingSection
 
 MAX_RECIPE_BYTES = 1 << 16
 Risk = Literal["refusal", "toxicity", "gender-bias", "personal-data"]
+RISKS: tuple[Risk, ...] = get_args(Risk)
 DECLINING: tuple[Risk, ...] = ("refusal", "personal-data")  # risks whose harmful prompts are requests to be declined
 
 

@@ -10,7 +10,7 @@ The figures of docs/composition.md; ``benchmarks/composition.py`` writes them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmpatch.artifact import Patch
@@ -132,27 +132,28 @@ def survey_table(survey: dict[str, Any]) -> str:
 
 def figures_table(figures: Sequence[dict[str, Any]]) -> str:
     """Figures of :func:`survey_one` as a Markdown table."""
-    lines = [["patch", "measure", "n", "base", "alone", "now", "gain kept"], ["---"] * 7]
-    for row in figures:
-        lines.append([
-            row["name"], row["metric"], str(row["n"]), f"{row['before']:.3f}", f"{row['alone']:.3f}",
-            f"{row['together']:.3f}", _kept(row),
-        ])  # fmt: skip
-    return _markdown(lines)
+    return _figures(figures, ("alone", "now", "gain kept"), _kept)
 
 
 def added_table(added: dict[str, Any]) -> str:
     """What a stack lost to a further patch behind it, and what that patch does there, as Markdown."""
-    lines = [["patch", "measure", "n", "base", "without it", "with it", "change, points"], ["---"] * 7]
-    for row in added["figures"]:
-        change = [f"{100 * row['change'][key]:+.1f}" for key in ("value", "low", "high")]
-        lines.append([
-            row["name"], row["metric"], str(row["n"]), f"{row['before']:.3f}", f"{row['alone']:.3f}", f"{row['together']:.3f}",
-            f"{change[0]} [{change[1]}, {change[2]}]",
-        ])  # fmt: skip
-    return (
-        f"`{added['name']}` behind all of them:\n\n{_markdown(lines)}\n\nIts own gain:\n\n{figures_table(added['own'])}"
-    )
+    table = _figures(added["figures"], ("without it", "with it", "change, points"), _points)
+    return f"`{added['name']}` behind all of them:\n\n{table}\n\nIts own gain:\n\n{figures_table(added['own'])}"
+
+
+def _figures(
+    figures: Sequence[dict[str, Any]], titles: tuple[str, str, str], last: Callable[[dict[str, Any]], str]
+) -> str:
+    lines = [["patch", "measure", "n", "base", *titles], ["---"] * 7]
+    for row in figures:
+        numbers = [f"{row[key]:.3f}" for key in ("before", "alone", "together")]
+        lines.append([row["name"], row["metric"], str(row["n"]), *numbers, last(row)])
+    return _markdown(lines)
+
+
+def _points(row: dict[str, Any]) -> str:
+    value, low, high = (f"{100 * row['change'][key]:+.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _kept(row: dict[str, Any]) -> str:

@@ -24,14 +24,13 @@ from llmpatch.evals.suites import evaluate, load_own, load_suite
 from llmpatch.evals.systems import System, ask
 from llmpatch.evals.toxicity import PERPLEXITY_SAMPLES
 from llmpatch.progress import Progress, Silent
-from llmpatch.recipe import DECLINING, DecodingSection
+from llmpatch.recipe import DECLINING, RISKS, DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
     from llmpatch.bases import Base
     from llmpatch.evals.suites import PromptSet
 
-SUITES = ("gender-bias", "personal-data", "refusal", "toxicity")
 Losses = Mapping[str, tuple[float, int]]  # by prompt: summed nats, and tokens
 
 
@@ -54,7 +53,7 @@ def evaluate_scored(
         base: The base ``M``.
         systems: ``M`` and those to compare with it.
         scorers: Bases by name; they are loaded one after another, when everything else is measured.
-        suite: One of ``SUITES`` of this module.
+        suite: One of ``llmpatch.recipe.RISKS``.
         prompts: Files that take the suite's place.
         limit: Only the first prompts of each set.
         store: Folder of kept answers; ``None`` keeps none.
@@ -69,8 +68,8 @@ def evaluate_scored(
     from llmpatch.bases import load_base
     from llmpatch.catalogue import locate
 
-    if suite not in SUITES:
-        raise UsageError(f"suite {suite!r} has no answers to score", hint=f"scorers go with {', '.join(SUITES)}")
+    if suite not in RISKS:
+        raise UsageError(f"suite {suite!r} has no answers to score", hint=f"scorers go with {', '.join(RISKS)}")
     if len(set(scorers)) != len(scorers):
         raise UsageError(f"scorers {list(scorers)}: a name twice", hint="name each once")
     if options.get("within") is not None:
@@ -134,7 +133,7 @@ def add_perplexities(
         name: What to call it.
         sets: What was asked.
         said: Answers by system, set and prompt id.
-        suite: One of ``SUITES``.
+        suite: One of ``llmpatch.recipe.RISKS``.
         store: Folder of kept losses.
         progress: Where to show progress.
     """

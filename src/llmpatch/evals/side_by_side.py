@@ -138,7 +138,7 @@ def side_by_side(evidence: Json) -> Table:
     if risk not in _RISKS:
         raise UsageError(f"no side-by-side figures for {risk!r}", hint=f"known: {', '.join(sorted(_RISKS))}")
     judges = evidence.get("judges", [])
-    wanted = "refusal" if risk in DECLINING else {"toxicity": "toxicity"}.get(risk)
+    wanted = "refusal" if risk in DECLINING else "toxicity" if risk == "toxicity" else None
     judge = next((str(j["name"]) for j in judges if wanted is None or j["measures"] == wanted), "")
     readers = (*_RISKS[risk], *_COMMON)
     rows = {

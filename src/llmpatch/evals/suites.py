@@ -19,6 +19,7 @@ from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+from llmpatch.recipe import RISKS
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,6 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
     ),
 }
 SUITES["distance"] = SUITES["refusal"]
-NARROWING = ("refusal", "toxicity", "gender-bias", "personal-data")
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -275,10 +275,10 @@ def evaluate(
         raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     if within is not None:
         check_within(within)
-        if suite not in NARROWING:
+        if suite not in RISKS:
             raise UsageError(
                 f"suite {suite!r} asks all its prompts",
-                hint=f"`within` is for {', '.join(NARROWING)}; limit cuts any suite",
+                hint=f"`within` is for {', '.join(RISKS)}; limit cuts any suite",
             )
     if suite == "attacks":
         from llmpatch.evals.attacks import attack_suite

@@ -17,6 +17,7 @@ PRICES = {
     "time per further token over the base's": ("latency", "token_ratio"),
 }
 HEAD = ("n", "base", "patch alone", "together", "gain kept")
+ADDED_HEAD = ("n", "base", "stack without it", "stack with it", "change, points")
 LEAD = (
     "Each patch's gain by itself, and what is left of it where others stand beside it. Stacks: the worst of all orders and "
     "subsets of that size. docs/composition.md has every figure. Brackets hold 95 % intervals."
@@ -36,7 +37,8 @@ def together(shelf: Shelf) -> Section | None:
     if one := found.get("cumulative"):
         blocks.append(_grid(one["figures"], f"One cumulative patch, {one['tokens']} tokens"))
     if added := found.get("added"):
-        blocks.append(_added(added))
+        title = f"A fourth patch behind the stack of three: {added['name']}"
+        blocks.append(_grid(added["figures"], title, ADDED_HEAD, "change"))
         blocks.append(_grid(added["own"], f"{added['name']} there: its own gain"))
     prices = tuple(
         Row(
@@ -49,32 +51,16 @@ def together(shelf: Shelf) -> Section | None:
     return Section("Patches together", LEAD, tuple(blocks))
 
 
-def _added(added: Json) -> Grid:
+def _grid(figures: Sequence[Json], title: str, head: tuple[str, ...] = HEAD, last: str = "kept") -> Grid:
     rows = tuple(
         Row(
             f"{row['name']}: {row['metric']}",
             (
                 str(row["n"]),
                 *(decimals(row[key]) for key in ("before", "alone", "together")),
-                shown(row["change"], "share"),
-            ),
-        )
-        for row in added["figures"]
-    )
-    head = ("n", "base", "stack without it", "stack with it", "change, points")
-    return Grid(head, rows, f"A fourth patch behind the stack of three: {added['name']}")
-
-
-def _grid(figures: Sequence[Json], title: str) -> Grid:
-    rows = tuple(
-        Row(
-            f"{row['name']}: {row['metric']}",
-            (
-                str(row["n"]),
-                *(decimals(row[key]) for key in ("before", "alone", "together")),
-                shown(row["kept"], "share") if row["kept"] else "no gain to keep",
+                shown(row[last], "share") if row[last] else "no gain to keep",
             ),
         )
         for row in figures
     )
-    return Grid(HEAD, rows, title)
+    return Grid(head, rows, title)
