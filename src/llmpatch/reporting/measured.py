@@ -85,7 +85,7 @@ def _headline(evidence: Json, rows: Sequence[Json]) -> str:
     verb = "raises" if after.value > before.value else "lowers" if after.value < before.value else "leaves"
     move = f"from {_shown(row, before)} to {_shown(row, after)}" if verb != "leaves" else f"at {_shown(row, after)}"
     interval = after.span(decimals if _is_score(row) else percent)
-    return f"The patch {verb} {row['name']} {move} ({after.n} prompts, 95 % interval {interval})."
+    return f"The patch {verb} “{row['name']}” {move} ({after.n} prompts, 95 % interval {interval})."
 
 
 def _tiles(rows: Sequence[Json]) -> list[Tile]:
