@@ -28,6 +28,7 @@ from typing import Any
 
 from llmpatch.evals.stats import median
 from llmpatch.files import read_jsonl, write_json
+from memory import resident
 
 SIDES = ("ours", "trl", "trl_kept", "lora")
 STAGES = ("sft", "dpo")
@@ -159,10 +160,10 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
         unpack(base.model)  # theirs run on torch's own layers, as anybody's would
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not training's
-    loaded = memory("VmRSS")
+    loaded = resident()
     run = {"ours": _ours, "lora": _lora}.get(side, _prompt_tuning)
     rows, seconds, flops = run(base, train, start, section, stage, kept=side == "trl_kept")
-    highest = memory("VmHWM")
+    highest = resident("VmHWM")
     loss = None
     if rows is not None:
         save_file({"rows": rows.detach().contiguous()}, rows_path)
@@ -176,14 +177,6 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
 
 def _same(options: argparse.Namespace) -> dict[str, int]:
     return {"answer_tokens": options.answer_tokens, "batch_size": options.pairs}
-
-
-def memory(what: str) -> int:
-    """Resident memory of this process now (VmRSS) or at its peak (VmHWM), bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("peak memory is read from Linux's /proc")
 
 
 def _loss(base: Any, data: Any, section: Any, stage: str, rows: Any, start: Any) -> float:

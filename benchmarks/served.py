@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from llmpatch import store as stores
+from memory import resident
 
 QUESTIONS = [
     "What is the capital of France?", "How do I bake bread?", "Why is the sky blue?", "Name three colours.",
@@ -64,10 +65,7 @@ class Served:
 
     def memory(self) -> int:
         """Resident memory of the server, bytes."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the server is gone")
+        return resident(process=self.process.pid)
 
 
 @contextlib.asynccontextmanager

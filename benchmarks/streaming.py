@@ -23,6 +23,7 @@ from typing import Any
 
 from llmpatch.evals.environment import environment
 from llmpatch.files import write_json
+from memory import resident
 
 ROOT = Path(__file__).parent.parent
 
@@ -149,9 +150,8 @@ def measure(pipe: Any, folder: Path, count: int, chunk: int) -> None:
 
 
 def peak() -> float:
-    """Peak resident memory of this process, in MiB; ``getrusage`` would count what its parent held when it began."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
+    """Peak resident memory of this process, in MiB."""
+    return round(resident("VmHWM") / 2**20, 1)
 
 
 if __name__ == "__main__":
