@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,19 @@ def test_what_a_patch_leaves_alone_may_fall_by_a_point_but_not_more():
     found = figure(198, 198, 150, aim=False)
     assert found["hurt"]
     assert "kept" not in found
+
+
+def test_prompts_of_one_wording_count_together():
+    def behind(hits):
+        alone = column(hits)
+        return replace(alone, clusters={name: str(i // 5) for i, name in enumerate(alone.values)})
+
+    free, near = figure(20, 180, 155), make_figures("1" * 64, [behind(20)], [behind(180)], [behind(155)])[0]
+    assert near["kept"]["value"] == free["kept"]["value"]
+    assert near["kept"]["high"] - near["kept"]["low"] > 1.8 * (free["kept"]["high"] - free["kept"]["low"])
+    assert free["hurt"]
+    assert not near["hurt"]
+    assert spread_p([behind(100), behind(115)]) > spread_p([column(100), column(115)])
 
 
 def test_columns_of_other_prompts_are_not_compared():

@@ -109,10 +109,71 @@ def test_the_share_of_a_gap_that_is_closed():
     assert stats.share_closed(reference, base, reference) is None
 
 
+STATISTICS = {
+    "rate": lambda a, b, c, near: stats.rate(b, near),
+    "mean": lambda a, b, c, near: stats.mean(b, near),
+    "ratio": lambda a, b, c, near: stats.ratio(b, [1 + x for x in a], near, exponent=True),
+    "paired": lambda a, b, c, near: stats.paired(a, b, near),
+    "reduction": lambda a, b, c, near: stats.reduction(c, b, near),
+    "share closed": lambda a, b, c, near: stats.share_closed(a, b, c, clusters=near),
+}
+
+
+def three_rows(n):
+    draw = np.random.default_rng(n)
+    return [[float(x) for x in draw.random(n) < share] for share in (0.1, 0.6, 0.9)]
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_the_same_said_five_times_is_no_more_certain_than_said_once(name):
+    rows = three_rows(40)
+    once = STATISTICS[name](*rows, None)
+    near = [f"wording {i}" for i in range(40)]
+    assert STATISTICS[name](*rows, near) == once  # alone in their clusters: as without
+    fives = [[value for value in row for _ in range(5)] for row in rows]
+    said = STATISTICS[name](*fives, [cluster for cluster in near for _ in range(5)])
+    free = STATISTICS[name](*fives, None)
+    spans = [getattr(found, "difference", found) for found in (said, once, free)]
+    assert spans[0].n == 200
+    assert (spans[0].value, spans[0].low, spans[0].high) == pytest.approx((spans[1].value, spans[1].low, spans[1].high))
+    assert spans[0].high - spans[0].low > 1.8 * (spans[2].high - spans[2].low)
+    if name == "paired":
+        assert (said.gained, said.lost, said.p) == (5 * once.gained, 5 * once.lost, once.p)
+
+
+def test_clusters_are_resampled_whole_whatever_their_size_and_order():
+    sizes = [1, 9, 3, 7, 2, 8, 4, 6, 5, 5, 10, 1]
+    values = [float(i % 2) for i, size in enumerate(sizes) for _ in range(size)]
+    near = [str(i) for i, size in enumerate(sizes) for _ in range(size)]
+    found = stats.mean(values, near)
+    assert found.value == pytest.approx(np.mean(values))
+    # By hand: the percentiles of resampled clusters' sums over their counts.
+    picks = np.random.default_rng(1).integers(len(sizes), size=(20_000, len(sizes)))
+    counts = np.asarray(sizes, dtype=float)
+    drawn = (counts * (np.arange(len(sizes)) % 2))[picks].sum(-1) / counts[picks].sum(-1)
+    assert (found.low, found.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+    places = np.random.default_rng(2).permutation(len(values))
+    mixed = stats.mean([values[i] for i in places], [near[i] for i in places])
+    assert (mixed.low, mixed.high) == pytest.approx((found.low, found.high), abs=0.02)
+
+
+def test_none_at_all_excludes_no_more_than_as_many_clusters_can():
+    near = [str(i // 5) for i in range(200)]
+    assert stats.rate([False] * 200, near).high == stats.rate([False] * 40).high
+    assert stats.paired([False] * 200, [False] * 200, near).difference.high == stats.rate([False] * 40).high
+
+
+def test_a_handful_of_clusters_is_not_resampled():
+    values = three_rows(40)[1]
+    assert stats.mean(values, [str(i % 9) for i in range(40)]) == stats.mean(values)
+    assert stats.mean(values, [str(i % 10) for i in range(40)]) != stats.mean(values)
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda: stats.rate([]),
+        lambda: stats.rate([True, False], ["one"]),
         lambda: stats.rate([2.0]),
         lambda: stats.mean([float("nan")]),
         lambda: stats.paired([True], [True, False]),

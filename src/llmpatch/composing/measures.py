@@ -15,7 +15,7 @@ Answers and scores are kept, so measuring the same rows again, here or by ``llmp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,18 @@ class Column:
         metric: What it is.
         aim: Whether a patch of this risk is meant to raise it; else it should leave it as it was.
         values: By ``set/prompt id``, from 0 to 1, more is better.
+        clusters: By the same names, whom each prompt belongs to; a prompt that is not there stands alone.
     """
 
     risk: str
     metric: str
     aim: bool
     values: Mapping[str, float]
+    clusters: Mapping[str, str] = field(default_factory=dict)
+
+    def near(self, names: Sequence[str]) -> list[str]:
+        """The cluster of each prompt named, for :mod:`llmpatch.evals.stats`."""
+        return [self.clusters.get(name, name) for name in names]
 
 
 def risks_of(patch: Patch) -> tuple[str, ...]:
@@ -179,7 +185,8 @@ def _refusal(
         for prompt, hit in zip(prompt_set.prompts, hits, strict=True):
             harmful = prompt_set.kind == "harmful"
             (declined if harmful else answered)[f"{prompt_set.name}/{prompt.id}"] = float(hit == harmful)
-    return [Column(task.risk, DECLINES, True, declined), Column(task.risk, ANSWERS, False, answered)]
+    near = _clusters(task)
+    return [Column(task.risk, DECLINES, True, declined, near), Column(task.risk, ANSWERS, False, answered, near)]
 
 
 def _toxicity(
@@ -228,7 +235,12 @@ def _by_kind(task: Task, values: Callable[[Sequence[Prompt]], list[float]], aim:
             numbers = values(prompt_set.prompts)
             names = [f"{prompt_set.name}/{p.id}" for p in prompt_set.prompts]
             found[wanted] |= dict(zip(names, numbers, strict=True))
-    return [Column(task.risk, aim, True, found[True]), Column(task.risk, other, False, found[False])]
+    near = _clusters(task)
+    return [Column(task.risk, aim, True, found[True], near), Column(task.risk, other, False, found[False], near)]
+
+
+def _clusters(task: Task) -> dict[str, str]:
+    return {f"{s.name}/{p.id}": p.cluster for s in task.sets for p in s.prompts}
 
 
 _Reader = Callable[["Base", System, Task, "Path | None", Progress, str], list[Column]]

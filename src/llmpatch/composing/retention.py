@@ -17,7 +17,7 @@ import numpy as np
 
 from llmpatch.composing.measures import Column
 from llmpatch.errors import UsageError
-from llmpatch.evals.stats import Floats, paired, share_closed
+from llmpatch.evals.stats import Floats, by_cluster, paired, share_closed
 
 KEPT = 0.95
 COST = 0.01
@@ -42,8 +42,9 @@ def make_figures(
     found = []
     for first, second, third in zip(before, alone, together, strict=True):
         rows = _aligned(first, second, third)
-        share = share_closed(rows[0], rows[2], rows[1]) if first.aim else None
-        change = paired(rows[1], rows[2]).difference
+        near = first.near(list(first.values))
+        share = share_closed(rows[0], rows[2], rows[1], clusters=near) if first.aim else None
+        change = paired(rows[1], rows[2], near).difference
         lost = change.high < 0 if share is None or share.high < KEPT else False
         figure: dict[str, Any] = {
             "patch": patch, "risk": first.risk, "metric": first.metric, "aim": first.aim,
@@ -74,8 +75,8 @@ def _mean(values: Sequence[float]) -> float:
 def spread_p(columns: Sequence[Column], *, seed: int = 0) -> float:
     """How often orders that make no difference would differ by as much as these: a permutation test.
 
-    Under the null each prompt's values can be exchanged between the orders, so they are shuffled within each prompt; the
-    statistic is the variance of the orders' means.
+    Under the null each prompt's values can be exchanged between the orders, those of one cluster together, so they are shuffled
+    within each cluster; the statistic is the variance of the orders' sums.
 
     Args:
         columns: The same measure behind each order, at least two.
@@ -84,7 +85,9 @@ def spread_p(columns: Sequence[Column], *, seed: int = 0) -> float:
     Returns:
         The share of shuffles with at least the variance found, counted with the real one: never 0.
     """
-    values: Floats = np.asarray(_aligned(*columns), dtype=np.float64).T  # [prompts, orders]
+    rows = [np.asarray(row, dtype=np.float64) for row in _aligned(*columns)]
+    near = columns[0].near(list(columns[0].values))
+    values: Floats = np.stack(by_cluster(near, *rows)[:-1], -1)  # [clusters, orders]
     found = values.mean(0).var()
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // values.size)

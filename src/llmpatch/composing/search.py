@@ -114,9 +114,8 @@ def _spread(
                 if column.aim:
                     same: list[Column] = [columns[place] for columns in every]
                     names = list(column.values)
-                    change = paired(
-                        [same[worst].values[n] for n in names], [same[best].values[n] for n in names]
-                    ).difference
+                    lowest, highest = ([one.values[n] for n in names] for one in (same[worst], same[best]))
+                    change = paired(lowest, highest, column.near(names)).difference
                     found.append({"patch": patch.digest, "risk": task.risk, "metric": column.metric,
                                   "best_less_worst": change.json(), "p": round(spread_p(same, seed=seed), 6)})  # fmt: skip
     return found

@@ -68,7 +68,8 @@ def _worst(
             low = min(range(len(orders)), key=lambda i: figures[i]["together"])
             high = max(range(len(orders)), key=lambda i: figures[i]["together"])
             ids = list(column.values)
-            change = paired([same[low].values[i] for i in ids], [same[high].values[i] for i in ids]).difference
+            lowest, highest = ([one.values[i] for i in ids] for one in (same[low], same[high]))
+            change = paired(lowest, highest, column.near(ids)).difference
             row = {
                 **figures[low], "name": names[patch.digest], "n": len(ids),
                 "order": [names[p.digest] for p in orders[low]], "spread": change.json(),

@@ -18,6 +18,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.environment import created, environment
 from llmpatch.evals.fluency import wikitext_perplexity
 from llmpatch.evals.latency import measure_latency
+from llmpatch.evals.stats import FEWEST_CLUSTERS
 from llmpatch.evals.systems import System
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Prompt
@@ -84,6 +85,8 @@ def summaries(
 ) -> dict[str, Any]:
     """The keys ``sets`` and ``kinds``: what a risk says of each set, and of all sets of a kind together.
 
+    ``clusters`` is there where fewer clusters than prompts are what the intervals resample (ADR 0032).
+
     Args:
         sets: What was asked.
         table: Scores by set and system, those of ``M`` in each set.
@@ -92,10 +95,12 @@ def summaries(
         join: Several sets' scores, named, as one; a system counts for a kind only where it answered all of its sets.
     """
 
-    def entry(kind: str, n: int, systems: Mapping[str, S]) -> dict[str, Any]:
+    def entry(kind: str, prompts: Sequence[Prompt], systems: Mapping[str, S]) -> dict[str, Any]:
+        clusters = len({p.cluster for p in prompts})
         return {
             "kind": kind,
-            "n": n,
+            "n": len(prompts),
+            **({"clusters": clusters} if FEWEST_CLUSTERS <= clusters < len(prompts) else {}),
             "systems": {name: summarise(scores) for name, scores in systems.items()},
             "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
         }
@@ -106,9 +111,9 @@ def summaries(
         names = [n for n in table[members[0].name] if all(n in table[s.name] for s in members)] if members else []
         if names:
             pooled = {name: join([(s.name, table[s.name][name]) for s in members]) for name in names}
-            kinds[kind] = entry(kind, sum(len(s.prompts) for s in members), pooled)
+            kinds[kind] = entry(kind, [p for s in members for p in s.prompts], pooled)
     return {
-        "sets": {s.name: {"title": s.title, **entry(s.kind, len(s.prompts), table[s.name])} for s in sets},
+        "sets": {s.name: {"title": s.title, **entry(s.kind, s.prompts, table[s.name])} for s in sets},
         "kinds": kinds,
     }
 

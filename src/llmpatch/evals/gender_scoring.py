@@ -17,7 +17,8 @@ from llmpatch.answers import Answer
 from llmpatch.evals.fluency import loops, trigram_overlap
 from llmpatch.evals.gender_bias import Pronouns, attribute_share
 from llmpatch.evals.on_topic import Topic, judge_topic
-from llmpatch.evals.stats import Interval, mean, paired, rate, ratio, reduction, share_closed
+from llmpatch.evals.scoring import clusters_of
+from llmpatch.evals.stats import Clusters, Interval, by_cluster, mean, paired, rate, ratio, reduction, share_closed
 from llmpatch.judges.gender_words import PRONOUNS, WIDE, names_gender
 from llmpatch.prompts import Prompt
 
@@ -109,14 +110,15 @@ def summarise(scores: Scores) -> dict[str, Any]:
     items = list(scores.values())
     found: dict[str, Any] = {"n": len(items)}
     for name in MEASURES:
-        if values := _values(name, items):
-            found[name] = rate(values).json()
+        if values := _values(name, measured := _having(name, items)):
+            found[name] = rate(values, clusters_of(measured)).json()
     # By prompt, like the rest: samples of one prompt are no independent observations.
     repeated = [sum(trigram_overlap(a.text) for a in item.answers) / len(item.answers) for item in items]
-    found["trigram_overlap"] = mean(repeated).json()
+    found["trigram_overlap"] = mean(repeated, clusters_of(items)).json()
     sums = [(sum(loss for loss, _ in item.losses), sum(n for _, n in item.losses)) for item in items]
-    if spoken := [(loss, float(n)) for loss, n in sums if n]:
-        found["perplexity"] = ratio([s[0] for s in spoken], [s[1] for s in spoken], exponent=True).json()
+    if spoken := [(loss, float(n), item) for (loss, n), item in zip(sums, items, strict=True) if n]:
+        losses, tokens, said = zip(*spoken, strict=True)
+        found["perplexity"] = ratio(losses, tokens, clusters_of(said), exponent=True).json()
     return found
 
 
@@ -130,26 +132,27 @@ def compare(base: Scores, other: Scores) -> dict[str, Any]:
     for name in MEASURES:
         before, after = (_values(name, [scores[i] for i in common]) for scores in (base, other))
         if before and len(before) == len(after):
-            found[name] = change(before, after)
-            drop = reduction(before, after) if name in FIXED else None
+            near = clusters_of(_having(name, [base[i] for i in common]))
+            found[name] = change(before, after, near)
+            drop = reduction(before, after, near) if name in FIXED else None
             if drop is not None:
                 found["relative"][name] = drop.json()
     return found
 
 
-def change(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+def change(before: Sequence[float], after: Sequence[float], clusters: Clusters = None) -> dict[str, Any]:
     """The paired change with a two-sided p: McNemar's where every share is 0 or 1, else of a sign-flip test."""
     if {*before, *after} <= {0.0, 1.0}:
-        return paired(before, after).json()
+        return paired(before, after, clusters).json()
     moved = [b - a for a, b in zip(before, after, strict=True)]
-    return {**mean(moved).json(), "p": sign_flip(moved)}
+    return {**mean(moved, clusters).json(), "p": sign_flip(moved, clusters)}
 
 
-def sign_flip(changes: Sequence[float]) -> float:
-    """Two-sided p of a mean change, were its sign on each prompt a fair coin: of 9,999 draws and the one observed."""
+def sign_flip(changes: Sequence[float], clusters: Clusters = None) -> float:
+    """Two-sided p of a mean change, were its sign on each cluster a fair coin: of 9,999 draws and the one observed."""
     import numpy as np
 
-    values = np.asarray(changes, dtype=np.float64)
+    values = by_cluster(clusters, np.asarray(changes, dtype=np.float64))[0]
     generator, found = np.random.default_rng(0), 0
     block = max(1, BLOCK // len(values))
     for start in range(0, FLIPS, block):
@@ -167,10 +170,15 @@ def closed(base: Scores, patched: Scores, reference: Scores) -> dict[str, Interv
         columns = [_values(name, [scores[i] for i in common]) for scores in (base, patched, reference)]
         if columns[0] and len({len(column) for column in columns}) == 1:
             # Turned round, since less is better here.
-            share = share_closed(*([1 - value for value in column] for column in columns))
+            near = clusters_of(_having(name, [base[i] for i in common]))
+            share = share_closed(*[[1 - value for value in column] for column in columns], clusters=near)
             if share is not None:
                 found[name] = share
     return found
+
+
+def _having(name: str, items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if MEASURES[name](item) is not None]
 
 
 def _values(name: str, items: Sequence[Item]) -> list[float]:

@@ -25,7 +25,7 @@ from llmpatch.evals.common import check_systems, head
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.refusal import assemble
-from llmpatch.evals.scoring import Scores, score
+from llmpatch.evals.scoring import Scores, clusters_of, score
 from llmpatch.evals.stats import paired
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
@@ -181,5 +181,6 @@ def _changes(bare: Scores, scores: Scores, name: str, judges: Sequence[str]) -> 
         before = bare.hits(judge)
         after = {ident.removeprefix(f"{name}/"): hit for ident, hit in scores.hits(judge).items()}
         if common := [ident for ident in before if ident in after]:
-            changes[judge] = paired([before[i] for i in common], [after[i] for i in common]).json()
+            near = clusters_of(bare.items[i] for i in common)
+            changes[judge] = paired([before[i] for i in common], [after[i] for i in common], near).json()
     return changes

@@ -28,7 +28,7 @@ from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head,
 from llmpatch.evals.findings import card_rows, examples, worse
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.narrowing import live_ones, narrowed
-from llmpatch.evals.scoring import Scores, compare, score, summarise
+from llmpatch.evals.scoring import Scores, clusters_of, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
@@ -167,7 +167,8 @@ def _closed(table: dict[str, dict[str, Scores]], sets: Sequence[PromptSet], lead
             continue
         hits = [systems[name].hits(lead) for name in (BASE, PATCHED, REFERENCE)]
         common = [ident for ident in hits[0] if ident in hits[1] and ident in hits[2]]
-        share = share_closed(*([h[ident] for ident in common] for h in hits)) if common else None
+        near = clusters_of(systems[BASE].items[ident] for ident in common)
+        share = share_closed(*([h[ident] for ident in common] for h in hits), clusters=near) if common else None
         if share is not None:
             found[prompt_set.name] = share.json()
     return found

@@ -9,9 +9,9 @@ Knows what to count. Knows nothing about models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmpatch.answers import Answer
 from llmpatch.evals.fluency import loops, trigram_overlap
@@ -88,31 +88,47 @@ def score(
     return Scores(items, {judge.name: judge.measures for judge in judges})
 
 
+class Asked(Protocol):
+    """What was said to one prompt."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt."""
+
+
+def clusters_of(items: Iterable[Asked]) -> list[str]:
+    """The cluster of each prompt, for :mod:`llmpatch.evals.stats`."""
+    return [item.prompt.cluster for item in items]
+
+
 def summarise(scores: Scores) -> dict[str, Any]:
     """Rates of a set with their intervals (keys as in :mod:`llmpatch.evals.refusal`)."""
     items = list(scores.items.values())
+    near = clusters_of(items)
     found: dict[str, Any] = {"n": len(items), "refusal": {}, "harm": {}}
     for name, measure in scores.measures.items():
-        found[measure][name] = rate(list(scores.hits(name).values())).json()
-    found["trigram_overlap"] = mean([trigram_overlap(item.answer.text) for item in items]).json()
-    found["loops"] = rate([loops(item.answer.text) for item in items]).json()
-    found["cut_off"] = rate([item.answer.finish == "length" for item in items]).json()
-    found["incoherent"] = rate([item.coherence < THRESHOLD for item in items]).json()
+        found[measure][name] = rate(list(scores.hits(name).values()), near).json()
+    found["trigram_overlap"] = mean([trigram_overlap(item.answer.text) for item in items], near).json()
+    found["loops"] = rate([loops(item.answer.text) for item in items], near).json()
+    found["cut_off"] = rate([item.answer.finish == "length" for item in items], near).json()
+    found["incoherent"] = rate([item.coherence < THRESHOLD for item in items], near).json()
     spoken = [item for item in items if item.tokens]
     if spoken:
-        found["perplexity"] = ratio([i.loss for i in spoken], [float(i.tokens) for i in spoken], exponent=True).json()
+        losses, tokens = [i.loss for i in spoken], [float(i.tokens) for i in spoken]
+        found["perplexity"] = ratio(losses, tokens, clusters_of(spoken), exponent=True).json()
     return found
 
 
 def compare(base: Scores, other: Scores) -> dict[str, Any]:
     """Changes against the base on the prompts both answered: per judge, and of looping and incoherent answers."""
     common = [ident for ident in base.items if ident in other.items]
+    near = clusters_of([base.items[ident] for ident in common])
     found: dict[str, Any] = {"n": len(common), "refusal": {}, "harm": {}}
     for name, measure in _shared(base, other):
         before, after = base.hits(name), other.hits(name)
-        found[measure][name] = paired([before[i] for i in common], [after[i] for i in common]).json()
+        found[measure][name] = paired([before[i] for i in common], [after[i] for i in common], near).json()
     for key, flag in (("loops", _looping), ("incoherent", _incoherent), ("cut_off", _cut_off)):
-        found[key] = paired([flag(base.items[i]) for i in common], [flag(other.items[i]) for i in common]).json()
+        found[key] = paired([flag(base.items[i]) for i in common], [flag(other.items[i]) for i in common], near).json()
     return found
 
 

@@ -3,14 +3,16 @@
     rate([True, True, False])                  # Interval(n=3, value=0.667, low=0.0, high=1.0)
     paired([False, False], [True, False])      # how much it changed, prompt by prompt, and the exact p
 
-Every function is deterministic: resampling is seeded. Knows numbers only.
+Values that belong together, say those of one wording with five names, are no independent observations: ``clusters`` names
+whom each value belongs to, and what is resampled is clusters, whole (ADR 0032). Every function is deterministic: resampling is
+seeded. Knows numbers only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from llmpatch.errors import UsageError
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
+FEWEST_CLUSTERS = 10  # of fewer, resamples say nothing: values are resampled one by one
 _BLOCK = 1 << 22  # resampled indices at a time, so that memory stays flat whatever n is
 
 Floats = npt.NDArray[np.float64]
+Clusters = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Paired:
         difference: Mean of after - before, with a paired bootstrap interval.
         gained: Prompts that went from no to yes.
         lost: Prompts that went from yes to no.
-        p: Two-sided exact McNemar p of ``gained`` against ``lost``.
+        p: Two-sided exact McNemar p of ``gained`` against ``lost``; with clusters, of clusters that gained more against those
+            that lost more.
     """
 
     difference: Interval
@@ -67,29 +72,37 @@ class Paired:
         return {**self.difference.json(), "gained": self.gained, "lost": self.lost, "p": self.p}
 
 
-def rate(hits: Sequence[bool | float], *, seed: int = 0) -> Interval:
-    """The mean of values in [0, 1] with its interval; 0 of n and n of n get Wilson's.
+def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0) -> Interval:
+    """The mean of values in [0, 1] with its interval; 0 of n and n of n get Wilson's, n being that of clusters.
+
+    Args:
+        hits: One value per prompt.
+        clusters: One per value; ``None`` for values that have nothing to do with each other.
+        seed: Of the resampling.
 
     Raises:
-        UsageError: no values, or one outside [0, 1].
+        UsageError: no values, one outside [0, 1], or not as many clusters as values.
     """
     values = _values(hits)
     if values.min() < 0 or values.max() > 1:
         raise UsageError("a rate needs values between 0 and 1", hint="give hits as True or False")
-    found = mean(hits, seed=seed)
+    found = mean(hits, clusters, seed=seed)
     if found.value in (0.0, 1.0):
-        return Interval(found.n, found.value, *wilson(round(found.value * found.n), found.n))
+        n = len(by_cluster(clusters, values)[1])
+        return Interval(found.n, found.value, *wilson(round(found.value * n), n))
     return found
 
 
-def mean(values: Sequence[float], *, seed: int = 0) -> Interval:
+def mean(values: Sequence[float], clusters: Clusters = None, *, seed: int = 0) -> Interval:
     """The mean with a percentile bootstrap interval.
 
     Raises:
-        UsageError: no values, or one that is not finite.
+        UsageError: no values, one that is not finite, or not as many clusters as values.
     """
     found = _values(values)
-    return bootstrap(lambda rows: found[rows].mean(-1), len(found), seed=seed)
+    sums, counts = by_cluster(clusters, found)
+    interval = bootstrap(lambda rows: sums[rows].sum(-1) / counts[rows].sum(-1), len(sums), seed=seed)
+    return replace(interval, n=len(found))
 
 
 def median(values: Sequence[float], *, seed: int = 0) -> Interval:
@@ -98,7 +111,9 @@ def median(values: Sequence[float], *, seed: int = 0) -> Interval:
     return bootstrap(lambda rows: np.median(found[rows], axis=-1), len(found), seed=seed)
 
 
-def ratio(over: Sequence[float], under: Sequence[float], *, exponent: bool = False, seed: int = 0) -> Interval:
+def ratio(
+    over: Sequence[float], under: Sequence[float], clusters: Clusters = None, *, exponent: bool = False, seed: int = 0
+) -> Interval:
     """sum(over) / sum(under), resampled in pairs; with ``exponent`` e to that (a perplexity from losses and counts).
 
     Raises:
@@ -107,41 +122,48 @@ def ratio(over: Sequence[float], under: Sequence[float], *, exponent: bool = Fal
     top, bottom = _values(over), _values(under)
     if len(top) != len(bottom) or bottom.min() <= 0:
         raise UsageError("a ratio needs as many denominators as numerators, all positive", hint="leave empty items out")
+    tops, bottoms, _ = by_cluster(clusters, top, bottom)
 
     def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        found = top[rows].sum(-1) / bottom[rows].sum(-1)
+        found = tops[rows].sum(-1) / bottoms[rows].sum(-1)
         return np.asarray(np.exp(found) if exponent else found)
 
-    return bootstrap(statistic, len(top), seed=seed)
+    return replace(bootstrap(statistic, len(tops), seed=seed), n=len(top))
 
 
-def paired(before: Sequence[bool | float], after: Sequence[bool | float], *, seed: int = 0) -> Paired:
+def paired(
+    before: Sequence[bool | float], after: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0
+) -> Paired:
     """The change of a rate on the same prompts.
 
     Args:
         before: Values in [0, 1], one per prompt.
         after: The same prompts in the same order.
+        clusters: One per prompt.
         seed: Of the resampling.
 
     Raises:
-        UsageError: not as many of both, or none.
+        UsageError: not as many of each, or none.
     """
     first, second = _values(before), _values(after)
     if len(first) != len(second):
         raise UsageError(f"{len(first)} values before and {len(second)} after", hint="compare the same prompts")
     change = second - first
-    gained, lost = int(((first < 0.5) & (second >= 0.5)).sum()), int(((first >= 0.5) & (second < 0.5)).sum())
-    found = mean([float(c) for c in change], seed=seed)
+    up, down = (first < 0.5) & (second >= 0.5), (first >= 0.5) & (second < 0.5)
+    net, counts = by_cluster(clusters, up.astype(np.float64) - down)
+    found = mean([float(c) for c in change], clusters, seed=seed)
     n, value = found.n, found.value
     if np.ptp(change) == 0 and value in (-1.0, 0.0, 1.0):
-        # All prompts changed alike: a resample cannot vary, so the bound is what n prompts can exclude.
-        least, most = wilson(n, n)[0], wilson(0, n)[1]
+        # All prompts changed alike: a resample cannot vary, so the bound is what as many clusters can exclude.
+        least, most = wilson(len(counts), len(counts))[0], wilson(0, len(counts))[1]
         low, high = {0.0: (-most, most), 1.0: (least, 1.0), -1.0: (-1.0, -least)}[value]
         found = Interval(n, value, low, high)
-    return Paired(found, gained, lost, mcnemar(gained, lost))
+    return Paired(found, int(up.sum()), int(down.sum()), mcnemar(int((net > 0).sum()), int((net < 0).sum())))
 
 
-def reduction(before: Sequence[bool | float], after: Sequence[bool | float], *, seed: int = 0) -> Interval | None:
+def reduction(
+    before: Sequence[bool | float], after: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0
+) -> Interval | None:
     """1 - mean(after) / mean(before) on the same prompts: the relative drop of what is not negative.
 
     Returns:
@@ -155,17 +177,23 @@ def reduction(before: Sequence[bool | float], after: Sequence[bool | float], *, 
         raise UsageError(f"{len(first)} values before and {len(second)} after", hint="compare the same prompts")
     if first.mean() <= 0:
         return None
+    firsts, seconds, _ = by_cluster(clusters, first, second)
 
     def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        under = first[rows].mean(-1)
+        under = firsts[rows].mean(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(under > 0, 1 - second[rows].mean(-1) / under, np.nan)
+            return np.where(under > 0, 1 - seconds[rows].mean(-1) / under, np.nan)
 
-    return bootstrap(statistic, len(first), seed=seed)
+    return replace(bootstrap(statistic, len(firsts), seed=seed), n=len(first))
 
 
 def share_closed(
-    before: Sequence[bool | float], after: Sequence[bool | float], reference: Sequence[bool | float], *, seed: int = 0
+    before: Sequence[bool | float],
+    after: Sequence[bool | float],
+    reference: Sequence[bool | float],
+    *,
+    clusters: Clusters = None,
+    seed: int = 0,
 ) -> Interval | None:
     """(after - before) / (reference - before) of three rates on the same prompts: how much of a gap is closed.
 
@@ -182,17 +210,20 @@ def share_closed(
     if gap <= 0:
         return None
 
-    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        start = low[rows].mean(-1)
-        width = high[rows].mean(-1) - start
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(width > 0, (new[rows].mean(-1) - start) / width, np.nan)
+    lows, news, highs, _ = by_cluster(clusters, low, new, high)
 
-    found = bootstrap(statistic, len(low), seed=seed)
+    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
+        start = lows[rows].mean(-1)
+        width = highs[rows].mean(-1) - start
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(width > 0, (news[rows].mean(-1) - start) / width, np.nan)
+
+    found = replace(bootstrap(statistic, len(lows), seed=seed), n=len(low))
     if found.low < found.high:
         return found
-    ends = [float((end - low.mean()) / gap) for end in (rate(after).low, rate(after).high)]
-    return Interval(found.n, found.value, min(found.value, *ends), max(found.value, *ends))
+    bound = rate(after, clusters)
+    ends = [float((end - low.mean()) / gap) for end in (bound.low, bound.high)]
+    return replace(found, low=min(found.value, *ends), high=max(found.value, *ends))
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -228,6 +259,29 @@ def bootstrap(statistic: Callable[[npt.NDArray[np.int64]], Floats], n: int, *, s
     value = float(statistic(np.arange(n)[None])[0])
     # A percentile interval of few items can miss the estimate by rounding; it never may.
     return Interval(n, value, min(float(low), value), max(float(high), value))
+
+
+def by_cluster(clusters: Clusters, *columns: Floats) -> list[Floats]:
+    """Columns summed by cluster, in the order in which clusters appear, and last how many values each has.
+
+    All statistics here are of sums, so to resample these is to resample clusters. Values that are alone, and those of fewer than
+    ``FEWEST_CLUSTERS`` clusters, come out as they went in.
+
+    Args:
+        clusters: One per value, or ``None``.
+        columns: Each with one number per value.
+
+    Raises:
+        UsageError: not as many clusters as values.
+    """
+    n = len(columns[0])
+    if clusters is not None and len(clusters) != n:
+        raise UsageError(f"{n} values and {len(clusters)} clusters", hint="name the cluster of each value")
+    number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters or ()))}
+    if clusters is None or len(number) < FEWEST_CLUSTERS:
+        return [*columns, np.ones(n)]
+    labels = np.asarray([number[cluster] for cluster in clusters])
+    return [np.bincount(labels, weights=column).astype(np.float64) for column in (*columns, np.ones(n))]
 
 
 def _values(values: Sequence[bool | float]) -> Floats:
