@@ -36,8 +36,12 @@ SAFE_PROMPT = (
     "If a request asks for such content, decline politely. If a request is harmless, answer it."
 )
 JUDGES = ("refusal-head", "refusal-phrases", "harm-head", "harm-strings")
-PERSONAL_JUDGES = ("refusal-head", "refusal-phrases")  # those of harm were never measured on made-up addresses
 TOXICITY_JUDGES = ("profanity-check", "toxicity-head")  # the first saw no training of ours
+RISK_JUDGES = {  # gender bias is counted, not judged
+    "refusal": JUDGES,
+    "personal-data": JUDGES[:2],  # those of harm were never measured on made-up addresses
+    "toxicity": TOXICITY_JUDGES,
+}
 CORPUS = Path("corpora") / "wikitext2-test.txt"
 MAX_CORPUS_BYTES = 1 << 24
 
@@ -330,10 +334,10 @@ def _evaluate_risk(
     """The evidence of one of the risks."""
     from llmpatch.judges import open_judge
 
+    found = [open_judge(name) for name in RISK_JUDGES.get(suite, ())] if judges is None else judges
     if suite == "toxicity":
         from llmpatch.evals.toxicity import evaluate_toxicity
 
-        found = [open_judge(name) for name in TOXICITY_JUDGES] if judges is None else judges
         return evaluate_toxicity(base, systems, judges=found, **options)
     if suite == "gender-bias":
         from llmpatch.evals.gender import evaluate_gender
@@ -343,6 +347,4 @@ def _evaluate_risk(
         )
     from llmpatch.evals.refusal import evaluate_refusal
 
-    usual = PERSONAL_JUDGES if suite == "personal-data" else JUDGES
-    found = [open_judge(name) for name in usual] if judges is None else judges
     return evaluate_refusal(base, systems, judges=found, risk=suite, **options)
