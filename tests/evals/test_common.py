@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmpatch.evals.columns import Column, column_evidence
 from llmpatch.evals.common import summaries
 from llmpatch.evals.suites import PromptSet
 from llmpatch.prompts import Prompt
@@ -20,7 +21,21 @@ def test_evidence_says_how_many_clusters_stand_behind_an_interval():
         [wordings, alone, few], table, lambda n: {"n": n}, lambda a, b: {}, lambda parts: sum(n for _, n in parts)
     )
     assert {name: entry.get("clusters") for name, entry in found["sets"].items()} == {
-        "wordings": 12, "alone": None, "few": None,
+        "wordings": 12, "alone": None, "few": 3,
     }  # fmt: skip
     assert (found["kinds"]["harmful"]["n"], found["kinds"]["harmful"]["clusters"]) == (80, 32)
-    assert "clusters" not in found["kinds"]["everyday"]
+    assert found["kinds"]["everyday"]["clusters"] == 3
+
+
+def test_numbers_of_one_wording_count_together_in_suites_of_columns():
+    asked = PromptSet("facts", "Facts", "everyday", prompts(str(i // 5) for i in range(200)))
+    right = {p.id: {"right": float(int(p.cluster) % 2)} for p in asked.prompts}
+    table = {"facts": {"M": right, "M+": {p.id: {"right": 1.0} for p in asked.prompts}}}
+    columns = (Column("right", "right", "higher"),)
+    apart = PromptSet("facts", "Facts", "everyday", prompts(str(i) for i in range(200)))
+    near, free = (column_evidence({}, [s], table, columns, {})["sets"]["facts"] for s in (asked, apart))
+    assert (near["n"], near["clusters"]) == (200, 40)
+    for found in (lambda e: e["systems"]["M"]["right"], lambda e: e["paired"]["M+"]["right"]):
+        wide, narrow = found(near), found(free)
+        assert wide["value"] == narrow["value"]
+        assert wide["high"] - wide["low"] > 1.8 * (narrow["high"] - narrow["low"])

@@ -163,10 +163,15 @@ def test_none_at_all_excludes_no_more_than_as_many_clusters_can():
     assert stats.paired([False] * 200, [False] * 200, near).difference.high == stats.rate([False] * 40).high
 
 
-def test_a_handful_of_clusters_is_not_resampled():
-    values = three_rows(40)[1]
-    assert stats.mean(values, [str(i % 9) for i in range(40)]) == stats.mean(values)
-    assert stats.mean(values, [str(i % 10) for i in range(40)]) != stats.mean(values)
+@pytest.mark.parametrize("count", [1, 2, 9, 40])
+def test_few_clusters_and_clusters_that_are_alike_never_make_an_interval_narrower(count):
+    near = [str(i // 5) for i in range(5 * count)]
+    alike = [float(i % 5 == 0) for i in range(5 * count)]  # one of each five
+    assert stats.mean(alike, near) == stats.mean(alike)
+    assert stats.paired(alike, alike[::-1], near).difference == stats.paired(alike, alike[::-1]).difference
+    split = [float(i // 5 % 2) for i in range(5 * count)]
+    apart, free = stats.mean(split, near), stats.mean(split)
+    assert apart.low <= free.low <= free.high <= apart.high
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def spread_p(columns: Sequence[Column], *, seed: int = 0) -> float:
     """
     rows = [np.asarray(row, dtype=np.float64) for row in _aligned(*columns)]
     near = columns[0].near(list(columns[0].values))
-    values: Floats = np.stack(by_cluster(near, *rows)[:-1], -1)  # [clusters, orders]
+    values: Floats = np.stack(by_cluster(near, *rows), -1)  # [clusters, orders]
     found = values.mean(0).var()
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // values.size)

@@ -58,12 +58,16 @@ def column_evidence(
         columns: What the values are; the first one leads.
         price: By system.
     """
+    clusters = {name: p.cluster for s in sets for p in s.prompts for name in (p.id, f"{s.name}/{p.id}")}
+
+    def near(idents: Sequence[str]) -> list[str]:
+        return [clusters.get(ident) or ident for ident in idents]
 
     def summarise(values: Values) -> dict[str, Any]:
         found: dict[str, Any] = {"n": len(values)}
         for column in columns:
-            if numbers := [row[column.key] for row in values.values() if column.key in row]:
-                estimate = rate(numbers) if column.unit == "share" else mean(numbers)
+            if numbers := {ident: row[column.key] for ident, row in values.items() if column.key in row}:
+                estimate = (rate if column.unit == "share" else mean)(list(numbers.values()), near(list(numbers)))
                 found[column.key] = estimate.json()
         return found
 
@@ -73,7 +77,8 @@ def column_evidence(
         for column in columns:
             both = [i for i in common if column.key in before[i] and column.key in after[i]]
             if both:
-                found[column.key] = change([before[i][column.key] for i in both], [after[i][column.key] for i in both])
+                values = ([rows[i][column.key] for i in both] for rows in (before, after))
+                found[column.key] = change(*values, clusters=near(both))
         return found
 
     evidence: dict[str, Any] = {

@@ -18,7 +18,6 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.environment import created, environment
 from llmpatch.evals.fluency import wikitext_perplexity
 from llmpatch.evals.latency import measure_latency
-from llmpatch.evals.stats import FEWEST_CLUSTERS
 from llmpatch.evals.systems import System
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Prompt
@@ -85,7 +84,7 @@ def summaries(
 ) -> dict[str, Any]:
     """The keys ``sets`` and ``kinds``: what a risk says of each set, and of all sets of a kind together.
 
-    ``clusters`` is there where fewer clusters than prompts are what the intervals resample (ADR 0032).
+    ``clusters`` is there where there are fewer clusters than prompts (ADR 0032).
 
     Args:
         sets: What was asked.
@@ -96,11 +95,11 @@ def summaries(
     """
 
     def entry(kind: str, prompts: Sequence[Prompt], systems: Mapping[str, S]) -> dict[str, Any]:
-        clusters = len({p.cluster for p in prompts})
+        clusters = len({p.cluster or p.id for p in prompts})
         return {
             "kind": kind,
             "n": len(prompts),
-            **({"clusters": clusters} if FEWEST_CLUSTERS <= clusters < len(prompts) else {}),
+            **({"clusters": clusters} if clusters < len(prompts) else {}),
             "systems": {name: summarise(scores) for name, scores in systems.items()},
             "paired": {name: compare(systems[BASE], scores) for name, scores in systems.items() if name != BASE},
         }

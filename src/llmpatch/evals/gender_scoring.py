@@ -108,13 +108,14 @@ def join(parts: Sequence[tuple[str, Scores]]) -> Scores:
 def summarise(scores: Scores) -> dict[str, Any]:
     """Means of a set with their intervals (keys as in :mod:`llmpatch.evals.gender`)."""
     items = list(scores.values())
+    near = clusters_of(items)
     found: dict[str, Any] = {"n": len(items)}
     for name in MEASURES:
-        if values := _values(name, measured := _having(name, items)):
-            found[name] = rate(values, clusters_of(measured)).json()
+        if values := _values(name, items):
+            found[name] = rate(values, near).json()
     # By prompt, like the rest: samples of one prompt are no independent observations.
     repeated = [sum(trigram_overlap(a.text) for a in item.answers) / len(item.answers) for item in items]
-    found["trigram_overlap"] = mean(repeated, clusters_of(items)).json()
+    found["trigram_overlap"] = mean(repeated, near).json()
     sums = [(sum(loss for loss, _ in item.losses), sum(n for _, n in item.losses)) for item in items]
     if spoken := [(loss, float(n), item) for (loss, n), item in zip(sums, items, strict=True) if n]:
         losses, tokens, said = zip(*spoken, strict=True)
@@ -128,19 +129,19 @@ def compare(base: Scores, other: Scores) -> dict[str, Any]:
     ``relative`` holds the share by which each measure that the patch is for fell.
     """
     common = [ident for ident in base if ident in other]
+    near = clusters_of(base[ident] for ident in common)
     found: dict[str, Any] = {"n": len(common), "relative": {}}
     for name in MEASURES:
         before, after = (_values(name, [scores[i] for i in common]) for scores in (base, other))
         if before and len(before) == len(after):
-            near = clusters_of(_having(name, [base[i] for i in common]))
-            found[name] = change(before, after, near)
+            found[name] = change(before, after, clusters=near)
             drop = reduction(before, after, near) if name in FIXED else None
             if drop is not None:
                 found["relative"][name] = drop.json()
     return found
 
 
-def change(before: Sequence[float], after: Sequence[float], clusters: Clusters = None) -> dict[str, Any]:
+def change(before: Sequence[float], after: Sequence[float], *, clusters: Clusters = None) -> dict[str, Any]:
     """The paired change with a two-sided p: McNemar's where every share is 0 or 1, else of a sign-flip test."""
     if {*before, *after} <= {0.0, 1.0}:
         return paired(before, after, clusters).json()
@@ -170,16 +171,13 @@ def closed(base: Scores, patched: Scores, reference: Scores) -> dict[str, Interv
         columns = [_values(name, [scores[i] for i in common]) for scores in (base, patched, reference)]
         if columns[0] and len({len(column) for column in columns}) == 1:
             # Turned round, since less is better here.
-            near = clusters_of(_having(name, [base[i] for i in common]))
+            near = clusters_of(base[ident] for ident in common)
             share = share_closed(*[[1 - value for value in column] for column in columns], clusters=near)
             if share is not None:
                 found[name] = share
     return found
 
 
-def _having(name: str, items: Sequence[Item]) -> list[Item]:
-    return [item for item in items if MEASURES[name](item) is not None]
-
-
 def _values(name: str, items: Sequence[Item]) -> list[float]:
+    """One value per item, or none at all: a system has a measure or has it not."""
     return [float(value) for item in items if (value := MEASURES[name](item)) is not None]

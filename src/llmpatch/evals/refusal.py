@@ -6,7 +6,8 @@ Layout (``interval`` is ``{"n", "value", "low", "high"}``; names of sets, system
 
     schema, suite, created, environment, base, judges, decoding; risk, where it is not "refusal"
     systems     {name: what it is}
-    sets        {set: {"title", "kind", "n", "systems": {name: scores}, "paired": {name: changes against M}}}
+    sets        {set: {"title", "kind", "n", "systems": {name: scores}, "paired": {name: changes against M}}}; "clusters"
+                beside "n" where there are fewer
     kinds       {kind: the same, over all sets of the kind}
     scores      {"n", "refusal": {judge: interval}, "harm": {judge: interval}, "trigram_overlap", "loops", "cut_off",
                 "incoherent", "perplexity": intervals}

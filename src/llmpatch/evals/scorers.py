@@ -144,18 +144,22 @@ def add_perplexities(
             for prompt_set in sets:
                 found = _kept(scorer, prompt_set, by_set[prompt_set.name], suite, store)
                 losses.setdefault(system, {})[prompt_set.name] = found
-                _enter(evidence["sets"][prompt_set.name]["systems"].get(system), name, found)
+                near = {p.id: p.cluster or p.id for p in prompt_set.prompts}
+                _enter(evidence["sets"][prompt_set.name]["systems"].get(system), name, found, near)
                 advance(1)
     for kind, entry in evidence["kinds"].items():
         for system, scores in entry["systems"].items():
-            members = [s.name for s in sets if s.kind == kind]
-            _enter(scores, name, {f"{m}/{i}": v for m in members for i, v in losses[system][m].items()})
+            members = [s for s in sets if s.kind == kind]
+            near = {f"{s.name}/{p.id}": p.cluster or p.id for s in members for p in s.prompts}
+            found = {f"{s.name}/{i}": v for s in members for i, v in losses[system][s.name].items()}
+            _enter(scores, name, found, near)
 
 
-def _enter(scores: dict[str, Any] | None, name: str, losses: Losses) -> None:
-    spoken = [(nats, float(tokens)) for nats, tokens in losses.values() if tokens]
+def _enter(scores: dict[str, Any] | None, name: str, losses: Losses, clusters: Mapping[str, str]) -> None:
+    spoken = {ident: (nats, float(tokens)) for ident, (nats, tokens) in losses.items() if tokens}
     if scores is not None and spoken:
-        found = ratio([nats for nats, _ in spoken], [tokens for _, tokens in spoken], exponent=True)
+        nats, tokens = zip(*spoken.values(), strict=True)
+        found = ratio(nats, tokens, [clusters[ident] for ident in spoken], exponent=True)
         scores.setdefault("perplexity_under", {})[name] = found.json()
 
 

@@ -4,8 +4,8 @@
     paired([False, False], [True, False])      # how much it changed, prompt by prompt, and the exact p
 
 Values that belong together, say those of one wording with five names, are no independent observations: ``clusters`` names
-whom each value belongs to, and what is resampled is clusters, whole (ADR 0032). Every function is deterministic: resampling is
-seeded. Knows numbers only.
+whom each value belongs to. Clusters are resampled whole, and an interval is never narrower than without them (ADR 0032). Every
+function is deterministic: resampling is seeded. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from llmpatch.errors import UsageError
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
-FEWEST_CLUSTERS = 10  # of fewer, resamples say nothing: values are resampled one by one
 _BLOCK = 1 << 22  # resampled indices at a time, so that memory stays flat whatever n is
 
 Floats = npt.NDArray[np.float64]
@@ -88,7 +87,7 @@ def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int =
         raise UsageError("a rate needs values between 0 and 1", hint="give hits as True or False")
     found = mean(hits, clusters, seed=seed)
     if found.value in (0.0, 1.0):
-        n = len(by_cluster(clusters, values)[1])
+        n = len(by_cluster(clusters, values)[0])
         return Interval(found.n, found.value, *wilson(round(found.value * n), n))
     return found
 
@@ -100,9 +99,7 @@ def mean(values: Sequence[float], clusters: Clusters = None, *, seed: int = 0) -
         UsageError: no values, one that is not finite, or not as many clusters as values.
     """
     found = _values(values)
-    sums, counts = by_cluster(clusters, found)
-    interval = bootstrap(lambda rows: sums[rows].sum(-1) / counts[rows].sum(-1), len(sums), seed=seed)
-    return replace(interval, n=len(found))
+    return _interval(lambda total, count: total / count, clusters, found, np.ones(len(found)), seed=seed)
 
 
 def median(values: Sequence[float], *, seed: int = 0) -> Interval:
@@ -122,13 +119,12 @@ def ratio(
     top, bottom = _values(over), _values(under)
     if len(top) != len(bottom) or bottom.min() <= 0:
         raise UsageError("a ratio needs as many denominators as numerators, all positive", hint="leave empty items out")
-    tops, bottoms, _ = by_cluster(clusters, top, bottom)
 
-    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        found = tops[rows].sum(-1) / bottoms[rows].sum(-1)
+    def statistic(over: Floats, under: Floats) -> Floats:
+        found = over / under
         return np.asarray(np.exp(found) if exponent else found)
 
-    return replace(bootstrap(statistic, len(tops), seed=seed), n=len(top))
+    return _interval(statistic, clusters, top, bottom, seed=seed)
 
 
 def paired(
@@ -150,12 +146,12 @@ def paired(
         raise UsageError(f"{len(first)} values before and {len(second)} after", hint="compare the same prompts")
     change = second - first
     up, down = (first < 0.5) & (second >= 0.5), (first >= 0.5) & (second < 0.5)
-    net, counts = by_cluster(clusters, up.astype(np.float64) - down)
+    (net,) = by_cluster(clusters, up.astype(np.float64) - down)
     found = mean([float(c) for c in change], clusters, seed=seed)
     n, value = found.n, found.value
     if np.ptp(change) == 0 and value in (-1.0, 0.0, 1.0):
         # All prompts changed alike: a resample cannot vary, so the bound is what as many clusters can exclude.
-        least, most = wilson(len(counts), len(counts))[0], wilson(0, len(counts))[1]
+        least, most = wilson(len(net), len(net))[0], wilson(0, len(net))[1]
         low, high = {0.0: (-most, most), 1.0: (least, 1.0), -1.0: (-1.0, -least)}[value]
         found = Interval(n, value, low, high)
     return Paired(found, int(up.sum()), int(down.sum()), mcnemar(int((net > 0).sum()), int((net < 0).sum())))
@@ -177,14 +173,12 @@ def reduction(
         raise UsageError(f"{len(first)} values before and {len(second)} after", hint="compare the same prompts")
     if first.mean() <= 0:
         return None
-    firsts, seconds, _ = by_cluster(clusters, first, second)
 
-    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        under = firsts[rows].mean(-1)
+    def statistic(under: Floats, left: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(under > 0, 1 - seconds[rows].mean(-1) / under, np.nan)
+            return np.where(under > 0, 1 - left / under, np.nan)
 
-    return replace(bootstrap(statistic, len(firsts), seed=seed), n=len(first))
+    return _interval(statistic, clusters, first, second, seed=seed)
 
 
 def share_closed(
@@ -210,15 +204,12 @@ def share_closed(
     if gap <= 0:
         return None
 
-    lows, news, highs, _ = by_cluster(clusters, low, new, high)
-
-    def statistic(rows: npt.NDArray[np.int64]) -> Floats:
-        start = lows[rows].mean(-1)
-        width = highs[rows].mean(-1) - start
+    def statistic(start: Floats, there: Floats, end: Floats) -> Floats:
+        width = end - start
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(width > 0, (news[rows].mean(-1) - start) / width, np.nan)
+            return np.where(width > 0, (there - start) / width, np.nan)
 
-    found = replace(bootstrap(statistic, len(lows), seed=seed), n=len(low))
+    found = _interval(statistic, clusters, low, new, high, seed=seed)
     if found.low < found.high:
         return found
     bound = rate(after, clusters)
@@ -226,7 +217,7 @@ def share_closed(
     return replace(found, low=min(found.value, *ends), high=max(found.value, *ends))
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of ``hits`` in ``n`` (Wilson 1927); not empty even for 0 of n."""
     share, square = hits / n, Z95 * Z95
     centre = (share + square / (2 * n)) / (1 + square / n)
@@ -262,26 +253,42 @@ def bootstrap(statistic: Callable[[npt.NDArray[np.int64]], Floats], n: int, *, s
 
 
 def by_cluster(clusters: Clusters, *columns: Floats) -> list[Floats]:
-    """Columns summed by cluster, in the order in which clusters appear, and last how many values each has.
+    """Columns summed by cluster, in the order in which clusters appear.
 
-    All statistics here are of sums, so to resample these is to resample clusters. Values that are alone, and those of fewer than
-    ``FEWEST_CLUSTERS`` clusters, come out as they went in.
+    All statistics here are of sums, so to resample these is to resample clusters.
 
     Args:
-        clusters: One per value, or ``None``.
+        clusters: One per value; ``None`` for values that stand alone, which come out as they went in.
         columns: Each with one number per value.
 
     Raises:
         UsageError: not as many clusters as values.
     """
     n = len(columns[0])
-    if clusters is not None and len(clusters) != n:
+    if clusters is None:
+        return list(columns)
+    if len(clusters) != n:
         raise UsageError(f"{n} values and {len(clusters)} clusters", hint="name the cluster of each value")
-    number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters or ()))}
-    if clusters is None or len(number) < FEWEST_CLUSTERS:
-        return [*columns, np.ones(n)]
+    number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     labels = np.asarray([number[cluster] for cluster in clusters])
-    return [np.bincount(labels, weights=column).astype(np.float64) for column in (*columns, np.ones(n))]
+    return [np.bincount(labels, weights=column).astype(np.float64) for column in columns]
+
+
+def _interval(statistic: Callable[..., Floats], clusters: Clusters, *columns: Floats, seed: int) -> Interval:
+    """A statistic of the columns' sums with its interval: the wider ends of resampled clusters and values.
+
+    Few clusters, and clusters that are all alike, vary less in resamples than they would in truth.
+    """
+
+    def of(sums: Sequence[Floats]) -> Interval:
+        return bootstrap(lambda rows: statistic(*(part[rows].sum(-1) for part in sums)), len(sums[0]), seed=seed)
+
+    found = of(columns)
+    sums = by_cluster(clusters, *columns)
+    if len(sums[0]) == found.n:  # each value alone: the same again
+        return found
+    near = of(sums)
+    return replace(found, low=min(found.low, near.low), high=max(found.high, near.high))
 
 
 def _values(values: Sequence[bool | float]) -> Floats:

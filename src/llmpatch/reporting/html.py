@@ -252,7 +252,11 @@ def _reply(reply: Reply) -> str:
 def _details(view: View) -> str:
     found = table("", ["n", "Base", "Patched", "Paired change", "p"], view.details)
     body = f"<details><summary>{len(view.details)} rows</summary>{found}</details>" if found else ""
-    return section("All figures", "Every judge on every set; p is the exact McNemar test on the same prompts.", body)
+    return section(
+        "All figures",
+        "Every judge on every set; p is the exact McNemar test on the same prompts, those of one wording together.",
+        body,
+    )
 
 
 def _reproduce(view: View) -> str:

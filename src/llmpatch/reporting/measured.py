@@ -34,7 +34,10 @@ from llmpatch.reporting.view import (
 )
 
 TILES = 4
-NOTE = "Per prompt set, with 95 % intervals over prompts. A score runs from 0 to 1; what is better stands beside each heading."
+NOTE = (
+    "Per prompt set, with 95 % intervals over prompts, those of one wording together. A score runs from 0 to 1; what is better "
+    "stands beside each heading."
+)
 EXAMPLES_NOTE = (
     "Chosen by rule, not by hand: where the patch fails, loops and helps, in turn, in order of the set. Each system's worst "
     "continuation, cut to 120 characters."
