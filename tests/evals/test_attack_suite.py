@@ -196,6 +196,6 @@ def test_half_of_nothing_is_not_certain():
     few, many = module._half_less(0, 0, 6), module._half_less(0, 0, 600)
     assert (few["value"], few["met"]) == (0, True)
     assert few["low"] < -0.3 < many["low"] < 0
-    sure = module._half_less(180, 10, 200)
+    sure = module._half_less(0.9, 0.05, 200)
     assert sure["value"] == pytest.approx(0.4)
     assert 0 < sure["low"] < 0.4 < sure["high"] < 0.5
