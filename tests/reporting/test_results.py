@@ -119,6 +119,22 @@ def test_every_pointer_leads_into_real_evidence(tmp_path):
     assert [f["what"] for f in there if whole.look(f["file"], f["at"]) is None] == []
 
 
+def test_a_list_is_looked_into_by_number_and_by_the_name_of_an_item(tmp_path):
+    put(tmp_path, "benchmarks/results/x.json", {"points": [{"name": "M", "at": 1}, {"name": "LoRA r16", "at": 2}]})
+    shelf = Shelf(tmp_path)
+    found = [shelf.look("benchmarks/results/x.json", ["points", key, "at"]) for key in (0, "LoRA r16", "LoRA r1", 7)]
+    assert found == [1, 2, None, None]
+
+
+def test_what_the_frontier_was_measured_on_is_held_against_the_lora_there():
+    told = json.loads((ROOT / "benchmarks/aims.json").read_text())["aims"]
+    asked = [aim for aim in told if aim["file"].endswith("frontier.json")]
+    assert len(asked) == 3
+    for aim in asked:
+        bound = aim.get("at_least_that") or aim["at_most_that"]
+        assert all(Shelf(ROOT).look(aim["file"], place) is not None for place in (aim["at"], bound))
+
+
 def test_baselines_stand_side_by_side(tmp_path):
     put(told(tmp_path), "benchmarks/results/baselines.json", baselines())
     text = page(tmp_path)

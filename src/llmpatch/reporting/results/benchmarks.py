@@ -44,6 +44,8 @@ def baselines(shelf: Shelf) -> Section | None:
     lead = (
         "The same pairs, steps, rows per step and answer lengths for all; validation keeps the best checkpoint of each."
     )
+    if found is None:
+        lead = "The same pairs and rows per step for all; how many steps a LoRA was trained for stands beside its name."
     return Section("Baselines side by side", lead, tuple(blocks))
 
 

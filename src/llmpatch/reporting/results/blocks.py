@@ -90,11 +90,13 @@ class Shelf:
         return self._read[name]
 
     def look(self, name: str, at: Sequence[str | int]) -> Any:
-        """What stands at a place of a file (keys, and numbers into lists), or ``None``."""
+        """What stands at a place of a file, or ``None``: keys, and numbers or the ``name`` of an item into lists."""
         found = self.load(name)
         for key in at:
             if isinstance(found, list) and isinstance(key, int):
                 found = found[key] if -len(found) <= key < len(found) else None
+            elif isinstance(found, list):
+                found = next((item for item in found if isinstance(item, dict) and item.get("name") == key), None)
             else:
                 found = found.get(key) if isinstance(found, dict) else None
         return found
