@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from composekit import make_patch, save, write_data
-from llmpatch.artifact import load_patch
+from llmpatch.artifact import LONG_TEXT, load_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, plan, recipe_files
+from llmpatch.building import build, method, plan, recipe_files
 from llmpatch.company import open_company, validated_together
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.generation import generate
@@ -80,7 +80,7 @@ def test_one_prefix_carries_two_risks_and_learns_a_stack(project, published, mon
     assert {fix.risk for fix in manifest.fixes} == {"refusal", "toxicity"}
     assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
     assert any("RTP challenging" in row["name"] for row in patch.evidence["results"])
-    assert "with the pairs of 1 other risks; distilled from one + two, 4 answers a step" in manifest.build.method
+    assert "with the pairs of 1 other risks; distilled from one + two, 4 a step" in manifest.build.method
     named = manifest.build.data_digests
     assert {"calm.yaml", "one/patch.json", "two/patch.json", "borderline_train.jsonl"} <= {
         path.removeprefix(f"{project}/") for path in named
@@ -134,8 +134,8 @@ def test_a_prefix_learns_from_each_patch_by_itself_without_any_pair(project, pub
     assert patch.manifest.cumulative
     assert set(patch.evidence["risks"]) == {"refusal", "toxicity"}
     said = patch.manifest.build.method
-    assert "without pairs; distilled from one, 2 answers a step, weight 1; distilled from two, 3" in said
-    assert "distilled from the base on answers of the start, 2 answers a step, weight 0.5" in said
+    assert "without pairs; distilled from one, 2 a step, weight 1; distilled from two, 3" in said
+    assert "distilled from the base on answers of the start, 2 a step, weight 0.5" in said
     assert not (project / "run" / "pairs.jsonl").exists()
 
 
@@ -272,3 +272,17 @@ def test_a_plan_counts_the_prompts_of_all_parts(project):  # noqa: F811
     assert parse_recipe(make_recipe(joint=[other]).model_dump(mode="json", exclude_none=True)) == make_recipe(
         joint=[other]
     )
+
+
+def test_a_method_of_many_losses_still_fits_a_manifest():
+    parts = [{"chat": ["everyday_train.jsonl"], "batch_size": 2 + i, "answers": "start"} for i in range(12)]
+    recipe = make_recipe(training=training(distil=parts, pairs_weight=0))
+    said = method(recipe)
+    shown = said.count("distilled from the base")
+    assert (
+        len(said)
+        <= LONG_TEXT
+        < len(said) + len("; distilled from the base on answers of the start, 9 a step, weight 1")
+    )
+    assert said.endswith(f"; and {12 - shown} more losses, which the recipe lists")
+    assert 3 < shown < 12

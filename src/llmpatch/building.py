@@ -184,20 +184,29 @@ def recipe_files(recipe: Recipe) -> list[str]:
 
 
 def method(recipe: Recipe) -> str:
-    """One sentence on how the prefix was trained."""
-    t, p = recipe.training, recipe.prefix
-    start = f"{p.tokens} virtual tokens from {p.init} init"
-    if not t.pairs_weight:
-        return f"{start}; {t.sft.steps} steps at {t.sft.learning_rate:g} without pairs{_company(recipe)}"
-    return (
-        f"{start}; SFT {t.sft.steps} steps of {t.sft.batch_size} at "
-        f"{t.sft.learning_rate:g}; DPO {t.dpo.steps} steps of {t.dpo.batch_size} at {t.dpo.learning_rate:g}, beta "
-        f"{t.dpo.beta:g}, reference {t.dpo.reference}; KL to the base {t.kl_weight:g}{_company(recipe)}"
-    )
+    """How the prefix was trained, in as many characters as a manifest takes; what has no room is counted."""
+    from llmpatch.artifact import LONG_TEXT
+
+    t, p, sft, dpo = recipe.training, recipe.prefix, recipe.training.sft, recipe.training.dpo
+    parts = [f"{p.tokens} virtual tokens from {p.init} init"]
+    if t.pairs_weight:
+        parts += [
+            f"SFT {sft.steps} steps of {sft.batch_size} at {sft.learning_rate:g}",
+            f"DPO {dpo.steps} steps of {dpo.batch_size} at {dpo.learning_rate:g}, beta {dpo.beta:g}, reference {dpo.reference}",
+            f"KL to the base {t.kl_weight:g}",
+        ]
+    else:
+        parts.append(f"{sft.steps} steps at {sft.learning_rate:g} without pairs")
+    parts += _company(recipe)
+    text, shown = "; ".join(parts), len(parts)
+    while len(text) > LONG_TEXT:
+        shown -= 1
+        text = "; ".join([*parts[:shown], f"and {len(parts) - shown} more losses, which the recipe lists"])
+    return text
 
 
-def _company(recipe: Recipe) -> str:
-    """What else it learnt beside, for the method's sentence; empty without any."""
+def _company(recipe: Recipe) -> list[str]:
+    """What else it learnt beside, for :func:`method`."""
     near, distil = recipe.training.neighbours, recipe.training.distil
     paired = recipe.joint and recipe.training.pairs_weight
     parts = [f"with the pairs of {len(recipe.joint)} other risks"] if paired else []
@@ -207,8 +216,8 @@ def _company(recipe: Recipe) -> str:
     for part in distil:
         who = " + ".join(Path(path).name for path in part.patches) or "the base"
         where = "" if part.answers == "patches" else f" on answers of the {part.answers}"
-        parts.append(f"distilled from {who}{where}, {part.batch_size} answers a step, weight {part.weight:g}")
-    return "".join(f"; {part}" for part in parts)
+        parts.append(f"distilled from {who}{where}, {part.batch_size} a step, weight {part.weight:g}")
+    return parts
 
 
 def write_report(run: Path, evidence: dict[str, Any], patch: Patch, suffix: str = "") -> None:

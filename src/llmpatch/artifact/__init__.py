@@ -10,7 +10,7 @@ from llmpatch.artifact.archive import pack_members, unpack_members
 from llmpatch.artifact.bundle import Patch, find_patch, load_patch, parse_patch, read_patch
 from llmpatch.artifact.card import adapter_config, model_card
 from llmpatch.artifact.layout import ARCHIVE_SUFFIX, SIGNATURE_FILE, Contents
-from llmpatch.artifact.manifest import Manifest, parse_manifest, release_time
+from llmpatch.artifact.manifest import LONG_TEXT, Manifest, parse_manifest, release_time
 from llmpatch.artifact.reading import read_contents
 from llmpatch.artifact.writing import (
     check_target,
@@ -23,6 +23,7 @@ from llmpatch.artifact.writing import (
 
 __all__ = [
     "ARCHIVE_SUFFIX",
+    "LONG_TEXT",
     "SIGNATURE_FILE",
     "Contents",
     "Manifest",

@@ -50,7 +50,8 @@ def _real_time(text: str) -> str:
 _PLAIN = AfterValidator(printable)
 _NO_CONTROLS = r"^[^\u0000-\u001F\u007F-\u009F]+$"
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROLS), _PLAIN]
-LongText = Annotated[str, Field(min_length=1, max_length=500, pattern=_NO_CONTROLS), _PLAIN]
+LONG_TEXT = 500  # characters of a summary or method
+LongText = Annotated[str, Field(min_length=1, max_length=LONG_TEXT, pattern=_NO_CONTROLS), _PLAIN]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$")]
 Version = Annotated[str, Field(max_length=64, pattern=_VERSION)]
