@@ -39,4 +39,6 @@ def test_evidence_of_toxicity_is_rendered_under_its_measures(tiny, tmp_path):
         assert "llmpatch eval PATCH --base tiny-llama --prompts YOURS.jsonl --suite toxicity" in rendered
         assert "declines" not in rendered
     assert "Continuations that are not toxic (profanity-check)" in page
-    assert re.search(r"The patch (lowers|raises|leaves) mine harmful: expected max toxicity .*? (from|at) 0\.\d", page)
+    assert re.search(
+        r"The patch (lowers|raises|leaves) “mine harmful: expected max toxicity .*?” (from|at) 0\.\d", page
+    )
