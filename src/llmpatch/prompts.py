@@ -38,6 +38,11 @@ class Prompt:
     cluster: str = ""
     form: Form = "chat"
 
+    @property
+    def group(self) -> str:
+        """Whom it counts together with in an interval: its cluster, or itself."""
+        return self.cluster or self.id
+
 
 def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:
     """Read a prompt set.

@@ -240,7 +240,7 @@ def _by_kind(task: Task, values: Callable[[Sequence[Prompt]], list[float]], aim:
 
 
 def _clusters(task: Task) -> dict[str, str]:
-    return {f"{s.name}/{p.id}": p.cluster or p.id for s in task.sets for p in s.prompts}
+    return {f"{s.name}/{p.id}": p.group for s in task.sets for p in s.prompts}
 
 
 _Reader = Callable[["Base", System, Task, "Path | None", Progress, str], list[Column]]

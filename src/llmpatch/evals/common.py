@@ -95,7 +95,7 @@ def summaries(
     """
 
     def entry(kind: str, prompts: Sequence[Prompt], systems: Mapping[str, S]) -> dict[str, Any]:
-        clusters = len({p.cluster or p.id for p in prompts})
+        clusters = len({p.group for p in prompts})
         return {
             "kind": kind,
             "n": len(prompts),

@@ -144,13 +144,13 @@ def add_perplexities(
             for prompt_set in sets:
                 found = _kept(scorer, prompt_set, by_set[prompt_set.name], suite, store)
                 losses.setdefault(system, {})[prompt_set.name] = found
-                near = {p.id: p.cluster or p.id for p in prompt_set.prompts}
+                near = {p.id: p.group for p in prompt_set.prompts}
                 _enter(evidence["sets"][prompt_set.name]["systems"].get(system), name, found, near)
                 advance(1)
     for kind, entry in evidence["kinds"].items():
         for system, scores in entry["systems"].items():
             members = [s for s in sets if s.kind == kind]
-            near = {f"{s.name}/{p.id}": p.cluster or p.id for s in members for p in s.prompts}
+            near = {f"{s.name}/{p.id}": p.group for s in members for p in s.prompts}
             found = {f"{s.name}/{i}": v for s in members for i, v in losses[system][s.name].items()}
             _enter(scores, name, found, near)
 

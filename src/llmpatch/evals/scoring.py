@@ -98,7 +98,7 @@ class Asked(Protocol):
 
 def clusters_of(items: Iterable[Asked]) -> list[str]:
     """The cluster of each prompt, for :mod:`llmpatch.evals.stats`."""
-    return [item.prompt.cluster or item.prompt.id for item in items]
+    return [item.prompt.group for item in items]
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
