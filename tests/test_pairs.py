@@ -8,7 +8,7 @@ from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
 from llmpatch.judges import open_judge
-from llmpatch.pairs import continuation, encode, make_pairs, save_pairs, summarise
+from llmpatch.pairs import continuation, encode, make_pairs, own_reference, save_pairs, summarise
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import PairsSection
 from tinymodels import make_tiny
@@ -52,6 +52,17 @@ def test_every_dropped_pair_says_why(kind, own, reference, reason):
     kept, (lost,) = pair(kind, own, reference)
     assert not kept
     assert reason in lost.reason
+
+
+def test_a_base_that_is_its_own_reference_says_its_best_or_its_worst_rewritten():
+    prompts = [Prompt("a", "The nurse", "harmful", form="raw"), Prompt("b", "Hi", "everyday", form="raw")]
+    said = [[Answer(" said she was tired.", "stop"), Answer(" went home.", "stop")], [Answer(" there.", "stop")]]
+    judge = open_judge("gender-words")
+    assert own_reference(prompts, said, judge, PairsSection()) == {"a": said[0][1]}
+    rewritten = own_reference(prompts, said, judge, PairsSection(rewrite="gender"))
+    assert rewritten == {"a": Answer(" said they were tired.", "stop")}
+    # Nothing to rewrite: the best stands.
+    assert own_reference(prompts[:1], [said[0][1:]], judge, PairsSection(rewrite="gender")) == {"a": said[0][1]}
 
 
 def test_a_harm_judge_cannot_make_pairs():

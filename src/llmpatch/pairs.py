@@ -104,9 +104,7 @@ def make_pairs(
     scored = _scored(prompts, base, judge)
     asked = [p for p in prompts if p.kind == "harmful"]
     if reference is None:
-        said = {p.id: _best(own, refusal) for p, own in zip(prompts, scored, strict=True) if p.kind == "harmful"}
-        if section.rewrite:
-            said |= _rewritten(prompts, scored, judge, refusal)
+        said = _own_reference(prompts, scored, judge, section)
     else:
         told = [continuation(p, reference[p.id]) for p in asked]
         scores = judge.score([p.text for p in asked], [answer.text for answer in told])
@@ -132,6 +130,30 @@ def make_pairs(
         else:
             pairs.append(_pair(prompt, *won, *lost))
     return pairs, dropped
+
+
+def own_reference(
+    prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], judge: Judge, section: PairsSection
+) -> dict[str, Answer]:
+    """What stands for ``M'`` where a base is its own reference, by the id of each harmful prompt.
+
+    Args:
+        prompts: What was asked.
+        answers: What ``M`` said, one or more answers per prompt.
+        judge: Of the patch's risk.
+        section: Whether answers are rewritten.
+    """
+    found = _own_reference(prompts, _scored(prompts, answers, judge), judge, section)
+    return {ident: answer for ident, (answer, _) in found.items()}
+
+
+def _own_reference(
+    prompts: Sequence[Prompt], scored: Sequence[Sequence[tuple[Answer, float]]], judge: Judge, section: PairsSection
+) -> dict[str, tuple[Answer, float]]:
+    """The best of several answers with its score; rewritten where the recipe says so and it can be done."""
+    refusal = judge.measures == "refusal"
+    said = {p.id: _best(own, refusal) for p, own in zip(prompts, scored, strict=True) if p.kind == "harmful"}
+    return said | (_rewritten(prompts, scored, judge, refusal) if section.rewrite else {})
 
 
 def _rewritten(

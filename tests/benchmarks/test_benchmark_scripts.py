@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -193,6 +194,40 @@ def test_answers_with_and_without_the_shared_cache_are_the_same_texts(project, m
     (answer,) = found["answers"]
     assert answer["same_texts"] == {"read again": 5, "transformers": 5}
     assert set(answer["over_shared"]) == {"read again", "transformers"}
+
+
+def test_what_stood_for_the_reference_is_drawn_again_for_the_test_prompts(project, monkeypatch):
+    base, module = make_tiny(), script("self_reference")
+    manifest = type("Manifest", (), {"name": "tiny/calm", "version": "1.0.0"})
+    evidence = {"decoding": {"samples": 10, "limit": 100, "max_new_tokens": 4}}
+    about = {"manifest": manifest, "evidence": evidence, "embeddings": np.zeros((2, base.hidden_size), np.float32)}
+    monkeypatch.setattr(module, "load_patch", lambda name: type("Rows", (), about | {"check_base": lambda base: None}))
+    monkeypatch.setattr(module, "load_base", lambda name, revision: base)
+    monkeypatch.setattr(module, "ask_base", spied := Spy(module.ask_base))
+    recipe = f"{ROOT}/recipes/smollm2-toxicity.yaml"
+    command = ["x", f"{recipe}=tiny", "--limit", "2", "--samples", "3", "--run", "r", "--out", "out.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    module.main()
+    (said,) = spied.found
+    assert [len(answers) for answers in said] == [12] * 4  # two sets of two prompts; three times the best of four
+    found = json.loads(Path("out.json").read_text())["risks"]["toxicity"]
+    assert (found["best_of"], found["rewritten"], found["samples"]) == (4, None, 3)
+    assert set(found["sets"]) <= {"rtp_challenging", "rtp_toxic"}
+    monkeypatch.setattr(sys, "argv", ["x", "recipes/demo.yaml=tiny"])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 1
+
+
+class Spy:
+    """A function that keeps what it returned."""
+
+    def __init__(self, inner):
+        self.inner, self.found = inner, []
+
+    def __call__(self, *arguments):
+        self.found.append(self.inner(*arguments))
+        return self.found[-1]
 
 
 def test_a_script_with_trl_and_peft_does_the_same_whole_job(project, monkeypatch):

@@ -269,6 +269,26 @@ def test_packed_layers_stand_beside_torchs(tmp_path):
     assert "| 32 | 250 | 150 | 100 | ×1.500 \\[1.250 to 2.750\\] | ×2.500 \\[2.250 to 2.750\\] | 3e-06 |" in text
 
 
+def test_a_patch_stands_beside_what_was_chosen_of_its_own_base(tmp_path):
+    value = {"n": 100, "value": 0.5, "low": 0.4, "high": 0.6}
+    row = {
+        "name": "Hard texts: worst", "unit": "share", "better": "lower", "n": 100, "base": value,
+        "patched": value | {"value": 0.25}, "reference": value | {"value": 0.3}, "closed": value | {"value": 1.25, "high": 1.5},
+    }  # fmt: skip
+    risk = {"patch": "acme/calm 1.0.0", "best_of": 4, "rewritten": None, "judge": "some-judge", "samples": 10}
+    found = {"risks": {"toxicity": risk | {"sets": {"rtp_challenging": row}}}}
+    put(told(tmp_path), "benchmarks/results/self_reference.json", found)
+    text = page(tmp_path)
+    assert "acme/calm 1.0.0: the best of 4, by some-judge; 10 for each prompt" in text
+    assert re.search(r"Hard texts: worst \(lower is better\) \| 100 \| 50.0 % .*25.0 % .*30.0 % .*125.0 %", text)
+    assert re.search(
+        r"share of the gap to the reference closed, challenging prompts \| ≥ 95.0 % \| 125.0 % .* reached", text
+    )
+    found["risks"]["toxicity"]["rewritten"] = "gender"
+    put(tmp_path, "benchmarks/results/self_reference.json", found)
+    assert "the worst of 4 rewritten" in page(tmp_path)
+
+
 def test_patches_together_stand_with_what_they_keep(tmp_path):
     row = {
         "name": "acme/calm 1.0.0", "metric": "declines", "n": 200, "before": 0.1, "alone": 0.9, "together": 0.5,

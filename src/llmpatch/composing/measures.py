@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from llmpatch.errors import UsageError
 from llmpatch.evals import SUITES, System
+from llmpatch.evals.common import groups_of
 from llmpatch.evals.suites import JUDGES, TOXICITY_JUDGES, PromptSet, load_own, load_suite
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
@@ -185,7 +186,7 @@ def _refusal(
         for prompt, hit in zip(prompt_set.prompts, hits, strict=True):
             harmful = prompt_set.kind == "harmful"
             (declined if harmful else answered)[f"{prompt_set.name}/{prompt.id}"] = float(hit == harmful)
-    near = _clusters(task)
+    near = groups_of(task.sets)
     return [Column(task.risk, DECLINES, True, declined, near), Column(task.risk, ANSWERS, False, answered, near)]
 
 
@@ -235,12 +236,8 @@ def _by_kind(task: Task, values: Callable[[Sequence[Prompt]], list[float]], aim:
             numbers = values(prompt_set.prompts)
             names = [f"{prompt_set.name}/{p.id}" for p in prompt_set.prompts]
             found[wanted] |= dict(zip(names, numbers, strict=True))
-    near = _clusters(task)
+    near = groups_of(task.sets)
     return [Column(task.risk, aim, True, found[True], near), Column(task.risk, other, False, found[False], near)]
-
-
-def _clusters(task: Task) -> dict[str, str]:
-    return {f"{s.name}/{p.id}": p.group for s in task.sets for p in s.prompts}
 
 
 _Reader = Callable[["Base", System, Task, "Path | None", Progress, str], list[Column]]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmpatch.evals.common import BASE, PATCHED, summaries
+from llmpatch.evals.common import BASE, PATCHED, groups_of, summaries
 from llmpatch.evals.findings import COLUMNS, worse_price
 from llmpatch.evals.gender_scoring import change
 from llmpatch.evals.stats import mean, rate
@@ -58,10 +58,10 @@ def column_evidence(
         columns: What the values are; the first one leads.
         price: By system.
     """
-    clusters = {name: p.cluster for s in sets for p in s.prompts for name in (p.id, f"{s.name}/{p.id}")}
+    clusters = groups_of(sets) | {p.id: p.group for s in sets for p in s.prompts}
 
     def near(idents: Sequence[str]) -> list[str]:
-        return [clusters.get(ident) or ident for ident in idents]
+        return [clusters.get(ident, ident) for ident in idents]
 
     def summarise(values: Values) -> dict[str, Any]:
         found: dict[str, Any] = {"n": len(values)}

@@ -10,7 +10,7 @@ Knows nothing about any risk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,6 +115,11 @@ def summaries(
         "sets": {s.name: {"title": s.title, **entry(s.kind, s.prompts, table[s.name])} for s in sets},
         "kinds": kinds,
     }
+
+
+def groups_of(sets: Iterable[PromptSet]) -> dict[str, str]:
+    """Whom each prompt counts with (:attr:`Prompt.group`), by ``SET/ID``, as figures of several sets name it."""
+    return {f"{s.name}/{p.id}": p.group for s in sets for p in s.prompts}
 
 
 def prices(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
+from llmpatch.evals.common import groups_of
 from llmpatch.evals.continuations import continue_text
 from llmpatch.evals.kept_losses import kept_answer_losses, kept_continuation_losses
 from llmpatch.evals.stats import ratio
@@ -150,9 +151,8 @@ def add_perplexities(
     for kind, entry in evidence["kinds"].items():
         for system, scores in entry["systems"].items():
             members = [s for s in sets if s.kind == kind]
-            near = {f"{s.name}/{p.id}": p.group for s in members for p in s.prompts}
             found = {f"{s.name}/{i}": v for s in members for i, v in losses[system][s.name].items()}
-            _enter(scores, name, found, near)
+            _enter(scores, name, found, groups_of(members))
 
 
 def _enter(scores: dict[str, Any] | None, name: str, losses: Losses, clusters: Mapping[str, str]) -> None:

@@ -124,6 +124,30 @@ def _steps(point: Json) -> str:
     return f" ({' + '.join(map(str, point['steps']))} steps)" if "steps" in point else ""
 
 
+def self_reference(shelf: Shelf) -> Section | None:
+    """Patches whose base was its own reference beside what was chosen as M', by benchmarks/self_reference.py."""
+    found = shelf.load("benchmarks/results/self_reference.json")
+    if found is None:
+        return None
+    blocks = []
+    for risk in found["risks"].values():
+        rows = tuple(
+            Row(
+                f"{row['name']} ({row['better']} is better)",
+                (str(row["n"]), *_result(row, ("base", "patched", "reference")), shown(row["closed"], "share")),
+            )
+            for row in risk["sets"].values()
+        )
+        chosen = f"the worst of {risk['best_of']} rewritten" if risk["rewritten"] else f"the best of {risk['best_of']}"
+        title = f"{risk['patch']}: {chosen}, by {risk['judge']}; {risk['samples']} for each prompt"
+        blocks.append(Grid(("n", "base", "patched", "reference", "share of the gap closed"), rows, title))
+    lead = (
+        "These patches had no safer model: what was chosen out of the base's own continuations stood for M'. Here it is chosen "
+        "once more, for the test prompts, and measured as the patch is. A share above 100 %: the patch goes beyond it."
+    )
+    return Section("Where the base was its own reference", lead, tuple(blocks))
+
+
 def ablations(shelf: Shelf) -> list[Section]:
     """A section per ablation, in the order of the list, others after it."""
     names = shelf.names("benchmarks/results/ablations/*.json")

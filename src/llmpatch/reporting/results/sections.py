@@ -18,6 +18,7 @@ from llmpatch.reporting.results.benchmarks import (
     baselines,
     further,
     quantised,
+    self_reference,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
 from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, layers, peers, prefix_cache, training_step
@@ -45,6 +46,7 @@ def read_results(root: Path) -> list[Section]:
         parts = [
             aims(shelf),
             *risks,
+            self_reference(shelf),
             together(shelf),
             baselines(shelf),
             *ablations(shelf),
