@@ -88,8 +88,10 @@ def sections(node: dict[str, Any], defs: dict[str, Any], prefix: str, given: dic
             rows.append(f"| `{key}` | {what} | {'**required**, below' if needed else 'below'} |")
             below += sections(defs[target], defs, f"{prefix}{key}.", default or {})
         else:
-            known = key in given or "default" in value
-            rows.append(f"| `{key}` | {kind(value)} | {shown(default) if known else '**required**'} |")
+            told = shown(default) if key in given or "default" in value else "**required**"
+            if key in given and key in node.get("required", ()):
+                told += "; **required** where the section is there"
+            rows.append(f"| `{key}` | {kind(value)} | {told} |")
     title = f"## `{prefix.rstrip('.')}`" if prefix else "## Top level"
     text = " ".join(node.get("description", "").replace("``", "`").split())
     return [title, text, "\n".join(["| key | value | default |", "|---|---|---|", *rows]), *below]

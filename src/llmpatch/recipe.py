@@ -82,6 +82,8 @@ class PromptsSection(Section):
 
     ``harmful``: where ``M`` must change: requests to decline, text that draws toxic or gendered continuations.
     ``borderline`` prompts look harmful and are not, ``everyday`` ones do not even look so: both carry ``M``'s own answers.
+    A file is JSON Lines, a row ``{"prompt": "...", "id": "...", "cluster": "..."}``; only ``prompt`` must be there. No
+    ``cluster`` may be on both sides of training and validation.
     """
 
     harmful: PromptSet

@@ -46,7 +46,7 @@ def new(patch: str, ident: str, defect: bool, fixed: str, revoke: bool, summary:
     if out is None:
         say(render_advisory(draft).decode("utf-8").rstrip())
         return
-    path = out / f"{draft.id}.json" if out.is_dir() else out
+    path = out if out.suffix == ".json" and not out.is_dir() else out / f"{draft.id}.json"
     if path.name != f"{draft.id}.json":
         raise UsageError(f"{path} would hold {draft.id}", hint=f"an advisory is named by its id: {draft.id}.json")
     if path.exists():

@@ -31,9 +31,7 @@ FILE = click.Path(path_type=Path)
               help="Judge evidence measured before and run no model. Repeatable, one file of each risk.")  # fmt: skip
 @click.option("--reference", type=FILE, help="Recorded answers of the safer model (JSON Lines).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1, 4096), default=48, show_default=True, help="Length of an answer."
-)
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
 @click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
               help="Folder of kept answers and of the fresh evidence.")  # fmt: skip
 @click.option("--out", type=FILE, help="Write the verdict to this JSON file, passed or failed.")
@@ -48,7 +46,7 @@ def command(
     evidence_files: tuple[Path, ...],
     reference: Path | None,
     limit: int | None,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     run: Path,
     out: Path | None,
     as_json: bool,

@@ -40,7 +40,7 @@ def run_gate(
     prompts: Sequence[Path] = (),
     reference: Path | None = None,
     limit: int | None = None,
-    max_new_tokens: int = 48,
+    max_new_tokens: int | None = None,
     store: Path = Path("runs/gate"),
     data: Path = Path("data"),
     progress: Progress | None = None,
@@ -55,7 +55,7 @@ def run_gate(
         prompts: A user's own prompt files, in the suite's place.
         reference: Recorded answers of ``M'``, for policies that ask for it.
         limit: Only the first prompts of each set.
-        max_new_tokens: Length of an answer.
+        max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
         data: The data folder.
         progress: Where to show progress.
