@@ -25,6 +25,7 @@ from llmpatch.store import (
     unsigned,
     upgrade,
 )
+from llmpatch.store.disk import remove_folder
 from llmpatch.versions import parse_version
 from storekit import ADVISORIES, Gate, active, add, base, folder, statuses
 
@@ -86,6 +87,24 @@ def test_activation_needs_a_gate_and_keeps_its_verdict(store, tmp_path):
     assert load(store).generation.reason.endswith("ticket 12")
     again = activate(store, digest, gate=gate)
     assert (again.changed, len(gate.asked)) == (False, 1)
+
+
+def test_what_is_active_unjudged_or_without_its_verdict_is_judged_when_asked_again(store, tmp_path):
+    digest = add(store, tmp_path)
+    activate(store, digest, skip_gate=True)
+    assert not activate(store, digest, skip_gate=True).changed
+    with pytest.raises(GateError):
+        activate(store, digest, gate=Gate(passed=False))
+    assert state(store).active[0].gate.result == "SKIPPED"
+    done = activate(store, digest, gate=Gate())
+    assert done.changed
+    assert "is active already, and the gate passes" in done.why
+    assert state(store).active[0].gate.result == "PASSED"
+    (store.verdicts / f"{state(store).active[0].gate.verdict}.json").unlink()
+    gate = Gate()
+    assert activate(store, digest, gate=gate).changed
+    assert len(gate.asked) == 1
+    assert (store.verdicts / f"{state(store).active[0].gate.verdict}.json").is_file()
 
 
 def test_skipping_the_gate_is_recorded(store, tmp_path):
@@ -273,9 +292,10 @@ def test_collecting_keeps_what_is_needed(store, tmp_path):
     add(store, tmp_path, version="1.5.0")
     pin(store, "acme/refusal", ">=1.4")
     (store.patches / ".new-1-dead").mkdir()
+    remove_folder(store.folder(digests["1.1.0"]))  # somebody else did
     plan = collect(store, keep=2, dry_run=True)
     assert {e.version for e in plan.patches} == {"0.9.0", "1.0.0", "1.1.0", "1.2.0"}
-    assert len(list(store.patches.iterdir())) == 8
+    assert len(list(store.patches.iterdir())) == 7
     done = collect(store, keep=2)
     assert (set(done.patches), len(done.leftovers)) == (set(plan.patches), 1)
     assert {e.version for e in state(store).installed} == {"1.3.0", "1.4.0", "1.5.0"}

@@ -9,6 +9,7 @@ import pytest
 from llmpatch.artifact import read_patch
 from llmpatch.artifact.composition import make_record, render_record
 from llmpatch.artifact.manifest import Relation
+from llmpatch.bases import Fingerprint
 from llmpatch.errors import GateError, IntegrityError, TrustError, UsageError, WrongBaseError
 from llmpatch.store import (
     Facts,
@@ -20,6 +21,7 @@ from llmpatch.store import (
     check_locked,
     check_measured,
     check_together,
+    deactivate,
     decide,
     facts_of,
     install,
@@ -27,6 +29,8 @@ from llmpatch.store import (
     known_here,
     known_of,
     load,
+    load_active,
+    load_patch,
     locked_to,
     make_lock,
     parse_lock,
@@ -208,6 +212,65 @@ def test_revoking_a_member_takes_the_composed_patch_out_of_use(store, two, tmp_p
     assert active(load(store).state) == [["acme/bias 1.0.0", "acme/both 1.0.0"]]
     revoke(store, two[1], "it leaks")
     assert active(load(store).state) == [["acme/bias 1.0.0"]]
+
+
+def made_of(digests):
+    return [{"name": f"acme/n{i}", "version": "1.0.0", "digest": d, "tokens": 2} for i, d in enumerate(digests)]
+
+
+def test_rows_of_a_revoked_member_do_not_come_back(store, two, tmp_path, monkeypatch):
+    """Neither where what is active is damaged, nor by a rollback, nor by name."""
+    wanted = Fingerprint(**base()["fingerprint"])
+    third = add(store, tmp_path, "acme/bias", fixed=(3,))
+    activate(store, third, gate=Gate())
+    both = add(store, tmp_path, "acme/both", fixed=(1, 2), members=made_of(two))
+    activate_stack(store, [both], gate=Gate())
+    revoke(store, two[1], "it leaks")
+    fourth = add(store, tmp_path, "acme/tone", fixed=(4,))
+    activate_stack(store, [fourth], gate=Gate())
+    with pytest.raises(TrustError, match=r"holds acme/n1 1\.0\.0, which is revoked"):
+        load_patch("acme/both", store=store)
+    monkeypatch.setattr("llmpatch.store.opening.read_stored", lost(fourth))
+    found = load_active(store, wanted)
+    assert found.digests == (third,)
+    assert "used instead" in found.notes[0]
+    monkeypatch.undo()
+    assert active(rollback(store).generation.state) == [["acme/bias 1.0.0"]]
+
+
+def lost(digest):
+    """Reading a store in which one patch is damaged."""
+
+    def read(store, asked):
+        if asked == digest:
+            raise IntegrityError("damaged", hint="")
+        return read_stored(store, asked)
+
+    return read
+
+
+def test_what_a_composed_patch_is_made_of_counts_for_conflicts_and_requirements(store, two, tmp_path):
+    both = add(store, tmp_path, "acme/both", fixed=(1, 2), members=made_of(two))
+    activate(store, both, gate=Gate())
+    angry = add(store, tmp_path, "acme/angry", fixed=(5,), conflicts=[{"name": "acme/n0", "versions": "*"}])
+    with pytest.raises(UsageError, match=r"acme/angry 1\.0\.0 and acme/both 1\.0\.0 conflict"):
+        activate(store, angry, gate=Gate())
+    with pytest.raises(UsageError, match="conflict"):
+        activate_stack(store, [both, angry], gate=Gate())
+    needy = add(store, tmp_path, "acme/needy", fixed=(6,), requires=[{"name": "acme/n1", "versions": ">=1"}])
+    assert activate(store, needy, gate=Gate()).changed
+
+
+def test_what_stays_after_a_deactivation_is_held_to_the_rules_of_an_activation(store, two, tmp_path):
+    third = add(store, tmp_path, "acme/bias", fixed=(3,))
+    activate_stack(store, [two[0], third, two[1]], gate=Gate())
+    with pytest.raises(UsageError, match="never measured together"):
+        deactivate(store, third, skip_gate=True)
+    keep_record(store, record(store, two, lost=True))
+    with pytest.raises(UsageError, match="loses together"):
+        deactivate(store, third, gate=Gate())
+    assert deactivate(store, two[0], gate=Gate()).changed
+    assert deactivate(store, two[1], skip_gate=True).changed  # one patch alone may be used unjudged
 
 
 def test_a_composed_patch_replaces_its_members(store, two, tmp_path):

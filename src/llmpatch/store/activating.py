@@ -19,7 +19,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError, WrongBaseError
 from llmpatch.store.algebra import Plan, check_measured, check_requirements, check_together, decide
 from llmpatch.store.composed import known_here
-from llmpatch.store.contents import keep_bytes, keep_verdict, read_stored, title
+from llmpatch.store.contents import check_members, keep_bytes, keep_verdict, kept_bytes, read_stored, title
 from llmpatch.store.facts import Known, facts_of
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, load
 from llmpatch.store.installing import Done, because
@@ -158,7 +158,8 @@ def _carry_out(
     for _ in range(5):
         head = _whole(store)
         plan, patches = planned(head.state)
-        if plan.kind == "no-op":
+        again = plan.kind == "no-op"  # what is active already is judged again where nothing says that it passed
+        if again and (gate is None or skip_gate or _sound(store, head.state, patches, digest)):
             return Done(False, plan.why, head.generation)
         wanted = _base(head.state, patches, digest)
         judged = None if skip_gate else _judge(gate, patches)
@@ -166,17 +167,33 @@ def _carry_out(
         record = _record(store, head, wanted, plan.digests, judged, skipped)
 
         def change(now: Head, plan: Plan = plan, record: GateRecord = record, judged: Judged | None = judged) -> Draft:
-            again, found = planned(now.state)
-            if again.kind == "no-op" or again.digests != plan.digests:
+            same, found = planned(now.state)
+            if (same.kind == "no-op") != (plan.kind == "no-op") or same.digests != plan.digests:
                 raise _MovedError("the store changed", hint="run it again")
             made = _set(now.state, found, digest, _kept(store, record, judged))
-            return Draft(action, because(again.why, reason), with_active(now.state, made, {}, "superseded"))
+            why = f"{same.why}, and the gate passes" if same.kind == "no-op" else same.why
+            return Draft(action, because(why, reason), with_active(now.state, made, {}, "superseded"))
 
         try:
-            return Done(True, plan.why, commit(store, change)[0])
+            generation, _ = commit(store, change)
+            return Done(True, generation.reason if again else plan.why, generation)
         except _MovedError:
             continue
     raise LlmpatchError("other processes keep changing what is active", hint="try again")
+
+
+def _sound(store: Store, state: State, patches: Sequence[Patch], digest: str) -> bool:
+    """Whether the active set that holds a patch was judged, and what the gate said is there; or the patch is in none."""
+    group = find_set(state, patches[0].manifest) if patches else None
+    if group is None or digest not in group.patches:
+        return True
+    try:
+        for kept in (group.gate.verdict, group.gate.attestation):
+            if kept is not None:
+                kept_bytes(store, kept)
+    except IntegrityError:
+        return False
+    return group.gate.result == "PASSED"
 
 
 def check_one_base(patches: Sequence[Patch]) -> None:
@@ -208,7 +225,8 @@ def deactivate(
     """Take a patch out of what is active. What stays active with it needs a gate like any set.
 
     Raises:
-        UsageError: it is not active; another active patch requires it; the rest was never judged.
+        UsageError: it is not active; another active patch requires it; the rest was never judged, or was measured to lose
+            something (then ``revoke`` it, or deactivate more).
         GateError: the rest does not pass; nothing changed.
     """
     for _ in range(5):
@@ -264,10 +282,13 @@ def _without(store: Store, head: Head, group: ActiveSet, digest: str, gate: Gate
     patches = [read_stored(store, d) for d in group.patches if d != digest]
     if not patches:
         return _Rest(None)
-    check_requirements([facts_of(patch.manifest, patch.digest) for patch in patches])
+    facts, known = [facts_of(patch.manifest, patch.digest) for patch in patches], known_here(store)
+    check_requirements(facts)
+    check_measured(facts, known)
     digests = tuple(patch.digest for patch in patches)
     judged = None if skip_gate else _judge(gate, patches)
-    record = _record(store, head, group.fingerprint, digests, judged, skip_gate)
+    skipped = skip_gate and (len(patches) == 1 or _vouched(patches, known))
+    record = _record(store, head, group.fingerprint, digests, judged, skipped)
     return _Rest(group.model_copy(update={"patches": digests, "gate": record}), judged)
 
 
@@ -351,21 +372,6 @@ def _whole(store: Store) -> Head:
     if head.damage:
         raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
     return head
-
-
-def check_members(state: State, manifest: Manifest) -> None:
-    """Refuse a composed patch that holds the rows of a revoked one.
-
-    Raises:
-        TrustError: names both.
-    """
-    for member in manifest.members or ():
-        if member.digest in state.revoked:
-            raise TrustError(
-                f"{manifest.name} {manifest.version} holds {member.name} {member.version}, which is revoked: "
-                f"{state.revoked[member.digest]}",
-                hint="compose anew without it",
-            )
 
 
 def _check_allowed(state: State, digest: str, downgrade: bool) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmpatch.errors import UsageError
-from llmpatch.store.facts import Facts, Known, related
+from llmpatch.store.facts import Facts, Known, related, touches
 
 Kind = Literal["activate", "replace", "no-op", "compose"]
 
@@ -97,7 +97,7 @@ def check_requirements(patches: Sequence[Facts]) -> None:
     """
     for patch in patches:
         for relation in patch.requires:
-            if not any(related([relation], other) for other in patches if other is not patch):
+            if not any(touches([relation], other) for other in patches if other is not patch):
                 wanted = relation.name if relation.versions == "*" else f"{relation.name}@{relation.versions}"
                 raise UsageError(
                     f"{patch.title} requires {wanted}, which would not be active",
@@ -157,7 +157,7 @@ def _check_pair(new: Facts, old: Facts) -> None:
         raise UsageError(
             f"{new.title} and {old.title} have a part in common", hint="compose the single patches instead"
         )
-    if related(new.conflicts, old):
+    if touches(new.conflicts, old):
         raise UsageError(f"{new.title} and {old.title} conflict", hint=f"leave one of them out: {new.name} says so")
 
 
@@ -206,7 +206,7 @@ def _check_same_name(active: Sequence[Facts], new: Facts) -> None:
 
 
 def _check_apart(old: Facts, new: Facts) -> None:
-    if related(new.conflicts, old) or related(old.conflicts, new):
+    if touches(new.conflicts, old) or touches(old.conflicts, new):
         raise UsageError(f"{new.title} and {old.title} conflict", hint=f"deactivate {old.name} first")
     if not (both := old.fixes & new.fixes):
         return

@@ -9,6 +9,7 @@ what was never active and is not older than what was. The record of generations 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def _measure(store: Store, gone: list[Installed]) -> Collected:
 
 
 def _size(path: Path) -> int:
+    if not os.path.lexists(path):  # somebody else took it away
+        return 0
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size
     return sum(inner.lstat().st_size for inner in path.rglob("*") if inner.is_file())

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from llmpatch.artifact import Patch, read_patch
+from llmpatch.artifact import Manifest, Patch, read_patch
 from llmpatch.errors import IntegrityError, TrustError, UsageError
 from llmpatch.files import read_bytes
 from llmpatch.store.disk import add_file, add_folder, remove_folder, replace_file
@@ -62,6 +62,21 @@ def read_stored(store: Store, digest: str) -> Patch:
     if patch.digest != digest:
         raise IntegrityError(f"{folder} holds another patch, {patch.digest[:16]}", hint=hint)
     return patch
+
+
+def check_members(state: State, manifest: Manifest) -> None:
+    """Refuse a composed patch that holds the rows of a revoked one.
+
+    Raises:
+        TrustError: names both.
+    """
+    for member in manifest.members or ():
+        if member.digest in state.revoked:
+            raise TrustError(
+                f"{manifest.name} {manifest.version} holds {member.name} {member.version}, which is revoked: "
+                f"{state.revoked[member.digest]}",
+                hint="compose anew without it",
+            )
 
 
 def keep_verdict(store: Store, verdict: Mapping[str, Any]) -> str:

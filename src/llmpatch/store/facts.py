@@ -41,6 +41,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A patch whose rows are part of another one."""
+
+    name: str
+    version: Version
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the algebra needs to know of a patch.
 
@@ -53,6 +61,7 @@ class Facts:
         requires: Patches that must be active with it.
         conflicts: Patches that must not.
         members: Digests of the patches whose rows are part of this one.
+        parts: Those patches by name.
         measured: What its vendor measured of it together with others.
     """
 
@@ -64,6 +73,7 @@ class Facts:
     requires: tuple[Relation, ...] = ()
     conflicts: tuple[Relation, ...] = ()
     members: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
     measured: tuple[Known, ...] = ()
 
     @property
@@ -81,9 +91,10 @@ def facts_of(manifest: Manifest, digest: str) -> Facts:
     """What the algebra needs of a manifest."""
     fixes = frozenset(fix.advisory or f"risk:{fix.risk}" for fix in manifest.fixes)
     members = frozenset(member.digest for member in manifest.members or ())
+    parts = tuple(Part(member.name, parse_version(member.version)) for member in manifest.members or ())
     return Facts(
         digest, manifest.name, parse_version(manifest.version), fixes, manifest.supersedes, manifest.requires,
-        manifest.conflicts, members, _vendors_word(manifest, digest),
+        manifest.conflicts, members, parts, _vendors_word(manifest, digest),
     )  # fmt: skip
 
 
@@ -116,7 +127,12 @@ def known_of(record: Record) -> tuple[Known, ...]:
     )
 
 
-def related(relations: Sequence[Relation], patch: Facts) -> bool:
+def touches(relations: Sequence[Relation], patch: Facts) -> bool:
+    """Whether one of ``relations`` names ``patch``, or a patch whose rows are part of it (errors as in :func:`related`)."""
+    return related(relations, patch) or any(related(relations, part) for part in patch.parts)
+
+
+def related(relations: Sequence[Relation], patch: Facts | Part) -> bool:
     """Whether one of ``relations`` names ``patch``; pre-releases count like other versions.
 
     Raises:

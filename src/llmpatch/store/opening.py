@@ -18,7 +18,7 @@ from llmpatch.artifact import Patch
 from llmpatch.artifact import load_patch as load_from_path
 from llmpatch.catalogue import models_folder
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
-from llmpatch.store.contents import pick, read_stored
+from llmpatch.store.contents import check_members, pick, read_stored
 from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.state import ActiveSet
 from llmpatch.versions import is_request
@@ -62,7 +62,7 @@ def load_patch(path_or_name: str | Path, *, store: Store | None = None) -> Patch
 
     Raises:
         UsageError: there is no such path or name.
-        TrustError: only revoked versions are installed.
+        TrustError: only revoked versions are installed, or it holds the rows of a revoked patch.
         IntegrityError: the patch is damaged, foreign or oversized.
     """
     text = str(path_or_name)
@@ -73,9 +73,11 @@ def load_patch(path_or_name: str | Path, *, store: Store | None = None) -> Patch
     name = text.partition("@")[0]
     if any(entry.name == name for entry in state.installed):
         try:
-            return read_stored(store, pick(state, text).digest)
+            found = read_stored(store, pick(state, text).digest)
         except IntegrityError:  # unless it was collected between the two reads, this says the same again
-            return read_stored(store, pick(load(store).state, text).digest)
+            found = read_stored(store, pick(load(store).state, text).digest)
+        check_members(state, found.manifest)
+        return found
     if text == name:
         return load_from_path(text)
     raise UsageError(f"{name} is not installed", hint="llmpatch list; llmpatch install PATH")
@@ -120,6 +122,8 @@ def _first_whole(store: Store, head: Head, base: Fingerprint) -> Active:
             continue
         try:
             patches = tuple(read_stored(store, digest) for digest in group.patches)
+            for patch in patches:
+                check_members(head.state, patch.manifest)
         except LlmpatchError as error:
             problem = problem or error.message
             continue

@@ -10,11 +10,11 @@ Both are new generations: nothing is forgotten. Pins, high-water marks and revoc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
-from llmpatch.store.activating import check_members
-from llmpatch.store.contents import read_stored, title
+from llmpatch.store.contents import check_members, read_stored, title
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit
 from llmpatch.store.installing import Done, because
 from llmpatch.store.state import ActiveSet, Generation, State, changed, with_active
@@ -37,7 +37,7 @@ def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
 
     def change(head: Head) -> Draft | None:
         past = list(ancestors(store, head))
-        target = _named(past, to) if to is not None else _before(past)
+        target = _named(past, to) if to is not None else _before(past, partial(_revoked_in, store, head.state))
         if _same(target.state, head.state):
             return None
         _check_usable(store, head.state, target)
@@ -92,7 +92,7 @@ def whole_set(store: Store, state: State, group: ActiveSet) -> bool:
     return True
 
 
-def _before(past: Sequence[Generation]) -> Generation:
+def _before(past: Sequence[Generation], revoked: Callable[[Generation], bool]) -> Generation:
     """What was active before the last change that still holds: changes that were rolled back do not count again."""
     at = {generation.number: i for i, generation in enumerate(past)}
     start, now = 0, past[0].state
@@ -103,7 +103,7 @@ def _before(past: Sequence[Generation]) -> Generation:
         if change is None:
             raise UsageError("nothing was active before", hint="llmpatch deactivate, or llmpatch history")
         target = past[change + 1]
-        if not _same(target.state, now) and not _revoked_in(target, now):
+        if not _same(target.state, now) and not revoked(target):
             return target
         start = change + 1
 
@@ -120,8 +120,18 @@ def _same(one: State, other: State) -> bool:
     return {(g.fingerprint, g.patches) for g in one.active} == {(g.fingerprint, g.patches) for g in other.active}
 
 
-def _revoked_in(generation: Generation, now: State) -> bool:
-    return bool(generation.state.active_digests & now.revoked.keys())
+def _revoked_in(store: Store, now: State, generation: Generation) -> bool:
+    """Whether something revoked was active then, by itself or as a member of a composed patch."""
+    for digest in generation.state.active_digests:
+        if digest in now.revoked:
+            return True
+        try:
+            check_members(now, read_stored(store, digest).manifest)
+        except TrustError:
+            return True
+        except LlmpatchError:
+            continue  # damaged or gone: that is said when it is to be used
+    return False
 
 
 def _named(past: Sequence[Generation], number: int) -> Generation:
