@@ -38,6 +38,50 @@ def test_nothing_and_everything_get_wilsons_bound(n):
     assert astuple(all_of_them) == (n, 1.0, pytest.approx(n / (n + square)), 1.0)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("n", [100, 150, 250])
+def test_one_more_event_never_looks_surer(n, clustered):
+    """A percentile bootstrap of one yes ends below Wilson's bound of none."""
+    clusters = [str(i // 5) for i in range(n)] if clustered else None
+    some = [[False] * (n - k) + [True] * k for k in range(8)]
+    ends = [stats.rate(hits, clusters).high for hits in some]
+    assert ends == sorted(set(ends))
+    assert [1 - stats.rate([not hit for hit in hits], clusters).low for hits in some] == pytest.approx(ends, abs=0.002)
+    rises = [stats.paired([False] * n, hits, clusters).difference for hits in some]
+    assert [rise.high for rise in rises] == sorted({rise.high for rise in rises})
+    falls = [stats.paired(hits, [False] * n, clusters).difference for hits in some]
+    assert [-fall.low for fall in falls] == pytest.approx([rise.high for rise in rises], abs=0.002)
+    for k in range(1, 8):
+        least, most = stats.wilson(k, n)
+        assert stats.rate(some[k], clusters).high >= most
+        assert stats.rate(some[k], clusters).low <= least
+        assert rises[k].high >= most  # nobody fell, so a rise is at least as uncertain as a share
+
+
+def test_gained_and_lost_are_put_together_as_zou_and_donner_do():
+    """20 of 200 gained, 4 lost; nobody can do both, so the two shares go together with r < 0."""
+    before = [False] * 20 + [True] * 4 + [False] * 176
+    after = [True] * 20 + [False] * 4 + [False] * 176
+    found = stats.paired(before, after).difference
+    (least_up, most_up), (least_down, most_down) = stats.wilson(20, 200), stats.wilson(4, 200)
+    r = -math.sqrt(0.1 * 0.02 / (0.9 * 0.98))
+    high = 0.08 + math.sqrt(
+        (most_up - 0.1) ** 2 + (0.02 - least_down) ** 2 - 2 * r * (most_up - 0.1) * (0.02 - least_down)
+    )
+    low = 0.08 - math.sqrt(
+        (0.1 - least_up) ** 2 + (most_down - 0.02) ** 2 - 2 * r * (0.1 - least_up) * (most_down - 0.02)
+    )
+    assert found.value == pytest.approx(0.08)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)
+    assert found.low <= low
+    assert found.high >= high
+
+
+def test_a_mean_of_fractions_is_left_as_it_was():
+    values = [0.25, 0.5, 0.75] * 20
+    assert stats.rate(values) == stats.mean(values)
+
+
 def test_wilsons_interval_holds_its_own_definition():
     for hits, n in ((0, 7), (3, 7), (45, 50), (50, 50)):
         for end in stats.wilson(hits, n):
@@ -168,7 +212,9 @@ def test_few_clusters_and_clusters_that_are_alike_never_make_an_interval_narrowe
     near = [str(i // 5) for i in range(5 * count)]
     alike = [float(i % 5 == 0) for i in range(5 * count)]  # one of each five
     assert stats.mean(alike, near) == stats.mean(alike)
-    assert stats.paired(alike, alike[::-1], near).difference == stats.paired(alike, alike[::-1]).difference
+    changed, free = (stats.paired(alike, alike[::-1], whom).difference for whom in (near, None))
+    assert changed.low <= free.low <= free.high <= changed.high
+    assert changed == free or count < stats.FEW
     split = [float(i // 5 % 2) for i in range(5 * count)]
     apart, free = stats.mean(split, near), stats.mean(split)
     assert apart.low <= free.low <= free.high <= apart.high

@@ -1,11 +1,12 @@
-"""Rates and differences with 95 % intervals: percentile bootstrap, Wilson where a bootstrap would be empty, McNemar.
+"""Rates and differences with 95 % intervals: percentile bootstrap, of yes and no never narrower than Wilson's; McNemar.
 
     rate([True, True, False])                  # Interval(n=3, value=0.667, low=0.0, high=1.0)
     paired([False, False], [True, False])      # how much it changed, prompt by prompt, and the exact p
 
 Values that belong together, say those of one wording with five names, are no independent observations: ``clusters`` names
-whom each value belongs to. Clusters are resampled whole, and an interval is never narrower than without them (ADR 0032). Every
-function is deterministic: resampling is seeded. Knows numbers only.
+whom each value belongs to. Clusters are resampled whole, and an interval is never narrower than without them (ADR 0032). Few
+events resample too narrowly: one yes of n must not look surer than none (ADR 0033). Every function is deterministic:
+resampling is seeded. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from llmpatch.errors import UsageError
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
+FEW = 10  # clusters with an event, or without one; below, clusters are what is counted
 _BLOCK = 1 << 22  # resampled indices at a time, so that memory stays flat whatever n is
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +74,7 @@ class Paired:
 
 
 def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0) -> Interval:
-    """The mean of values in [0, 1] with its interval; 0 of n and n of n get Wilson's, n being that of clusters.
+    """The mean of values in [0, 1] with its interval; of values that are all 0 or 1 never narrower than Wilson's.
 
     Args:
         hits: One value per prompt.
@@ -86,10 +88,14 @@ def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int =
     if values.min() < 0 or values.max() > 1:
         raise UsageError("a rate needs values between 0 and 1", hint="give hits as True or False")
     found = mean(hits, clusters, seed=seed)
-    if found.value in (0.0, 1.0):
-        n = len(by_cluster(clusters, values)[0])
-        return Interval(found.n, found.value, *wilson(round(found.value * n), n))
-    return found
+    if not _is_binary(values):
+        return found
+    yes, no = (part > 0 for part in by_cluster(clusters, values, 1 - values))
+    n = _counted(min(int(yes.sum()), int(no.sum())), values, clusters)
+    low, high = wilson(found.value * n, n)
+    if found.value in (0.0, 1.0):  # a resample cannot vary
+        return replace(found, low=low, high=high)
+    return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
 def mean(values: Sequence[float], clusters: Clusters = None, *, seed: int = 0) -> Interval:
@@ -130,7 +136,9 @@ def ratio(
 def paired(
     before: Sequence[bool | float], after: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0
 ) -> Paired:
-    """The change of a rate on the same prompts.
+    """The change of a rate on the same prompts; of values that are all 0 or 1 with an interval that few changes do not narrow.
+
+    Those that gained and those that lost each have Wilson's interval, which are put together as Zou and Donner (2008) do.
 
     Args:
         before: Values in [0, 1], one per prompt.
@@ -154,6 +162,11 @@ def paired(
         least, most = wilson(len(net), len(net))[0], wilson(0, len(net))[1]
         low, high = {0.0: (-most, most), 1.0: (least, 1.0), -1.0: (-1.0, -least)}[value]
         found = Interval(n, value, low, high)
+    elif _is_binary(first) and _is_binary(second):
+        (moved,) = by_cluster(clusters, (up | down).astype(np.float64))
+        counted = _counted(int((moved > 0).sum()), change, clusters)
+        low, high = _gained_less_lost(float(up.mean()), float(down.mean()), counted)
+        found = Interval(n, value, min(found.low, low), max(found.high, high))
     return Paired(found, int(up.sum()), int(down.sum()), mcnemar(int((net > 0).sum()), int((net < 0).sum())))
 
 
@@ -217,12 +230,43 @@ def share_closed(
     return replace(found, low=min(found.value, *ends), high=max(found.value, *ends))
 
 
-def wilson(hits: float, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % interval of ``hits`` in ``n`` (Wilson 1927); not empty even for 0 of n."""
     share, square = hits / n, Z95 * Z95
     centre = (share + square / (2 * n)) / (1 + square / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
     return (0.0 if hits == 0 else max(0.0, centre - half), 1.0 if hits == n else min(1.0, centre + half))
+
+
+def _is_binary(values: Floats) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _counted(events: int, values: Floats, clusters: Clusters) -> float:
+    """How many values that stand alone say as much as these: values by their design effect (Kish 1965).
+
+    Few events do not show how alike a cluster's values are: then clusters are counted.
+    """
+    sums, sizes = by_cluster(clusters, values, np.ones(len(values)))
+    if events < FEW:
+        return len(sums)
+    alone = float(np.square(values - values.mean()).sum())
+    together = float(np.square(sums - sizes * values.mean()).sum())
+    return len(values) * min(1.0, alone / together) if together > 0 else len(values)
+
+
+def _gained_less_lost(gained: float, lost: float, n: float) -> tuple[float, float]:
+    """The interval of a difference of two shares that exclude each other (Zou and Donner 2008, square and add)."""
+    (least_up, most_up), (least_down, most_down) = wilson(gained * n, n), wilson(lost * n, n)
+    odds = (1 - gained) * (1 - lost)
+    together = -math.sqrt(gained * lost / odds) if odds > 0 else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one + other * other - 2 * together * one * other))
+
+    value = gained - lost
+    low = value - reach(gained - least_up, most_down - lost)
+    return max(-1.0, low), min(1.0, value + reach(most_up - gained, lost - least_down))
 
 
 def mcnemar(gained: int, lost: int) -> float:
