@@ -59,6 +59,9 @@ def main() -> None:
     }
     earlier = _earlier(options, result) if options.keep else {}
     kept = _kept(options, earlier)
+    if "patches" in kept:  # what was measured with the same patches stays, unless it is measured again
+        _check_same("patches", kept["patches"], patches)
+        result |= {key: earlier[key] for key in ("price", "cumulative", "added") if key in earlier}
     for name, found in {"patches": patches, **beside}.items():
         if name in kept:
             _check_same(name, kept[name], found)
@@ -67,10 +70,8 @@ def main() -> None:
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
     result["sets"] |= kept
-    if "patches" in kept:  # what was measured with the same patches stays, unless it is measured again
-        result |= {key: earlier[key] for key in ("price", "cumulative", "added") if key in earlier}
-    else:
-        result["price"] = {"stack": _price(bench, patches)}
+    if "stack" not in result.setdefault("price", {}):
+        result["price"]["stack"] = _price(bench, patches)
     if options.cumulative:
         one = load_patch(options.cumulative)
         one.check_base(base)

@@ -143,15 +143,24 @@ def order_table(matrix: dict[str, Any]) -> str:
     """The matrix as a Markdown table: an order a row, a measure a column, with the share of the gain that is kept."""
     names = {p["digest"]: p["name"] for p in matrix["patches"]}
     titles = [p["name"] for p in matrix["patches"]]
-    head = ["order", *(f"{names[f['patch']]}: {f['metric']}" for f in matrix["orders"][0]["figures"]), "worst kept"]
-    keys = [(f["patch"], f["metric"]) for f in matrix["orders"][0]["figures"]]
+    figures = matrix["orders"][0]["figures"]
+    keys = [_measure(figure) for figure in figures]
+    said = [
+        f"{names[f['patch']]}: {f['metric']}" for f in figures
+    ]  # two risks of a patch may have a metric's name in common
+    said = [f"{text}, {f['risk']}" if said.count(text) > 1 else text for text, f in zip(said, figures, strict=True)]
+    head = ["order", *said, "worst kept"]
     lines = [head, ["---"] * len(head)]
     for number, row in enumerate(matrix["orders"]):
-        found = {(f["patch"], f["metric"]): f for f in row["figures"]}
+        found = {_measure(figure): figure for figure in row["figures"]}
         mark = " (best)" if number == matrix["best"] and not matrix["noise"] else ""
         cells = [_cell(found[key]) for key in keys]
         lines.append([" → ".join(titles[i] for i in row["order"]) + mark, *cells, f"{100 * row['worst']:.1f} %"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _measure(figure: dict[str, Any]) -> tuple[str, str, str]:
+    return figure["patch"], figure["risk"], figure["metric"]
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -236,6 +236,8 @@ def _inherited(stack: Stack) -> dict[str, Any]:
     """What a composed patch takes over: licences, contact, the narrowest limits and every vendor's conflicts."""
     manifests = [patch.manifest for patch in stack.patches]
     licences = list(dict.fromkeys(m.license for m in manifests))
+    if len(licences) > 1:  # AND binds tighter than OR in an SPDX expression
+        licences = [f"({text})" if " OR " in text.upper() else text for text in licences]
     contacts = list(dict.fromkeys(m.contact for m in manifests))
     expiries = [m.expires for m in manifests if m.expires]
     conflicts = {(r.name, r.versions): r.model_dump(mode="json") for m in manifests for r in m.conflicts}
