@@ -22,7 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from llmpatch.progress import Progress, console
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import Recipe, load_recipe, override
 from llmpatch.training_data import TrainingSet
-from llmpatch.validation import make_validate
+from llmpatch.validation import make_validate, validated_by
 
 MAX_KEPT_BYTES = 1 << 24
 
@@ -144,6 +144,7 @@ def _peer(run: Run, name: str, method: peers.Lora | peers.PrefixTuning) -> peers
         seed=run.recipe.seed,
         folder=folder,
         score=run.score,
+        scored_by=validated_by(run.recipe, run.validation),
         progress=run.progress,
     )
 
@@ -159,7 +160,8 @@ def steering(run: Run) -> Made:
     settings = [
         run.data.digest(),
         cut,
-        [p.text for p in run.validation],
+        validated_by(run.recipe, run.validation),
+        asdict(run.base.fingerprint),
         peers.steering.DEPTHS,
         peers.steering.STRENGTHS,
     ]

@@ -107,6 +107,52 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch
         assert len(resumed.history) == len(whole.history)
 
 
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_an_interrupt_while_validating_does_not_skip_the_validation(tiny, tmp_path, stop_at):
+    """The only one of a stage, too: else DPO would go on from rows that nobody trained."""
+    section = settings(validate_every=5)  # looked at after SFT 5, DPO 4 and 5
+    calls = []
+
+    def scored(rows):
+        calls.append(1)
+        return {"score": float(rows.sum())}
+
+    def broken(rows):
+        if len(calls) + 1 == stop_at:
+            calls.append(1)
+            raise KeyboardInterrupt
+        return scored(rows)
+
+    whole = train(tiny, make_data(), start(), section, seed=0, validate=scored)
+    assert len(calls) > 1
+    stop_at = min(stop_at, len(calls))
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, make_data(), start(), section, seed=0, run=tmp_path, validate=broken)
+    resumed = train(tiny, make_data(), start(), section, seed=0, run=tmp_path, validate=scored)
+    assert torch.equal(resumed.rows, whole.rows)
+    assert resumed.history == whole.history
+
+
+def test_an_interrupt_in_the_middle_of_a_step_leaves_the_state_before_it(tiny, tmp_path, monkeypatch):
+    from llmpatch import training
+
+    whole = train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        update = Trainer._update
+
+        def half(self, state, stage):
+            if state.step == 2:
+                state.first, state.updates = state.first + 1, state.updates + 1
+                raise KeyboardInterrupt
+            return update(self, state, stage)
+
+        patched.setattr(training.Trainer, "_update", half)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path / "half")
+    assert torch.equal(train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path / "half").rows, whole.rows)
+
+
 def test_a_checkpoint_of_other_settings_is_not_resumed(tiny, tmp_path):
     train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path)
     other = train(tiny, make_data(), start(), settings(), seed=1, run=tmp_path)

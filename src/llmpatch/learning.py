@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import RecipeError, UsageError
-from llmpatch.files import read_bytes
+from llmpatch.files import digest_json, read_bytes
 from llmpatch.joining import join_pairs, join_validations, parts_of
 from llmpatch.pair_shards import PairShards, draw, identity_of
 from llmpatch.pairing import sample_pairs
@@ -188,8 +188,9 @@ def train_prefix(
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
     from llmpatch.company import balance_of, open_company, validated_together
     from llmpatch.recomputing import recomputed
+    from llmpatch.reference_likelihoods import reference_likelihoods
     from llmpatch.training import train
-    from llmpatch.validation import make_validate
+    from llmpatch.validation import make_validate, validated_by
 
     start = start_rows(recipe, base)
     with split.first_alone():  # it may ask the base, into files
@@ -210,6 +211,8 @@ def train_prefix(
             seed=recipe.seed,
             run=run,
             validate=validated_together(recipe, company, join_validations(parts, checks)),
+            reference_log_probs=reference_likelihoods(recipe, base, pairs, data, progress),
+            validated_by=digest_json([validated_by(part, found) for part, found in zip(parts, prompts, strict=True)]),
             progress=progress,
             balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),
             avoid=avoided(avoiding, base, avoiding.risk if joint else ""),

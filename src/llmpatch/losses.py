@@ -6,7 +6,7 @@ loss = dpo_loss(policy, reference, beta=0.1)            # Rafailov et al. 2023, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
@@ -90,6 +90,45 @@ def answer_log_probs(base: Base, hidden: torch.Tensor, targets: torch.Tensor) ->
     import torch
 
     return -torch.nn.functional.cross_entropy(precise_logits(base, hidden), targets.to(hidden.device), reduction="none")
+
+
+def pair_log_probs(
+    base: Base,
+    rows: torch.Tensor | None,
+    head: list[int],
+    examples: Sequence[Example],
+    *,
+    answer_tokens: int,
+    advance: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """Summed log-probabilities of the chosen and the rejected answer of each example, without gradients.
+
+    Args:
+        base: The model.
+        rows: Prefix [n, hidden_size], or ``None`` for the base alone.
+        head: Ids that stand between the prefix and every prompt.
+        examples: Pairs as token ids.
+        answer_tokens: Where answers are cut.
+        advance: Told how many are done.
+
+    Returns:
+        [len(examples), 2], on the CPU.
+    """
+    import torch
+
+    past = len(head) + (len(rows) if rows is not None else 0)
+    found = torch.zeros(len(examples), 2)
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
+    for start in range(0, len(order), 16):
+        part = order[start : start + 16]
+        with torch.no_grad():
+            batch = make_batch([examples[i] for i in part], past=past, answer_tokens=answer_tokens, rejected=True)
+            hidden = hidden_states(base, rows, head, batch)
+            log_probs = answer_log_probs(base, hidden, batch.targets)
+            found[part] = per_answer(log_probs, batch.owner, 2 * len(part), mean=False).view(-1, 2).cpu().float()
+        if advance:
+            advance(len(part))
+    return found
 
 
 def precise_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:

@@ -244,12 +244,13 @@ def _reason(
     return ""
 
 
-def encode(base: Base, pairs: Sequence[Pair]) -> TrainingSet:
+def encode(base: Base, pairs: Sequence[Pair], *, system: str | None = None) -> TrainingSet:
     """Token ids of pairs, with the start that all prompts share split off as the head.
 
-    A whole answer ends with the end-of-turn token, so that the model learns to stop; a cut one does not.
+    A whole answer ends with the end-of-turn token, so that the model learns to stop; a cut one does not. ``system`` stands in
+    the place of the chat template's own message.
     """
-    prompts = [base.prompt_ids(p.prompt, raw=p.form == "raw") for p in pairs]
+    prompts = [base.prompt_ids(p.prompt, system, raw=p.form == "raw") for p in pairs]
     head = common_head(prompts)
     end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
 

@@ -216,6 +216,16 @@ class Recipe(Section):
             raise ValueError("pairs.rewrite makes the chosen answers itself: it needs reference.kind self")
         return self
 
+    @model_validator(mode="after")
+    def _likelihoods_of_the_reference(self) -> Recipe:
+        dpo = self.training.dpo
+        if dpo.reference == "reference" and dpo.steps and (self.reference.kind != "transformers" or self.joint):
+            raise ValueError(
+                "training.dpo.reference `reference` asks M' how likely answers are: it needs reference.kind transformers, "
+                "in a recipe without `joint`; else use sft, base or none"
+            )
+        return self
+
     def digest(self) -> str:
         """The sha256 of what the recipe says; a key it leaves to its default adds nothing, so a new key changes nothing."""
         return digest_json(self.model_dump(mode="json", exclude_defaults=True))

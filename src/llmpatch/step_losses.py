@@ -16,7 +16,15 @@ from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, choose, make_batch, shares
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, kl_to_base, per_answer
+from llmpatch.losses import (
+    answer_log_probs,
+    dpo_loss,
+    hidden_states,
+    kept_losses,
+    kl_to_base,
+    pair_log_probs,
+    per_answer,
+)
 from llmpatch.neighbours import Arrangement, Neighbours, arrange
 from llmpatch.prefix import check_head
 from llmpatch.progress import Progress, Silent
@@ -213,20 +221,12 @@ class StepLosses:
             self._pair_reference.update((i, torch.zeros(2)) for i in missing)
             return
         rows = after_sft if stage.reference == "sft" else None
-        past = len(self.data.head) + (len(rows) if rows is not None else 0)
-        missing.sort(key=lambda i: len(self.data.examples[i].prompt))
-        with self.progress.stage("Reference log-probabilities", len(missing)) as advance, torch.no_grad():
-            for start in range(0, len(missing), 16):
-                part = missing[start : start + 16]
-                batch = make_batch(
-                    [self.data.examples[i] for i in part], past=past, answer_tokens=stage.answer_tokens, rejected=True
-                )
-                hidden = hidden_states(self.base, rows, self.data.head, batch)
-                sums = per_answer(
-                    answer_log_probs(self.base, hidden, batch.targets), batch.owner, 2 * len(part), mean=False
-                )
-                self._pair_reference.update(zip(part, sums.view(-1, 2).cpu(), strict=True))
-                advance(len(part))
+        examples = [self.data.examples[i] for i in missing]
+        with self.progress.stage("Reference log-probabilities", len(missing)) as advance:
+            found = pair_log_probs(
+                self.base, rows, self.data.head, examples, answer_tokens=stage.answer_tokens, advance=advance
+            )
+        self._pair_reference.update(zip(missing, found, strict=True))
 
     def arrangement(self, rows: torch.Tensor, step: int, offset: int) -> Arrangement:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""

@@ -6,13 +6,15 @@
 In some steps other patches may stand around the prefix, and what patches do may be kept or learnt (docs/composition.md): where
 nothing is learnt from pairs, one stage is all there is.
 One readable loop. A step depends on the seed and its number only; the state (prefix, AdamW moments, best prefix,
-history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood.
+history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood: what an interrupt
+finds half done, a step or a validation, is done again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +101,8 @@ class Trainer(StepLosses):
         try:
             while state.stage < len(stages):
                 self._stage(state, stages[state.stage], save)
-                if state.stage == 0:
-                    state.after_sft = state.best.clone() if self.validate else state.rows.clone()
-                    state.rows = state.after_sft.clone()
-                state.stage, state.step, state.updates, state.stale = state.stage + 1, 0, 0, 0
-                state.first.zero_()
-                state.second.zero_()
+                with _whole(state):
+                    self._next_stage(state)
                 save(state)
         except KeyboardInterrupt:
             save(state)
@@ -113,10 +111,22 @@ class Trainer(StepLosses):
             torch.set_float32_matmul_precision(before)
         return TrainingResult(state.best if self.validate else state.rows, state.best_at, state.seconds, state.history)
 
+    def _next_stage(self, state: State) -> None:
+        import torch
+
+        if state.stage == 0:
+            state.after_sft = state.best.clone() if self.validate else state.rows.clone()
+            state.rows = state.after_sft.clone()
+        state.stage, state.step, state.updates, state.stale = state.stage + 1, 0, 0, 0
+        state.first, state.second = torch.zeros_like(state.first), torch.zeros_like(state.second)
+
     def _stage(self, state: State, stage: StageSection, save: Callable[[State], None]) -> None:
         paired = bool(self.section.pairs_weight)
         name = ("SFT", "DPO")[state.stage] if paired else "Distillation"
-        if not stage.steps or state.step >= stage.steps or (state.stage == 1 and not paired):
+        if not stage.steps or (state.stage == 1 and not paired):
+            return
+        self._look(state, stage, name)  # an interrupt may have come before it
+        if state.step >= stage.steps:
             return
         if state.stage == 1:
             self.prepare_reference(state.after_sft, self.section.dpo)
@@ -124,13 +134,13 @@ class Trainer(StepLosses):
             advance(state.step)
             while state.step < stage.steps and state.stale < self.section.patience:
                 started = time.perf_counter()
-                loss, parts = self._update(state, stage)
-                state.step += 1
-                state.seconds += time.perf_counter() - started
-                state.history.append({"stage": name, "step": state.step, "loss": loss, **parts})
+                with _whole(state):
+                    loss, parts = self._update(state, stage)
+                    state.step += 1
+                    state.seconds += time.perf_counter() - started
+                    state.history = [*state.history, {"stage": name, "step": state.step, "loss": loss, **parts}]
                 advance(1, note=f"loss {loss:.3f}")
-                if state.step % self.section.validate_every == 0 or state.step == stage.steps:
-                    self._validate(state, name)
+                self._look(state, stage, name)
                 if state.step % self.section.checkpoint_every == 0:
                     save(state)
 
@@ -176,20 +186,28 @@ class Trainer(StepLosses):
         rate = (
             stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
         )
-        state.first.mul_(0.9).add_(grad, alpha=0.1)
-        state.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+        state.first = (state.first * 0.9).add_(grad, alpha=0.1)
+        state.second = (state.second * 0.999).addcmul_(grad, grad, value=0.001)
         step = (state.first / (1 - 0.9**state.updates)) / ((state.second / (1 - 0.999**state.updates)).sqrt() + 1e-8)
         state.rows = (state.rows * (1 - rate * self.section.weight_decay) - rate * step).detach()
         if self.neighbours:
             state.rows = within(state.rows, self.neighbours.largest)
         return value, {**parts, "gradient": norm, "rate": rate}
 
+    def _look(self, state: State, stage: StageSection, name: str) -> None:
+        """Validate after a step that asks for it, once."""
+        due = state.step and (state.step % self.section.validate_every == 0 or state.step == stage.steps)
+        place = (name, state.step)
+        if due and not any("validation" in row and (row["stage"], row["step"]) == place for row in state.history):
+            with _whole(state):
+                self._validate(state, name)
+
     def _validate(self, state: State, name: str) -> None:
         if self.validate is None:
             return
         found = self.validate(state.rows)
         found["score"] = self.split.of_first(found["score"], self.base)
-        state.history.append({"stage": name, "step": state.step, "validation": found})
+        state.history = [*state.history, {"stage": name, "step": state.step, "validation": found}]
         # For the frontier: a checkpoint that was not the best may suit another taste.
         if self.run_folder and self.split.rank == 0:
             save_rows(self.run_folder / "prefixes" / f"{name.lower()}-{state.step:05d}.safetensors", state.rows)
@@ -198,6 +216,17 @@ class Trainer(StepLosses):
         if found["score"] >= state.best_score or self.section.keep == "last":
             state.best, state.best_score = state.rows.clone(), found["score"]
             state.best_at = f"{name} step {state.step}"
+
+
+@contextmanager
+def _whole(state: State) -> Iterator[None]:
+    """All of a change to a state, or nothing of it; tensors are replaced, never changed in place."""
+    before = vars(state).copy()
+    try:
+        yield
+    except BaseException:
+        vars(state).update(before)
+        raise
 
 
 def train(
@@ -209,6 +238,7 @@ def train(
     seed: int,
     run: Path | None = None,
     validate: Validate | None = None,
+    validated_by: str = "",
     reference_log_probs: ReferenceLogProbs | None = None,
     progress: Progress | None = None,
     balance: Balance | None = None,
@@ -228,6 +258,8 @@ def train(
         run: Folder of the checkpoint; an earlier one of the same data and settings is resumed. Every validated prefix
             stays in its folder ``prefixes``.
         validate: Scores a prefix; the best is returned. Without it the last is.
+        validated_by: What the scores depend on, as :func:`llmpatch.validation.validated_by` digests it; a checkpoint that
+            was chosen by other ones is not resumed.
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
         progress: Where to show progress.
         balance: Words to make equally likely after harmful prompts.
@@ -246,6 +278,7 @@ def train(
         run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept, split=split,
     )  # fmt: skip
     settings: list[Any] = [settings_of(section), seed, list(rows.shape), rows.sum().item()]
+    settings += [validated_by] if validated_by else []
     identity = digest_json(
         [data.digest(), *settings, *_word_settings(balance), *_word_settings(avoid), *_company(neighbours, kept)]
     )

@@ -31,7 +31,7 @@ class DPOSection(StageSection):
     """Direct preference optimisation (Rafailov et al. 2023).
 
     ``reference`` is the policy the implicit reward is measured from: the ``sft`` patch, the un-prefixed ``base``,
-    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs a reference that runs here and gives likelihoods),
+    ``reference`` = ``M'`` itself (Eq. 3 of arXiv 2511.08484; it needs ``reference.kind`` ``transformers``),
     or ``none``, a uniform one (CPO, Xu et al. 2024): then the pairs that are still decided wrongly pull hardest.
     ``sft_weight`` adds the chosen answer's negative log-likelihood per token.
     """

@@ -8,8 +8,10 @@ Judged by the judge that filtered the pairs, never by one that judges the test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmpatch.files import digest_json
 from llmpatch.prompts import KINDS, Kind, Prompt
 from llmpatch.recipe import DECLINING
 
@@ -46,6 +48,17 @@ def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate
         return {**found, "score": found["harmful"] - cost}
 
     return validate
+
+
+def validated_by(recipe: Recipe, prompts: Sequence[Prompt]) -> str:
+    """The digest of all that a score depends on beside the rows and the base: what is kept under one is not taken for another."""
+    from llmpatch.judges import identity, open_judge
+
+    t = recipe.training
+    asked = [[p.text, p.kind, p.form] for p in prompts]
+    lengths = [ANSWER_TOKENS, CONTINUATION_TOKENS, CONTINUATIONS, recipe.seed]
+    costs = [t.borderline_cost, t.everyday_cost]
+    return digest_json([recipe.risk, identity(open_judge(recipe.pairs.judge)), lengths, costs, asked])
 
 
 def _refusal(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate:

@@ -86,6 +86,7 @@ def train_peer(
     seed: int,
     folder: Path,
     score: Score | None = None,
+    scored_by: str = "",
     progress: Progress | None = None,
 ) -> Peer:
     """Train a baseline by TRL, or read one that was trained before by the same settings.
@@ -98,6 +99,7 @@ def train_peer(
         seed: Decides the same batches as the patch's, and the adapter's init.
         folder: Where each stage is kept.
         score: Of a tuned base on validation prompts: the best of each ``validate_every`` steps is kept, as with the patch.
+        scored_by: What the scores depend on, as :func:`llmpatch.validation.validated_by` digests it.
         progress: Where to show progress.
 
     Raises:
@@ -106,7 +108,7 @@ def train_peer(
     """
     _check(section)
     wrapped = _wrap(base, method, seed)
-    about = _about(base, data, method, section, seed, scored=score is not None)
+    about = _about(base, data, method, section, seed, scored_by=scored_by if score else "")
     spent: list[dict[str, Any]] = []
     for offset, stage in enumerate((section.sft, section.dpo)):
         path = folder / f"{('sft', 'dpo')[offset]}.safetensors"
@@ -149,7 +151,7 @@ def _check(section: TrainingSection) -> None:
 
 
 def _about(
-    base: Base, data: TrainingSet, method: Lora | PrefixTuning, section: TrainingSection, seed: int, *, scored: bool
+    base: Base, data: TrainingSet, method: Lora | PrefixTuning, section: TrainingSection, seed: int, *, scored_by: str
 ) -> str:
     """The digest of all that the weights depend on."""
     import peft
@@ -158,7 +160,7 @@ def _about(
     told: dict[str, Any] = {"rate": method.learning_rate}
     told |= {"rank": method.rank} if isinstance(method, Lora) else {"start": method.start.double().sum(1).tolist()}
     return digest_json([
-        type(method).__name__, told, asdict(base.fingerprint), data.digest(), settings_of(section), seed, scored,
+        type(method).__name__, told, asdict(base.fingerprint), data.digest(), settings_of(section), seed, scored_by,
         peft.__version__, trl.__version__,
     ])  # fmt: skip
 

@@ -1,0 +1,69 @@
+"""What ``M'`` itself finds likely: the DPO reference of Eq. 3 (arXiv 2511.08484), where ``M'`` is a model that runs here.
+
+    log_probs = reference_likelihoods(recipe, base, pairs, data)     # None where the recipe's DPO has another reference
+    log_probs(examples)                                             # [len(examples), 2]: chosen, rejected
+
+``M'`` may have another tokenizer and another chat template: it reads the same prompt in its own form and the same text of both
+answers, cut where training cuts them. It is loaded when it is first asked, and let go after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmpatch.losses import pair_log_probs
+from llmpatch.pairs import encode
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmpatch.bases import Base
+    from llmpatch.batching import Example
+    from llmpatch.pairs import Pair
+    from llmpatch.progress import Progress
+    from llmpatch.recipe import Recipe
+    from llmpatch.step_losses import ReferenceLogProbs
+    from llmpatch.training_data import TrainingSet
+
+
+def reference_likelihoods(
+    recipe: Recipe, base: Base, pairs: Sequence[Pair], data: TrainingSet, progress: Progress
+) -> ReferenceLogProbs | None:
+    """The log-probabilities of both answers of a pair under ``M'``.
+
+    Args:
+        recipe: Names ``M'``, and how far answers are cut.
+        base: ``M``, in whose tokens the examples are.
+        pairs: All of them.
+        data: The same as token ids, in the same order.
+        progress: Where to show progress.
+    """
+    stage = recipe.training.dpo
+    if stage.reference != "reference" or not stage.steps:
+        return None
+    texts = dict(zip(data.examples, pairs, strict=True))
+
+    def log_probs(examples: Sequence[Example]) -> torch.Tensor:
+        from llmpatch.bases import load_base
+
+        reference = load_base(recipe.reference.model or "", recipe.reference.revision)
+        cut = [_cut(base, texts[example], example, stage.answer_tokens) for example in examples]
+        told = encode(reference, cut, system=recipe.reference.system)
+        with progress.stage("Likelihoods under M'", len(cut)) as advance:
+            longest = max(len(answer) for e in told.examples for answer in (e.chosen, e.rejected))
+            return pair_log_probs(reference, None, told.head, told.examples, answer_tokens=longest, advance=advance)
+
+    return log_probs
+
+
+def _cut(base: Base, pair: Pair, example: Example, tokens: int) -> Pair:
+    """The pair's answers as far as training reads them; one that was cut does not end there."""
+    return replace(
+        pair,
+        chosen=base.decode(list(example.chosen[:tokens])),
+        rejected=base.decode(list(example.rejected[:tokens])),
+        chosen_ends=pair.chosen_ends and len(example.chosen) <= tokens,
+        rejected_ends=pair.rejected_ends and len(example.rejected) <= tokens,
+    )
