@@ -159,6 +159,21 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(tiny, tmp_path):
     assert torch.equal(other.rows, train(tiny, make_data(), start(), settings(), seed=1).rows)
 
 
+def test_a_checkpoint_that_other_prompts_chose_is_not_resumed(tiny, tmp_path):
+    def scored(sign, calls):
+        return lambda rows: calls.append(1) or {"score": sign * float(rows.sum())}
+
+    first, other, again = [], [], []
+    common = {"seed": 0, "run": tmp_path}
+    data, section = make_data(), settings(validate_every=2)
+    one = train(tiny, data, start(), section, validate=scored(1, first), validated_by="one", **common)
+    two = train(tiny, data, start(), section, validate=scored(-1, other), validated_by="two", **common)
+    assert len(other) == len(first) > 2
+    assert not torch.equal(one.rows, two.rows)
+    train(tiny, data, start(), section, validate=scored(-1, again), validated_by="two", **common)
+    assert not again
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 100, None])
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path, damage):
     train(tiny, make_data(), start(), settings(), seed=0, run=tmp_path)

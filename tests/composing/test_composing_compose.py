@@ -186,6 +186,19 @@ def test_the_search_finds_the_order_that_keeps_most_and_says_that_it_matters(wid
     json.dumps(matrix, allow_nan=False)
 
 
+def test_two_risks_of_a_patch_with_one_metric_keep_their_own_columns():
+    def figure(risk, together):
+        common = {"patch": "d", "risk": risk, "metric": "declines", "alone": 0.9, "hurt": False}
+        return common | {"together": together, "kept": None}
+
+    figures = [figure("refusal", 0.8), figure("personal-data", 0.3)]
+    order = {"order": [0], "figures": figures, "worst": 0.5}
+    patches = [{"name": "acme/both", "version": "1.0.0", "digest": "d"}]
+    head, _, row = order_table({"patches": patches, "orders": [order], "best": 0, "noise": True}).split("\n")
+    assert "acme/both: declines, refusal | acme/both: declines, personal-data" in head
+    assert "0.800 (alone 0.900) | 0.300 (alone 0.900)" in row
+
+
 def test_orders_that_are_alike_are_called_noise_and_the_given_order_stays(project, wide, three, monkeypatch):
     r, t = "refusal", "toxicity"
     rates(monkeypatch, wide, three, table((r, t), (t, r), **{"refusal-toxicity": {r: 0.895}}))
@@ -226,12 +239,14 @@ def test_what_cannot_be_measured_is_refused_before_any_work(project, wide, pair)
 
 
 def test_names_come_from_the_members_or_from_whoever_composes(project, wide, monkeypatch):
-    patches = [make_patch(wide, "acme/refusal"), make_patch(wide, "other/calm", "toxicity", license="MIT",
+    patches = [make_patch(wide, "acme/refusal"), make_patch(wide, "other/calm", "toxicity", license="MIT OR ISC",
                                                             expires="2027-01-01T00:00:00Z", seed=3)]  # fmt: skip
     options = {"base": wide, "limit": 1, "samples": 1, "allow_loss": True, "run": project / "run"}
     made = compose(patches, **options).manifest
     assert (made.name, made.license, made.expires) == (
-        "stack/refusal-and-calm", "Apache-2.0 AND MIT", "2027-01-01T00:00:00Z",
+        "stack/refusal-and-calm", "Apache-2.0 AND (MIT OR ISC)", "2027-01-01T00:00:00Z",
     )  # fmt: skip
+    again = compose(patches[::-1], **options).manifest
+    assert again.license == "(MIT OR ISC) AND Apache-2.0"
     named = compose(patches, naming=Naming("acme/all", "2.1.0", "Both."), **options).manifest
     assert (named.name, named.version, named.summary) == ("acme/all", "2.1.0", "Both.")

@@ -232,7 +232,7 @@ class Manifest(_Section):
     version: Version
     released: Time
     summary: LongText
-    license: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+() -]*$")]
+    license: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9(][A-Za-z0-9.+() -]*$")]
     contact: Text | None = None
     base: BaseSection
     prefix: PrefixSection
