@@ -95,7 +95,7 @@ def open_tasks(
     prompts: Mapping[str, Sequence[Path]] | None = None,
     limit: int | None = None,
     samples: int | None = None,
-    data: Path = Path("data"),
+    data: Path | None = None,
 ) -> list[Task]:
     """Every risk of every patch, with its prompts.
 
@@ -104,7 +104,7 @@ def open_tasks(
         prompts: A user's own files by risk, in the suite's place.
         limit: Only the first prompts of each set.
         samples: Continuations per prompt of texts to be continued.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
 
     Raises:
         UsageError: a patch without a risk, a risk that nothing here measures, prompts for a risk that no patch has,

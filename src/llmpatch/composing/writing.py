@@ -71,7 +71,7 @@ def compose(
     allow_loss: bool = False,
     overwrite: bool = False,
     run: Path = Path("runs/compose"),
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
 ) -> Patch:
     """Put patches one after another, measure the result, and make one patch of it.
@@ -88,7 +88,7 @@ def compose(
         allow_loss: Make the patch although a member loses its gain; the loss stays in its evidence.
         overwrite: Replace a patch in ``out``.
         run: Folder of everything on the way; a repeated run answers nothing again.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
 
     Raises:
@@ -117,7 +117,7 @@ def look(
     samples: int | None = None,
     allow_loss: bool = False,
     run: Path = Path("runs/compose"),
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Bench, Stack, Record]:
     """What :func:`compose` measures before it makes a patch: what each member keeps, in the order taken.
@@ -157,7 +157,7 @@ def _best_order(bench: Bench, stack: Stack, run: Path) -> Stack:
     return make_stack([stack.patches[i] for i in matrix["orders"][matrix["best"]]["order"]])
 
 
-def _evidence(base: Base, stack: Stack, task: Task, run: Path, data: Path, progress: Progress) -> dict[str, Any]:
+def _evidence(base: Base, stack: Stack, task: Task, run: Path, data: Path | None, progress: Progress) -> dict[str, Any]:
     """The full evidence of a risk: the base against the stack, with prices."""
     import torch
 

@@ -53,7 +53,7 @@ def price_suite(
     limit: int | None = None,
     max_new_tokens: int | None = None,
     store: Path | None = None,
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure one of ``llmpatch.evals.suites.PRICE_SUITES``.
@@ -68,12 +68,15 @@ def price_suite(
         max_new_tokens: Length of an answer, where there are answers: by default 256 for ``ifeval``, 32 for
             ``facts`` and 48 for ``long-context``.
         store: Folder of kept answers.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
 
     Raises:
         UsageError: missing or malformed prompts, no ``M``, a judge where nothing is judged, no ``M'`` for ``distance``.
     """
+    from llmpatch.evals.suites import data_folder
+
+    data = data or data_folder()
     if suite == "long-context":
         return _long_context(base, systems, prompts, judges, limit, max_new_tokens or 48, store, data, progress)
     if judges is not None:
@@ -90,14 +93,12 @@ def price_suite(
 
 def _files(suite: str, prompts: Sequence[Path], data: Path) -> list[tuple[str, str, Path]]:
     """Name, title and path of each set."""
-    from llmpatch.evals.suites import SUITES
+    from llmpatch.evals.suites import SUITES, WHERE
 
     if not prompts:
         found = [(file.name, file.title, data / file.path) for file in SUITES[suite]]
         if missing := next((path for _, _, path in found if not path.is_file()), None):
-            raise UsageError(
-                f"suite {suite}: no such file: {missing}", hint="run in the repository, or pass your own prompts"
-            )
+            raise UsageError(f"suite {suite}: no such file: {missing}", hint=f"{WHERE}, or pass your own prompts")
         return found
     names = [path.stem for path in prompts]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -275,7 +276,7 @@ def _long_context(
     progress: Progress | None,
 ) -> dict[str, Any]:
     from llmpatch.evals.long_context import evaluate_long_context
-    from llmpatch.evals.suites import CORPUS, JUDGES, load_corpus, load_own, load_suite
+    from llmpatch.evals.suites import CORPUS, JUDGES, WHERE, load_corpus, load_own, load_suite
     from llmpatch.judges import open_judge
 
     sets = load_own(prompts) if prompts else load_suite("long-context", data=data)[:1]  # a set per length, all alike
@@ -284,7 +285,7 @@ def _long_context(
         raise UsageError("no harmful prompts to ask", hint='give rows {"prompt": "...", "kind": "harmful"}')
     corpus = load_corpus(data)
     if not corpus:
-        raise UsageError(f"no text to put before requests: {data / CORPUS} is not there", hint="run in the repository")
+        raise UsageError(f"no text to put before requests: {data / CORPUS} is not there", hint=WHERE)
     return evaluate_long_context(
         base, systems, requests=requests, corpus=corpus, limit=limit, max_new_tokens=max_new_tokens, store=store,
         judges=[open_judge(name) for name in JUDGES] if judges is None else judges,

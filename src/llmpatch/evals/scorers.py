@@ -44,7 +44,7 @@ def evaluate_scored(
     prompts: Sequence[Path] = (),
     limit: int | None = None,
     store: Path | None = None,
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def evaluate_scored(
         prompts: Files that take the suite's place.
         limit: Only the first prompts of each set.
         store: Folder of kept answers; ``None`` keeps none.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
         options: The further arguments of ``evaluate``.
 

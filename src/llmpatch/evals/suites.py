@@ -8,6 +8,7 @@ No prompt of a suite is in a training or validation file. A user's own prompt fi
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "toxicity": TOXICITY_JUDGES,
 }
 CORPUS = Path("corpora") / "wikitext2-test.txt"
+WHERE = "run in a clone, or name its data folder in LLMPATCH_DATA"
 MAX_CORPUS_BYTES = 1 << 24
 
 
@@ -126,12 +128,17 @@ PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 
-def load_suite(name: str, *, data: Path = Path("data"), limit: int | None = None) -> list[PromptSet]:
+def data_folder() -> Path:
+    """Where the suites' prompts lie: ``$LLMPATCH_DATA``, by default ``data`` in the current folder."""
+    return Path(os.environ.get("LLMPATCH_DATA") or "data").expanduser()
+
+
+def load_suite(name: str, *, data: Path | None = None, limit: int | None = None) -> list[PromptSet]:
     """Read a suite's sets.
 
     Args:
         name: A key of ``SUITES``.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         limit: Only the first prompts of each set.
 
     Raises:
@@ -141,10 +148,11 @@ def load_suite(name: str, *, data: Path = Path("data"), limit: int | None = None
         raise UsageError(f"no suite called {name!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     sets = []
     for file in SUITES[name]:
-        path = data / file.path
+        path = (data or data_folder()) / file.path
         if not path.is_file():
             raise UsageError(
-                f"suite {name}: no such file: {path}", hint="run in the repository, or pass your own prompts"
+                f"suite {name}: no such file: {path}",
+                hint=f"{WHERE}, or pass your own prompts",
             )
         wanted = _of_category(path, file.category) if file.category else None
         found = [p for p in load_prompts(path, file.kind) if wanted is None or p.id in wanted]
@@ -161,13 +169,13 @@ def _of_category(path: Path, category: str) -> set[str]:
 
 
 def load_suite_pairs(
-    name: str, *, data: Path = Path("data"), limit: int | None = None
+    name: str, *, data: Path | None = None, limit: int | None = None
 ) -> dict[str, tuple[str, list[Pair]]]:
     """Title and sentence pairs of a suite by name, of the files that are there (a user's own prompts need none).
 
     Args:
         name: A key of ``SUITES``.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         limit: Only so many pairs of each file, evenly spread.
 
     Raises:
@@ -176,6 +184,7 @@ def load_suite_pairs(
     """
     from llmpatch.evals.gender_bias import load_pairs
 
+    data = data or data_folder()
     there = [(key, title, data / path) for key, title, path in PAIRS.get(name, ()) if (data / path).is_file()]
     return {key: (title, load_pairs(path, limit=limit)) for key, title, path in there}
 
@@ -243,7 +252,7 @@ def evaluate(
     samples: int | None = None,
     within: float | None = None,
     store: Path | None = None,
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure systems on a suite, or on a user's own prompts in its place.
@@ -262,7 +271,7 @@ def evaluate(
         within: Of each set, ask only as many prompts, in random order, as it takes until the leading figure of every system
             has a 95 % interval of ± this at most; for the suites of the risks.
         store: Folder of kept answers, for resuming and repeating.
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
 
     Returns:
@@ -277,6 +286,7 @@ def evaluate(
 
     if suite not in SUITES:
         raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
+    data = data or data_folder()
     if within is not None:
         check_within(within)
         if suite not in RISKS:

@@ -42,7 +42,7 @@ def run_gate(
     limit: int | None = None,
     max_new_tokens: int | None = None,
     store: Path = Path("runs/gate"),
-    data: Path = Path("data"),
+    data: Path | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Decide whether a patch passes a policy.
@@ -57,7 +57,7 @@ def run_gate(
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
-        data: The data folder.
+        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
 
     Raises:
