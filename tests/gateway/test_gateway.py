@@ -140,6 +140,11 @@ def test_a_completion_gets_the_tokens(gateway, prompt, wanted):
         ("chat/completions", {"messages": "hi"}, "messages"),
         ("chat/completions", {"messages": [{"content": [{"type": "prompt_embeds", "data": ""}]}]}, "prompt_embeds"),
         ("completions", {"prompt": "a", "prompt_embeds": "x"}, "prompt_embeds"),
+        ("chat/completions", CHAT | {"truncate_prompt_tokens": 30}, "truncate_prompt_tokens"),
+        ("completions", {"prompt": "a", "truncate_prompt_tokens": -1}, "truncate_prompt_tokens"),
+        ("completions", {"prompt": "a", "truncation_side": "left"}, "truncation_side"),
+        ("completions", {"prompt": "a", "n_keep": 0}, "n_keep"),
+        ("chat/completions", CHAT | {"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template"),
         ("completions", {"prompt": 3}, "prompt"),
         ("completions", {"prompt": [True]}, "prompt"),
         ("completions", {"prompt": []}, "prompt"),
@@ -151,6 +156,15 @@ def test_what_could_leave_the_patch_out_is_refused(gateway, path, body, part):
     assert reply.status_code == 400
     assert part in reply.json()["error"]["message"]
     assert Upstream.seen == []
+
+
+@pytest.mark.parametrize("to", ["checkpoint", "gguf", "lora-gguf"])
+def test_no_export_lets_a_request_bring_its_template(to):
+    plan = Plan(to, "tiny/refusal 1.0.0", *SLOTS, bos="<s>", adapter="0")
+    for given, part in (({"chat_template": "x"}, "chat_template"), (3, "an object")):
+        with pytest.raises(UsageError, match=part):
+            plan.chat(CHAT | {"chat_template_kwargs": given})
+    assert plan.chat(CHAT | {"chat_template_kwargs": {"enable_thinking": False}})
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 3000])
@@ -196,6 +210,21 @@ def test_errors_of_the_engine_are_passed_on_or_named(gateway):
     assert gateway.post("/v1/chat/completions", json=CHAT | {"user": "fail"}).status_code == 429
     slow = gateway.post("/v1/chat/completions", json=CHAT | {"user": "sleep"})
     assert (slow.status_code, slow.json()["error"]["type"]) == (504, "upstream_error")
+
+
+def test_a_port_that_is_taken_is_an_error_and_no_success(upstream, monkeypatch, capsys):
+    from llmpatch._cli.main import main
+
+    described = {
+        "to": "lora",
+        "level": "x 1.0.0",
+        "slots": type("Slots", (), {"text": SLOTS[0], "ids": SLOTS[1], "bos": ""}),
+    }
+    monkeypatch.setattr("llmpatch.exporting.read_description", lambda folder: type("Described", (), described))
+    taken = upstream.rpartition(":")[2]
+    command = ["gateway", "--upstream", upstream, "--export", "out", "--adapter", "refusal", "--port", taken]
+    assert main(command) == 2
+    assert f"error: cannot listen on 127.0.0.1 port {taken}" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_there():

@@ -17,6 +17,7 @@ from llmpatch.serving.jobs import BusyError, EngineError, Job, Piece, Scored
 from llmpatch.serving.limits import Limits
 from llmpatch.serving.patchsets import chat_head
 from llmpatch.serving.sampling import Sampling
+from servekit import serving
 from tinymodels import make_tiny
 
 PROMPTS = ["Hi", "Tell me about the sea and everything in it.", "Why?", "One two three four five", "x" * 90]
@@ -259,6 +260,37 @@ def test_a_failing_step_fails_its_requests_and_nothing_else(running, tiny, monke
     assert answer(submit(engine, ids, prefix)) == alone(tiny, ids, rows_of(7))
 
 
+def test_a_request_that_cannot_enter_is_answered_and_others_go_on(running, tiny, monkeypatch):
+    engine = running(tiny)
+    prefix, ids = prefix_of(engine, rows_of(7)), tiny.chat_ids("Hi")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(engine.batch), "enter", lambda self, job: 1 / 0)
+        with pytest.raises(EngineError, match="failed at this request"):
+            answer(submit(engine, ids, prefix))
+    assert answer(submit(engine, ids, prefix)) == alone(tiny, ids, rows_of(7))
+
+
+def test_what_fills_a_row_up_has_no_position_beyond_the_context():
+    """A row at the end of the context beside one that reads many tokens, in a model that learned its positions."""
+    from llmpatch.serving.keyvalues import KeyValues
+
+    base = make_tiny("gpt2", max_position_embeddings=64)
+    memory = KeyValues(base, 2, 64)
+    ids = torch.randint(3, base.vocab_size, (2, 20), generator=torch.Generator().manual_seed(0))
+    together = memory.forward(0, ids, [60, 0], [4, 20])
+    by_itself = KeyValues(base, 2, 64).forward(1, ids[1:], [0])
+    assert torch.allclose(together[1], by_itself[0], atol=1e-5)
+
+
+def test_a_base_whose_prompts_have_no_start_in_common_is_served():
+    base = make_tiny()
+    base.tokenizer.chat_template = None
+    assert chat_head(base) == []
+    with serving(base, []) as live:
+        assert live.desk.healthy
+        assert live.chat().json()["choices"][0]["message"]["content"] == live.expected("Hi")
+
+
 def test_memory_grows_with_long_rows_and_is_given_back(running, tiny):
     engine = running(tiny, rows=2)
     prefix = prefix_of(engine, rows_of(7))
@@ -291,9 +323,9 @@ def test_the_thread_that_loads_the_base_ends_and_the_engines_thread_does_the_res
     where = {}
 
     def noting(name, function):
-        def noted(*arguments):
+        def noted(*arguments, **named):
             where.setdefault(name, set()).add(threading.current_thread())
-            return function(*arguments)
+            return function(*arguments, **named)
 
         return noted
 

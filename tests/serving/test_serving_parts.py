@@ -85,6 +85,24 @@ def test_room_is_what_prompt_and_patches_leave():
             room_for([1] * 10, 5, context, wanted, 50)
 
 
+def test_a_base_that_rounds_is_given_room_and_a_wrong_one_is_not():
+    import torch
+
+    from llmpatch.serving import canary
+    from tinymodels import make_tiny
+
+    base = make_tiny()
+    assert not canary.rounds(base)
+    base.model.model.layers[0].self_attn.q_proj.compute_dtype = torch.bfloat16  # as bitsandbytes' layers have it
+    assert canary.rounds(base)
+    even = torch.full((1, 4), 0.25)
+    near, far = (even + torch.tensor([by, -by, 0, 0]) for by in (0.01, 0.1))
+    other = torch.tensor([[1.0, 0, 0, 0]])
+    assert not canary.check(near, even, other).ok
+    assert canary.check(near, even, other, half=True).ok
+    assert not canary.check(far, even, other, half=True).ok
+
+
 def test_events_are_one_line_whatever_is_in_them():
     assert sse({"text": "a\nb\r\u2028"}).count("\n") == 2
 

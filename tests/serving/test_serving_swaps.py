@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 import time
 
 import pytest
 
 from llmpatch import store as stores
-from llmpatch.errors import UsageError
+from llmpatch.errors import TrustError, UsageError
 from llmpatch.serving.admin import Admin, read_token
 from llmpatch.serving.patchsets import CanaryError
 from servekit import TOKEN, make_patch, save_patch, serving
@@ -110,6 +111,58 @@ def test_a_store_that_breaks_leaves_what_was_active(tiny, tmp_path):
         until(lambda: live.desk.trouble)
         assert live.chat().headers["x-llmpatch-level"] == level != "none"
         assert live.http.get("/health").json()["trouble"]
+
+
+def test_a_swap_ends_what_the_canary_said_of_the_set_before(tiny, patches):
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (patches["second"],)
+        live.desk.check = dataclasses.replace(live.desk.check, ok=False)
+        assert live.chat().status_code == 503
+        live.desk.activate(["acme/second"])
+        assert live.desk.healthy
+        assert live.chat().status_code == 200
+
+
+def test_a_rollback_computes_anew_what_the_canary_has_let_go(tiny, patches):
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (patches["second"],)
+        before = live.desk.active
+        live.desk.activate(["acme/second"])
+        before.prefix.keys[0].zero_()
+        assert live.desk.ask_canary().ok  # the set that is not active is let go
+        live.desk.rollback()
+        assert live.desk.active is not before
+        assert live.chat().json()["choices"][0]["message"]["content"] == live.expected("Hi", [patches["first"]])
+
+
+def test_a_rollback_does_not_bring_back_what_was_revoked(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    digest = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
+    other = stores.install(store, save_patch(tmp_path, tiny, "acme/tone", seed=2, fixed=(2,)), stores.unsigned).digest
+    with serving(tiny, [stores.read_stored(store, digest)], store) as live:
+        live.desk.activate(["acme/tone"])
+        stores.revoke(store, digest, "found wanting")
+        with pytest.raises(TrustError, match=r"acme/refusal 1\.0\.0 is revoked: found wanting"):
+            live.desk.rollback()
+        assert live.desk.active.patches.patches[0].digest == other
+
+
+def test_a_patch_named_twice_is_refused_and_levels_do_not_grow_without_end(tiny, patches, monkeypatch):
+    monkeypatch.setattr("llmpatch.serving.metrics.MAX_LEVELS", 2)
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (patches["second"],)
+        assert live.chat(patches=["acme/first", "acme/first"]).status_code == 400
+        for named in (
+            ["acme/first"],
+            ["acme/second"],
+            ["acme/first", "acme/second"],
+            ["acme/second", "acme/first"],
+            [],
+        ):
+            assert live.chat(patches=named).status_code == 200
+        lines = [line for line in live.http.get("/metrics").text.splitlines() if "llmpatch_answers_total{" in line]
+        assert len(lines) == 3
+        assert 'llmpatch_answers_total{level="other"} 3.0' in lines
 
 
 def test_an_old_set_drains_while_the_new_one_answers(tiny, patches):

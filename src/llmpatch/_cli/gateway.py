@@ -29,6 +29,7 @@ def command(upstream: str, folder: Path, adapter: str | None, host: str, port: i
     from llmpatch.errors import UsageError
     from llmpatch.exporting import read_description
     from llmpatch.gateway import Settings, make_app, plan_for, probe
+    from llmpatch.serving.running import open_socket
 
     plan = plan_for(read_description(folder), adapter=adapter)
     if not upstream.startswith(("http://", "https://")):
@@ -44,5 +45,7 @@ def command(upstream: str, folder: Path, adapter: str | None, host: str, port: i
         warn(f"{upstream} cannot be asked how it writes a chat, so whether the patch reaches the model is not checked")
     else:
         note(one_line(f"checked: {found}"))
+    listening = open_socket(host, port)
     note(one_line(f"{plan.level} in front of {upstream} at http://{host}:{port}/v1"))
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    with listening:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])

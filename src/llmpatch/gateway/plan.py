@@ -18,8 +18,11 @@ from llmpatch.exporting import Description
 from llmpatch.exporting.slots import ARGUMENT
 
 Body = dict[str, Any]
-# Keys by which a request could bring a prompt of its own making, past the patch.
-_REFUSED = ("chat_template", "prompt_embeds", "lora", "lora_request", "input_prefix", "input_suffix", "suffix")
+# Keys by which a request could bring a prompt of its own making, past the patch, or have the start of it cut off.
+_REFUSED = (
+    "chat_template", "prompt_embeds", "lora", "lora_request", "input_prefix", "input_suffix", "suffix",
+    "truncate_prompt_tokens", "truncation_side", "n_keep", "n_discard",
+)  # fmt: skip
 _REACHABLE = ("lora", "lora-gguf", "checkpoint", "gguf")
 
 
@@ -52,10 +55,12 @@ class Plan:
         found = self._common(body)
         found.pop("add_special_tokens", None)  # the template decides
         _check_parts(found.get("messages"))
+        given = found.get("chat_template_kwargs")
+        if given is not None and not isinstance(given, dict):
+            raise _wrong("chat_template_kwargs", "an object")
+        if given and "chat_template" in given:  # some engines let it take the place of their own
+            raise _left_out("chat_template_kwargs.chat_template")
         if self.to in ("lora", "lora-gguf"):
-            given = found.get("chat_template_kwargs")
-            if given is not None and not isinstance(given, dict):
-                raise _wrong("chat_template_kwargs", "an object")
             found["chat_template_kwargs"] = {**(given or {}), ARGUMENT: True}
         return found
 
@@ -84,7 +89,7 @@ class Plan:
 
     def _common(self, body: Mapping[str, Any]) -> Body:
         if refused := [key for key in _REFUSED if body.get(key) is not None]:
-            raise UsageError(f"{refused[0]} is not taken here: it could leave the safety patch out", hint="drop it")
+            raise _left_out(refused[0])
         found = {key: value for key, value in body.items() if key not in _REFUSED}
         if self.to == "lora":
             found["model"] = self.adapter
@@ -135,6 +140,10 @@ def _check_parts(messages: Any) -> None:
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict) and "embeds" in str(part.get("type", "")):
                 raise UsageError(f"content of type {str(part['type'])[:40]} is not taken here", hint="send text")
+
+
+def _left_out(key: str) -> UsageError:
+    return UsageError(f"{key} is not taken here: it could leave the safety patch out", hint="drop it")
 
 
 def _wrong(key: str, wanted: str) -> UsageError:

@@ -80,13 +80,13 @@ def _openai_routes(desk: Desk, metrics: Metrics, served: str) -> APIRouter:
         headers = {LEVEL_HEADER.decode(): asked.ready.level}
         if not request.stream:
             body = await _unless_gone(http, answer(desk, limits, asked))
-            metrics.answered.labels(asked.ready.level).inc()
+            metrics.count_answer(asked.ready.level)
             return JSONResponse(body, headers=headers)
         began = time.monotonic()
         events = stream(desk, limits, asked)
         first = await _unless_gone(http, anext(events))
         metrics.first_seconds.observe(time.monotonic() - began)
-        metrics.answered.labels(asked.ready.level).inc()
+        metrics.count_answer(asked.ready.level)
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
 
     @router.post("/chat/completions")

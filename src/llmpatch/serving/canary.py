@@ -81,7 +81,22 @@ def served(batch: Batch, prefix: Prefix) -> torch.Tensor:
     return torch.stack(found)
 
 
-def check(found: torch.Tensor, expected: torch.Tensor, unpatched: torch.Tensor | None, intact: bool = True) -> Check:
+def rounds(base: Base) -> bool:
+    """Whether a base computes in half precision, all of it or layers that keep their weights in a few bits."""
+    import torch
+
+    half = (torch.float16, torch.bfloat16)
+    return base.model.dtype in half or any(getattr(m, "compute_dtype", None) in half for m in base.model.modules())
+
+
+def check(
+    found: torch.Tensor,
+    expected: torch.Tensor,
+    unpatched: torch.Tensor | None,
+    intact: bool = True,
+    *,
+    half: bool = False,
+) -> Check:
     """Judge what is served.
 
     Args:
@@ -89,12 +104,11 @@ def check(found: torch.Tensor, expected: torch.Tensor, unpatched: torch.Tensor |
         expected: From :func:`plain`, with the same rows.
         unpatched: From :func:`plain` without rows; ``None`` when nothing is to differ from it.
         intact: Whether the rows of the batch hold what they are said to.
+        half: Whether the base :func:`rounds`.
     """
-    import torch
-
     delta = _distance(found, expected)
     distance = 0.0 if unpatched is None else _distance(found, unpatched)
-    tolerance = TOLERANCE if found.dtype == torch.float32 else HALF_TOLERANCE
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
     ok = intact and delta <= tolerance and (unpatched is None or 4 * delta < distance)
     return Check(ok, delta, distance, time.time())
 

@@ -150,7 +150,10 @@ class Desk:
         if len(names) > MAX_PATCHES:
             raise UsageError(f"{len(names)} patches; at most {MAX_PATCHES} go together", hint="name fewer")
         state = stores.load(self.store).state if self.store is not None else None
-        return [self._find(name, state) for name in names]
+        found = [self._find(name, state) for name in names]
+        if len({patch.digest for patch in found}) < len(found):
+            raise UsageError("a patch is named twice", hint="name each once")
+        return found
 
     def _find(self, name: str, state: stores.State | None) -> Patch:
         for patch in self.given:
@@ -211,6 +214,8 @@ class Desk:
 
         Raises:
             UsageError: there is none.
+        TrustError: something in it was revoked meanwhile.
+        CanaryError: it is not served as it must be any more.
         """
         if self.follows and self.store is not None:
             stores.rollback(self.store, reason=reason)
@@ -219,7 +224,20 @@ class Desk:
         with self._lock:
             if not self._before:
                 raise UsageError("nothing to go back to", hint="GET /admin/status shows what was active")
-            self._swap(self._before.pop(), reason or "rolled back", 0.0)
+            began, patches = time.monotonic(), self._before[-1].patches.patches
+            self._check_revoked(patches)
+            ready = self.ready(patches)  # proved again where the canary has let it go meanwhile
+            del self._before[-1]
+            self._swap(ready, reason or "rolled back", time.monotonic() - began)
+
+    def _check_revoked(self, patches: Sequence[Patch]) -> None:
+        revoked = stores.load(self.store).state.revoked if self.store is not None else {}
+        for patch in patches:
+            if patch.digest in revoked:
+                raise TrustError(
+                    f"{patch.manifest.name} {patch.manifest.version} is revoked: {revoked[patch.digest]}",
+                    hint="activate another set",
+                )
 
     def ask_canary(self) -> Check:
         """Prove all sets again, and compute anew what is not served as it must be. The active one's result is returned.
@@ -267,6 +285,7 @@ class Desk:
         if ready is old:
             return False
         self.active = ready
+        self.check = ready.check or self.check  # it was proved before it was taken
         self.swapped += 1
         self.swaps.append(Swap(old.level, ready.level, time.time(), why[:200], seconds))
         del self.swaps[:-64]

@@ -168,7 +168,12 @@ class Engine:
     def _admit(self) -> None:
         with self._changed:
             while self._waiting and self._waiting[0].choices <= self.batch.free:
-                self.batch.enter(self._waiting.popleft())
+                job = self._waiting.popleft()
+                try:
+                    self.batch.enter(job)
+                except Exception:
+                    job.emit(EngineError("the engine failed at this request", hint="the server's log says why"))
+                    raise
 
     def _fail(self) -> None:
         """Answer what was in the batch with an error, and start with fresh memory."""

@@ -107,6 +107,9 @@ class KeyValues:
         step.rows_index = torch.arange(first, first + len(starts), device=device)
         step.starts_index = torch.tensor(starts, device=device)
         positions = step.starts_index[:, None] + torch.arange(width, device=device)
+        # What fills a row up stays where the row ends: beyond the context a model may have no position.
+        ends = step.starts_index + torch.tensor(lengths, device=device) - 1
+        positions = torch.minimum(positions, ends[:, None])
         inputs = inputs.to(device)
         name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
         with torch.no_grad():
@@ -169,6 +172,8 @@ class KeyValues:
 
     def intact(self, prefix: Prefix) -> bool:
         """Whether every row that is said to hold a prefix holds it, bit by bit."""
+        if not prefix.keys:  # no rows, and prompts that start with nothing in common
+            return True
         held = [row for row, found in enumerate(self._holds) if found is prefix and self._clean[row]]
         return all(
             layer.keys[row, :, : self._clean[row]].equal(keys[:, : self._clean[row]])

@@ -19,6 +19,7 @@ from llmpatch.serving.desk import Desk
 from llmpatch.serving.keeper import Keeper
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+MAX_LEVELS = 64
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -26,6 +27,7 @@ class Metrics:
     """Counters of one server."""
 
     def __init__(self, desk: Desk, keeper: Keeper) -> None:
+        self._levels: set[str] = set()
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "llmpatch_requests", "Requests by path and status.", ["path", "status"], registry=self._registry
@@ -42,6 +44,13 @@ class Metrics:
             "llmpatch_answers", "Answered requests by patch level.", ["level"], registry=self._registry
         )
         self._registry.register(_Watched(desk, keeper))
+
+    def count_answer(self, level: str) -> None:
+        """One more answered request; requests may name any order of patches, and a label stays for ever."""
+        if level not in self._levels and len(self._levels) >= MAX_LEVELS:
+            level = "other"
+        self._levels.add(level)
+        self.answered.labels(level).inc()
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -8,7 +8,7 @@ ready = prepare(engine, patches, unpatched)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmpatch.artifact import Patch
@@ -65,11 +65,13 @@ class Ready:
         patches: The set.
         prefix: Keys and values that its requests share.
         expected: What the canary must find.
+        check: What it found before the first use.
     """
 
     patches: PatchSet
     prefix: Prefix
     expected: torch.Tensor
+    check: canary.Check | None = None
 
     @property
     def level(self) -> str:
@@ -109,7 +111,7 @@ def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None) -
             f"from the base, as the canary measures it",
             hint="it is not served; is this architecture supported (docs/serving.md)?",
         )
-    return ready
+    return replace(ready, check=found)
 
 
 def probe(engine: Engine, ready: Ready, unpatched: torch.Tensor | None) -> canary.Check:
@@ -117,4 +119,5 @@ def probe(engine: Engine, ready: Ready, unpatched: torch.Tensor | None) -> canar
     intact = engine.call(lambda batch: batch.memory.intact(ready.prefix))
     found = engine.call(lambda batch: canary.served(batch, ready.prefix))
     other = unpatched if ready.patches.patches else None
-    return engine.call(lambda _: canary.check(found, ready.expected, other, intact))
+    half = canary.rounds(engine.base)
+    return engine.call(lambda _: canary.check(found, ready.expected, other, intact, half=half))
