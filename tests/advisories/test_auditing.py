@@ -103,6 +103,14 @@ def test_another_base_is_not_concerned_and_a_name_alone_is_not_sure(store, tmp_p
     assert (gap.sure, gap.status) == (False, "closed")
 
 
+def test_a_patch_of_the_same_name_for_another_base_hides_no_offer(store, tmp_path):
+    add(store, tmp_path, "acme/refusal", base=base(embeddings="5"))
+    on(store, tmp_path, name="acme/tone", fixed=(2,))
+    (gap,) = audited(store, record()).gaps
+    assert (gap.status, gap.installed, gap.offers) == ("open", (), ("acme/refusal@>=1.0.0,<2",))
+    assert gap.fixable
+
+
 def test_a_fixed_version_out_of_range_closes_nothing(store, tmp_path):
     on(store, tmp_path, version="2.0.0", fixed=(2,))
     assert audited(store, record()).gaps[0].status == "open"

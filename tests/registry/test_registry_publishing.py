@@ -172,6 +172,17 @@ def test_a_vendor_signs_anew_after_its_key_was_replaced_without_it(site, made):
     assert versions(registry) == ["1.0.0"]
 
 
+def test_a_vendor_whose_key_is_replaced_before_anything_was_visible(tmp_path, made):
+    site = found(tmp_path / "site")
+    assert not publish(site, [archive(made)], keys=private("vendor")).visible
+    done = rotate(site, "acme", add=[public("new")], remove=[public("vendor").id], keys=private(*ROOTS, "online"))
+    assert "what acme published was never visible" in done.notes[0]
+    registry = customer(site)
+    assert versions(registry) == []
+    assert publish(site, [archive(made, who="new")], keys=private("new", "online")).visible
+    assert versions(registry) == ["1.0.0"]
+
+
 def test_roles_are_signed_anew_before_their_year_is_over(tmp_path, made):
     site = found(tmp_path / "site", now=ago(days=200))
     publish(site, [archive(made)], keys=private("vendor", "online"), now=ago(days=200))

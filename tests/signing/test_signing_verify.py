@@ -148,6 +148,7 @@ def test_contents_that_lack_a_file_are_refused():
 
 
 def countersigned(tmp_path) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "p.lpatch"
     path.write_bytes(packed())
     return path
@@ -167,6 +168,19 @@ def test_the_second_signature_holds_for_both_forms(tmp_path):
     path, policy = countersigned(tmp_path), make_trust(countersigned_policy())
     sign_patch(path, key("qa"), countersign=True)
     assert verify_patch(save(tmp_path / "p", signed()), policy).countersigners
+
+
+def test_one_signature_of_a_group_that_holds_is_enough_beside_a_stale_one(tmp_path):
+    groups = {"qa": {"keys": [public("qa").pem, public("qa-2").pem]}}
+    policy = make_trust(countersigned_policy() | {"countersigners": groups})
+    for stale, fresh in (("qa", "qa-2"), ("qa-2", "qa")):
+        path = countersigned(tmp_path / stale)
+        place = countersignatures(path) / public(stale).id
+        place.parent.mkdir()
+        place.write_bytes(signed(contents(version="1.0.0"), who=stale)[SIGNATURE_FILE])
+        assert "not the file that was signed" in refused(IntegrityError, path, policy).message
+        sign_patch(path, key(fresh), countersign=True)
+        assert verify_patch(path, policy).countersigners == {"qa": public(fresh).id}
 
 
 def test_a_wrong_second_signature_is_not_trusted(tmp_path):

@@ -225,7 +225,7 @@ def _gap(
     closed_by = tuple(held for held in deployment.active if closes(held))
     others = [held for held in inventory.installed if held not in deployment.active]
     installed = tuple(held for held in others if made_for(held, deployment.base) and closes(held))
-    here = [held for held in inventory.installed if held.entry.digest not in out]
+    here = [h for h in inventory.installed if h.entry.digest not in out and made_for(h, deployment.base)]
     offers = [
         f"{fix.patch}@{fix.versions}"
         for gap in matching

@@ -72,6 +72,7 @@ class Found:
         expires: When the registry must have been signed anew.
         notes: What was left out, and why; to be shown.
         offline: Whether this is what the last visit left.
+        snapshot: Its version: which roles and targets go together.
     """
 
     registry: Registry
@@ -80,6 +81,7 @@ class Found:
     expires: datetime
     notes: tuple[str, ...] = ()
     offline: bool = False
+    snapshot: int = 0
 
 
 def look(registry: Registry, *, vendors: Collection[str] | None = None, offline: bool = False) -> Found:
@@ -126,7 +128,7 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
                     continue
                 targets |= found
                 notes += strange
-    return Found(registry, frozenset(roles), targets, timestamp.expires, tuple(notes), offline)
+    return Found(registry, frozenset(roles), targets, timestamp.expires, tuple(notes), offline, snapshot.version)
 
 
 def offers(found: Found) -> tuple[list[Offer], list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tuf.api.metadata import Snapshot, Targets
 
-from llmpatch.errors import UsageError
+from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import read_bytes, write_bytes
 from llmpatch.registry.client import WAIT_SECONDS, Found, look, read_target
 from llmpatch.registry.configured import Registry
@@ -46,22 +46,31 @@ def mirror(registry: Registry, folder: Path) -> Found:
     """
     if (folder / ".lock").exists():
         raise UsageError(f"{folder} is a registry, not a copy of one", hint="choose another folder")
-    found = look(registry)
-    if found.notes:
-        raise UsageError(f"not everything could be checked: {found.notes[0]}", hint="a copy must be whole; try later")
-    for path, info in found.targets.items():
-        _add(folder / stored_path(path, info.hashes["sha256"]), read_target(found, path))
-    with (
-        explained(f"registry {registry.name}"),
-        locked(registry.folder / "lock", seconds=WAIT_SECONDS, hint="put LLMPATCH_HOME on a local disk"),
-    ):
-        for name, data in _metadata(registry, found):
-            _add(folder / METADATA / name, data)
-    return found
+    for _ in range(3):
+        found = look(registry)
+        if found.notes:
+            raise UsageError(
+                f"not everything could be checked: {found.notes[0]}", hint="a copy must be whole; try later"
+            )
+        for path, info in found.targets.items():
+            _add(folder / stored_path(path, info.hashes["sha256"]), read_target(found, path))
+        with (
+            explained(f"registry {registry.name}"),
+            locked(registry.folder / "lock", seconds=WAIT_SECONDS, hint="put LLMPATCH_HOME on a local disk"),
+        ):
+            made = _metadata(registry, found)
+            if made is not None:
+                for name, data in made:
+                    _add(folder / METADATA / name, data)
+                return found
+    raise LlmpatchError(f"registry {registry.name} keeps changing while it is copied", hint="try again")
 
 
-def _metadata(registry: Registry, found: Found) -> list[tuple[str, bytes]]:
-    """The checked metadata under the names a server has them by, the timestamp last."""
+def _metadata(registry: Registry, found: Found) -> list[tuple[str, bytes]] | None:
+    """The checked metadata under the names a server has them by, the timestamp last.
+
+    ``None`` where another process has fetched newer ones meanwhile: their files were not copied.
+    """
     made = [
         (path.name, read_bytes(path, limit=MAX_ROOT_BYTES))
         for path in sorted((registry.metadata / "root_history").glob("*.root.json"))
@@ -69,6 +78,8 @@ def _metadata(registry: Registry, found: Found) -> list[tuple[str, bytes]]:
     for role in (*sorted(found.vendors), TOP, SNAPSHOT):
         data = read_bytes(registry.metadata / f"{role}.json", limit=MAX_ROLE_BYTES)
         signed = (parse(data, Snapshot, where=role) if role == SNAPSHOT else parse(data, Targets, where=role)).signed
+        if role == SNAPSHOT and signed.version != found.snapshot:
+            return None
         made.append((f"{signed.version}.{role}.json", data))
     name = f"{TIMESTAMP}.json"
     return [*made, (name, read_bytes(registry.metadata / name, limit=MAX_TIMESTAMP_BYTES))]

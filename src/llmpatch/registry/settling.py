@@ -199,7 +199,14 @@ def _commit(state: Repository, online: Mapping[str, Any], expires: datetime, *, 
     for vendor, found in state.vendors.items():
         meta[f"{vendor}.json"] = _described(found)
         if not state.vouched(vendor):
-            meta[f"{vendor}.json"] = before[f"{vendor}.json"]
+            seen = before.get(f"{vendor}.json")
+            if seen is None:
+                del meta[f"{vendor}.json"]
+                notes.append(
+                    f"what {vendor} published was never visible, and is not: let it publish again by its new key"
+                )
+                continue
+            meta[f"{vendor}.json"] = seen
             notes.append(
                 f"clients refuse {vendor} until it signs anew: llmpatch registry publish FOLDER --key ITS-NEW-KEY"
             )

@@ -175,16 +175,23 @@ def _check(bundle: Bundle, key: PublicKey, files: Mapping[str, bytes], path: Pat
 
 
 def _countersigner(group: str, trust: Trust, contents: Contents, path: Path, beside: Path | None) -> str:
-    """The key of a group that has signed too. Only files under the ids of its keys are looked at."""
+    """The key of a group that has signed too. Only files under the ids of its keys are looked at; one that holds is enough."""
+    wrong: TrustError | IntegrityError | None = None
     for key in trust.countersigners[group].by_id.values():
         found = beside / key.id if beside is not None else None
         if found is None or key.id in trust.revoked or not found.exists():
             continue
-        bundle = parse_bundle(read_bytes(found, limit=MAX_SIGNATURE_BYTES), where=str(found))
-        if bundle.key_id != key.id:
-            raise TrustError(f"{found} is a signature by another key", hint="countersign again")
-        _check(bundle, key, contents.files, path, str(found))
+        try:
+            bundle = parse_bundle(read_bytes(found, limit=MAX_SIGNATURE_BYTES), where=str(found))
+            if bundle.key_id != key.id:
+                raise TrustError(f"{found} is a signature by another key", hint="countersign again")
+            _check(bundle, key, contents.files, path, str(found))
+        except (TrustError, IntegrityError) as error:  # say of an earlier version
+            wrong = wrong or error
+            continue
         return key.id
+    if wrong is not None:
+        raise wrong
     raise TrustError(
         f"{path} is not countersigned by {group}, as the trust policy wants",
         hint=f"`llmpatch sign {shown(str(path))} --key KEY --countersign`, with a key of {group}",
