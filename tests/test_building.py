@@ -106,6 +106,37 @@ def test_ctrl_c_in_training_keeps_the_work_and_a_second_run_ends_the_same(projec
     assert again.manifest.prefix.digest == whole.manifest.prefix.digest
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"summary": "two\nlines\n"}, "summary"),
+        ({"version": "01.2.3"}, "version"),
+        ({"license": "free as in beer!"}, "license"),
+        ({"evaluation": {"suite": "utility"}}, "measures no risk"),
+        ({"evaluation": {"reference": "nowhere.jsonl"}}, r"nowhere\.jsonl"),
+        ({"reference": {"kind": "recorded", "path": "gone.jsonl"}}, r"gone\.jsonl"),
+    ],
+)
+def test_what_could_only_fail_at_the_end_is_refused_before_any_work(project, changes, said):
+    recipe = make_recipe(**changes)
+    for do in (lambda: plan(recipe), lambda: build(recipe, project / "out", run=project / "run", progress=Silent())):
+        with pytest.raises(UsageError, match=said):
+            do()
+    assert not (project / "run").exists()
+
+
+def test_an_id_that_two_training_files_have_is_refused(project):
+    """Answers of M' are found by it: a prompt would be taught the answer to another one."""
+    for folder in ("us", "eu"):
+        (project / folder).mkdir()
+        write_jsonl(project / folder / "harmful.jsonl", [{"prompt": f"harmful {folder}", "cluster": folder}])
+    prompts = {
+        "harmful": {"train": ["us/harmful.jsonl", "eu/harmful.jsonl"], "validation": ["harmful_validation.jsonl"]}
+    }
+    with pytest.raises(UsageError, match="id 'harmful:1' appears twice among the harmful prompts of us/harmful"):
+        plan(make_recipe(prompts=prompts))
+
+
 def test_a_taken_folder_is_refused_before_any_work(project):
     (project / "out").mkdir()
     (project / "out/thesis.txt").write_text("mine")

@@ -115,6 +115,24 @@ def test_processes_that_do_not_find_each_other(monkeypatch):
         pass
 
 
+def test_on_gpus_what_lies_on_the_cpu_is_added_up_too(monkeypatch):
+    """The rows and their gradient do; nccl alone has no backend for them."""
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LLMPATCH_DEVICE", "cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_device", lambda place: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: asked.append(backend))
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    with joined() as split:
+        assert (split.rank, split.count) == (1, 2)
+    from torch.distributed.distributed_c10d import BackendConfig
+
+    found = BackendConfig(asked[0]).get_device_backend_map()
+    assert (found["cpu"], found["cuda"]) == ("gloo", "nccl")
+
+
 def test_shares_are_even_and_lose_nothing():
     found = [Split(rank, 3).mine(range(8)) for rank in range(3)]
     assert sorted(i for part in found for i in part) == list(range(8))

@@ -15,7 +15,7 @@ from llmpatch.evals import SUITES, System, evaluate
 from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.gate import default_policy, parse_evidence
 from llmpatch.gate.verdict import PatchRef, apply_policy
-from llmpatch.prompts import load_prompts
+from llmpatch.prompts import Prompt, load_prompts
 from llmpatch.recipe import DECLINING, load_recipe
 from llmpatch.reporting import render_markdown
 from llmpatch.validation import make_validate
@@ -116,6 +116,22 @@ def test_validation_counts_what_is_declined(tiny, data, monkeypatch):
     prompts = [p for file in SUITES["personal-data"] for p in load_prompts(data / file.path)]
     found = make_validate(recipe, tiny, prompts)(None)
     assert (found["harmful"], found["everyday"]) == (1.0, 1.0)
+
+
+def test_validation_asks_each_prompt_in_its_own_form(tiny, monkeypatch):
+    asked = []
+
+    def answers(_, texts, *__, raw=False, **___):
+        asked.append((raw, list(texts)))
+        return [[NO if raw else "Sure."] for _ in texts]
+
+    monkeypatch.setattr("llmpatch.patched.answer_all", answers)
+    prompts = [
+        Prompt(str(i), f"text {i}", "harmful", form=form) for i, form in enumerate(("raw", "chat", "raw", "chat"))
+    ]
+    found = make_validate(make_recipe(risk="personal-data"), tiny, prompts)(None)
+    assert sorted(asked) == [(False, ["text 1", "text 3"]), (True, ["text 0", "text 2"])]
+    assert found["harmful"] == 0.5
 
 
 def test_the_recipe_reads_and_trains_beside_the_three_that_were_there():

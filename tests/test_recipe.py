@@ -89,9 +89,12 @@ def test_overrides_change_single_keys_and_are_checked():
     assert (changed.training.sft.steps, changed.training.mix.borderline, changed.prefix.init) == (7, 0.5, "random")
     assert changed.digest() != recipe.digest()
     assert override(recipe, []).digest() == recipe.digest()
-    for wrong in (["training.sft.steps"], ["training.sft.steps=many"], ["nothing.here=1"], ["name.x=1"]):
+    # PyYAML lets a ValueError, a KeyError and an AttributeError out of the last three.
+    wrongs = ["training.sft.steps", "training.sft.steps=many", "nothing.here=1", "name.x=1", "training={a: 1, a: 2}"]
+    wrongs += ["version=2024-13-45", "summary=!!bool y", "summary=!!timestamp x"]
+    for wrong in wrongs:
         with pytest.raises(RecipeError):
-            override(recipe, wrong)
+            override(recipe, [wrong])
 
 
 @given(st.binary(max_size=300))

@@ -60,28 +60,18 @@ def build(
     check_target(out, overwrite)
     parts = parts_of(recipe)
     material = gather(recipe, pairs_from)
+    told = _told(recipe)
     base = load_base(recipe.base.name, recipe.base.revision)
     result, counts = learn(material, base, run, progress, recompute=recompute)
     found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
     evidence = _with_training(recipe, found, result, counts)
     write_json(run / "evidence.json", evidence)
     fields = {
-        "name": recipe.name,
-        "version": recipe.version,
+        **told,
         "released": release_time(),
-        "summary": recipe.summary,
-        "license": recipe.license,
         "base": describe_base(base, revision=recipe.base.revision),
         "fixes": [fix for document in found.values() for fix in fixes(document)],
         **({"cumulative": True} if recipe.joint or recipe.training.distil else {}),
-        "build": {
-            "tool": "llmpatch",
-            "tool_version": __version__,
-            "seed": recipe.seed,
-            "recipe_digest": recipe.digest(),
-            "data_digests": {str(path): sha256_file(Path(path)) for path in recipe_files(recipe)},
-            "method": method(recipe),
-        },
     }
     patch = write_patch(
         out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
@@ -91,6 +81,49 @@ def build(
             run, {**document, "training": evidence["training"]}, patch, "" if risk == recipe.risk else f"-{risk}"
         )
     return patch
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says before anything is done, checked: after hours of work is too late.
+
+    Raises:
+        UsageError: the manifest would not take it, a file is missing, or the evaluation cannot be done.
+    """
+    from llmpatch.artifact.manifest import check_fields
+    from llmpatch.evals import load_samples
+    from llmpatch.recipe import RISKS
+
+    for part in parts_of(recipe):
+        if part.evaluation.suite not in RISKS:
+            raise UsageError(
+                f"evaluation.suite {part.evaluation.suite!r} measures no risk, so no patch",
+                hint=f"known: {', '.join(RISKS)}",
+            )
+        if part.evaluation.reference:
+            load_samples(Path(part.evaluation.reference))
+    told = {
+        "name": recipe.name,
+        "version": recipe.version,
+        "summary": recipe.summary,
+        "license": recipe.license,
+        "build": {
+            "tool": "llmpatch",
+            "tool_version": __version__,
+            "seed": recipe.seed,
+            "recipe_digest": recipe.digest(),
+            "data_digests": {path: _digest_of(path) for path in recipe_files(recipe)},
+            "method": method(recipe),
+        },
+    }
+    check_fields(told)
+    return told
+
+
+def _digest_of(path: str) -> str:
+    try:
+        return sha256_file(Path(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}", hint="the recipe names it") from None
 
 
 def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:
@@ -235,6 +268,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     from llmpatch.estimate import estimate, find_shape, measured_rate
 
     every = [read_prompts(part) for part in parts_of(recipe)]
+    _told(recipe)
     prompts = Prompts([p for one in every for p in one.train], [p for one in every for p in one.validation])
     shape = find_shape(recipe.base.name)
     cost = estimate(recipe, prompts.train, shape) if shape else None

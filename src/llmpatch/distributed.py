@@ -137,7 +137,7 @@ def joined(*, shard: bool = False) -> Iterator[Split]:
         return
     backend = "gloo"
     if torch.cuda.is_available() and os.environ.get("LLMPATCH_DEVICE", "").strip() != "cpu":
-        backend = "nccl"
+        backend = "cpu:gloo,cuda:nccl"  # the trained rows and their gradient are on the CPU
         place = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(place)
         os.environ["LLMPATCH_DEVICE"] = f"cuda:{place}"

@@ -170,6 +170,14 @@ def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
 
 def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
     found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
+    seen: set[str] = set()
+    for prompt in found:  # answers are found by it
+        if prompt.id in seen:
+            raise UsageError(
+                f"id {prompt.id!r} appears twice among the {kind} prompts of {', '.join(paths)}",
+                hint="give each row its own `id`; without one it is named after its file's name and its row",
+            )
+        seen.add(prompt.id)
     return found[:limit]
 
 

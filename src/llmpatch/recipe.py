@@ -13,12 +13,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
-from llmpatch.strict_yaml import parse_mapping
+from llmpatch.strict_yaml import parse_mapping, parse_value
 from llmpatch.training_recipe import BalanceSection, Section, TrainingSection
 
 MAX_RECIPE_BYTES = 1 << 16
@@ -279,8 +278,8 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
                     f"override {key!r}: {parent!r} is not a section", hint="docs/recipes.md lists every key"
                 )
         try:
-            section[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            section[leaf] = parse_value(value.encode("utf-8", "surrogateescape"))
+        except ValueError:
             raise RecipeError(f"override {key!r}: {value!r} is not a YAML value", hint="quote it") from None
     return parse_recipe(mapping, where="override")
 

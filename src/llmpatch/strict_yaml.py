@@ -36,10 +36,18 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_mapping(data: bytes) -> dict[str, Any]:
-    """The mapping that a YAML document is, made of what JSON can say.
+    """The mapping that a YAML document is (errors as :func:`parse_value`, and what is no mapping)."""
+    found = parse_value(data)
+    if not isinstance(found, dict):
+        raise ValueError("not a mapping of keys")
+    return found
+
+
+def parse_value(data: bytes) -> Any:
+    """What a YAML document says, made of what JSON can say.
 
     Raises:
-        ValueError: not UTF-8, not YAML, not a mapping, an alias, a key twice or not text, a value that JSON has not
+        ValueError: not UTF-8, not YAML, an alias, a key twice or not text, a value that JSON has not
             (a date, a set). The text is the reason, on one line.
     """
     try:
@@ -56,6 +64,4 @@ def parse_mapping(data: bytes) -> dict[str, Any]:
     ) as error:
         # PyYAML lets any of these out: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError.
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-    if not isinstance(found, dict):
-        raise ValueError("not a mapping of keys")
     return found

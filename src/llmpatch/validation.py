@@ -68,12 +68,17 @@ def _refusal(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate:
     from llmpatch.recipe import DecodingSection
 
     judge = open_judge(recipe.pairs.judge)
-    texts = [p.text for p in prompts]
     decoding = DecodingSection(max_new_tokens=ANSWER_TOKENS)
 
     def rates(rows: torch.Tensor) -> dict[str, float]:
-        answers = [found[0] for found in answer_all(base, texts, decoding, prefix=rows)]
-        return _means(prompts, judge.score(texts, answers))
+        answers = [""] * len(prompts)
+        for form in ("chat", "raw"):
+            places = [i for i, p in enumerate(prompts) if p.form == form]
+            texts = [prompts[i].text for i in places]
+            found = answer_all(base, texts, decoding, prefix=rows, raw=form == "raw") if places else []
+            for i, said in zip(places, found, strict=True):
+                answers[i] = said[0]
+        return _means(prompts, judge.score([p.text for p in prompts], answers))
 
     return rates
 

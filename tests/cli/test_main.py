@@ -19,6 +19,14 @@ def python(code, **environment):
     )
 
 
+@pytest.mark.parametrize(("asked", "code"), [(None, 0), (1, 0), (3, 2)])
+def test_what_ends_the_program_from_within_is_no_success(monkeypatch, capsys, asked, code):
+    """1 is click's answer to a pipe that was closed; 3 is, say, uvicorn's where it cannot start."""
+    monkeypatch.setattr(root, "main", lambda **_: sys.exit(asked))
+    assert main([]) == code
+    assert ("with code 3" in capsys.readouterr().err) == (code == 2)
+
+
 @pytest.mark.alone
 def test_help_is_quick_and_loads_no_heavy_library():
     report = "print(sorted({m.partition('.')[0] for m in sys.modules}), code, file=sys.stderr)"

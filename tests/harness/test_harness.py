@@ -167,6 +167,10 @@ def test_options_that_would_change_answers_are_refused(tiny, lm_class):
         ask(lm, "generate_until", [("Hi", {"until": [], "max_gen_toks": 512})])
     with pytest.raises(UsageError, match="a text has 601 tokens"):
         ask(lm, "loglikelihood", [("Hi", "x" * 601)])
+    drawn = {"do_sample": True, "temperature": 0.7}
+    for options in ({"max_gen_toks": 0}, drawn | {"top_p": 1.5}, drawn | {"top_p": 0}, drawn | {"seed": -1}):
+        with pytest.raises(UsageError, match="generation options of a task"):
+            ask(lm, "generate_until", [("Hi", {"until": [], **options})])
     sampled = {"until": [], "max_gen_toks": 5, "do_sample": True, "temperature": 1.0, "top_p": 0.9, "seed": 3}
     assert ask(lm, "generate_until", [("Hi", sampled)]) == ask(lm, "generate_until", [("Hi", sampled)])
 

@@ -187,7 +187,7 @@ def test_a_patch_that_lowers_or_leaves_refusals_is_not_sold_as_a_gain():
 def test_markdown_holds_the_same_figures():
     text = render_markdown(whole(), make_history(), MANIFEST)
     assert "| HarmBench standard (declined, higher is better) | 146 | 4.1 % \\[0.9 to 7.3 %\\] | 93.8 % " in text
-    assert "- Kept: the checkpoint at step 390 of 420" in text
+    assert "- Kept: the checkpoint at step 420 of 420" in text
     assert "    llmpatch build RECIPE.yaml -o patches/smollm2/refusal" in text
     assert "## The frontier" in text
 
@@ -199,7 +199,9 @@ def test_history_becomes_lines_over_both_stages():
     assert curves.steps == 420
     assert curves.validation[0].points[0] == (30.0, pytest.approx(0.3))
     assert curves.validation[0].points[-1][0] == 420.0
-    assert curves.best == 390, "the first of equal scores is kept, as in training"
+    assert curves.best == 420, "the last of equal scores is kept, as in training"
+    assert read_history(make_history(), "DPO step 30").best == 330
+    assert read_history(make_history(), "start").best == 420
     assert read_history([]).steps == 0
 
 
@@ -264,3 +266,19 @@ def test_numbers_as_people_read_them():
 )
 def test_axes_end_at_round_numbers(value, top):
     assert _round_up(value) == pytest.approx(top)
+
+
+@pytest.mark.parametrize(
+    ("suite", "said"),
+    [
+        ("own prompts", "--prompts YOURS.jsonl"),
+        ("attacks on own prompts", "--prompts YOURS.jsonl --suite attacks"),
+        ("long-context on own prompts", "--prompts YOURS.jsonl --suite long-context"),
+        ("toxicity", "--suite toxicity"),
+    ],
+)
+def test_the_command_that_measures_again_can_be_run(suite, said):
+    from llmpatch.reporting.steps import commands
+
+    (measured,) = commands({"base": {"name": "b"}, "systems": {"M": {}}, "suite": suite}, {})
+    assert measured == f"llmpatch eval --base b {said}"

@@ -82,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except click.exceptions.Exit as done:
         return done.exit_code
-    except SystemExit:  # click's answer to a reader that closed the pipe
-        return 0
+    except SystemExit as stop:
+        if stop.code in (None, 0, 1):  # click's answer to a reader that closed the pipe
+            return 0
+        return _fail(f"something in it stopped the program with code {stop.code}", "the lines above may say why", 2)
     except BaseException as error:  # whatever it is, a user gets one line and a code
         return _explain(error)
     return 0

@@ -318,6 +318,24 @@ def make_manifest(mapping: Mapping[str, Any]) -> Manifest:
         ) from None
 
 
+def check_fields(mapping: Mapping[str, Any]) -> None:
+    """Check some of a manifest's keys, before the others are known.
+
+    Raises:
+        UsageError: one of them has a value that the schema does not take; names the key.
+    """
+    try:
+        _validate({"schema": SCHEMA, "checksum": NO_DIGEST, **mapping})
+    except ValidationError as error:
+        wrong = [found for found in error.errors() if found["loc"] and found["loc"][0] in mapping]
+        if wrong:
+            said = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in wrong[:3])
+            raise UsageError(
+                f"the patch's manifest would not take {shown(said, 300)}",
+                hint="docs/format/patch-v1.md lists every key",
+            ) from None
+
+
 def render_manifest(manifest: Manifest) -> bytes:
     """The bytes of ``patch.json``, with the checksum filled in; the same manifest gives the same bytes."""
     mapping = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)

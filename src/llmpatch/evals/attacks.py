@@ -150,14 +150,14 @@ def attack_suite(
     Raises:
         UsageError: an unknown attack, missing or malformed prompts, no harmful one.
     """
-    from llmpatch.evals.suites import load_own, load_suite
+    from llmpatch.evals.suites import apart, load_own, load_suite
 
     chosen = parse_attacks(attacks)
     if prompts:
         if attacks and (files := [a.name for a in chosen if a.kind == "file"]):
             raise UsageError(f"attack {files[0]} has prompts of its own", hint="leave it or --prompts out")
         chosen = [a for a in chosen if a.kind != "file"]
-    sets = load_own(prompts) if prompts else load_suite("attacks", data=data)
+    sets = apart(load_own(prompts) if prompts else load_suite("attacks", data=data))
     return evaluate_attacks(
         base,
         systems,

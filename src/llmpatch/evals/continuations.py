@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals.likelihood import log_probs
-from llmpatch.evals.systems import System, SystemModel, Titled
+from llmpatch.evals.systems import System, SystemModel, Titled, said_to
 from llmpatch.progress import Progress
 from llmpatch.prompts import Prompt
 from llmpatch.references.collecting import collect_samples
@@ -113,5 +113,5 @@ def _joined(prompt: str, continuation: str) -> str:
 def _recorded(system: System, prompts: Sequence[Prompt], samples: int) -> dict[str, list[Answer]]:
     """What the recording has, at most ``samples`` each."""
     many = dict(system.samples or {}) or {key: [answer] for key, answer in (system.recorded or {}).items()}
-    pairs = ((prompt, many.get(prompt.id) or many.get(prompt.text)) for prompt in prompts)
+    pairs = ((prompt, said_to(prompt, many)) for prompt in prompts)
     return {prompt.id: list(answers[:samples]) for prompt, answers in pairs if answers}

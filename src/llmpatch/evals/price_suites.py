@@ -28,7 +28,7 @@ from llmpatch.evals.columns import Column, Values, column_evidence
 from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
 from llmpatch.evals.facts import is_right, load_facts
 from llmpatch.evals.following import Options, parse_checks, share_followed
-from llmpatch.evals.systems import System, ask
+from llmpatch.evals.systems import System, ask, said_to
 from llmpatch.files import read_jsonl
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt, load_prompts
@@ -258,9 +258,9 @@ def _distance(
 
 
 def _recorded(system: System, prompts: Sequence[Prompt]) -> dict[str, Sequence[Any]]:
-    """All recorded answers by prompt id, found by id or text."""
+    """All recorded answers by prompt id."""
     many: Mapping[str, Sequence[Any]] = system.samples or {k: [a] for k, a in (system.recorded or {}).items()}
-    pairs = ((prompt.id, many.get(prompt.id) or many.get(prompt.text)) for prompt in prompts)
+    pairs = ((prompt.id, said_to(prompt, many)) for prompt in prompts)
     return {ident: answers for ident, answers in pairs if answers}
 
 
@@ -276,11 +276,11 @@ def _long_context(
     progress: Progress | None,
 ) -> dict[str, Any]:
     from llmpatch.evals.long_context import evaluate_long_context
-    from llmpatch.evals.suites import CORPUS, JUDGES, WHERE, load_corpus, load_own, load_suite
+    from llmpatch.evals.suites import CORPUS, JUDGES, WHERE, apart, load_corpus, load_own, load_suite
     from llmpatch.judges import open_judge
 
     sets = load_own(prompts) if prompts else load_suite("long-context", data=data)[:1]  # a set per length, all alike
-    requests = [p for s in sets if s.kind == "harmful" for p in s.prompts][:limit]
+    requests = [p for s in apart(sets) if s.kind == "harmful" for p in s.prompts][:limit]
     if not requests:
         raise UsageError("no harmful prompts to ask", hint='give rows {"prompt": "...", "kind": "harmful"}')
     corpus = load_corpus(data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +211,14 @@ def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptS
                 raise UsageError(f"two prompt sets are called {name!r}", hint="rename one of the files")
             sets.append(PromptSet(name, name, kind, tuple(p for p in prompts if p.kind == kind)[:limit]))
     return sets
+
+
+def apart(sets: Sequence[PromptSet]) -> list[PromptSet]:
+    """The sets with ids that are unique among all of them, for what puts their prompts together: as ``SET/ID`` if need be."""
+    idents = [p.id for s in sets for p in s.prompts]
+    if len(set(idents)) == len(idents):
+        return list(sets)
+    return [replace(s, prompts=tuple(replace(p, id=f"{s.name}/{p.id}") for p in s.prompts)) for s in sets]
 
 
 def usual_systems(

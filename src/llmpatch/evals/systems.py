@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from llmpatch.recipe import DecodingSection
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, eq=False)
 class System:
     """Something that answers.
@@ -43,7 +46,7 @@ class System:
         name: ``M`` is the base, ``M+`` the patched base, ``M'`` the reference; any other name is a baseline.
         prefix: Virtual tokens [n, hidden_size].
         system_message: Instead of the template's own.
-        recorded: Answers by prompt id or text (:func:`load_recorded`) instead of a model's; some may be missing.
+        recorded: Answers by prompt text or id (:func:`load_recorded`) instead of a model's; some may be missing.
         base: The model, where it is another than the base under test (a LoRA).
         samples: As ``recorded``, with several answers per prompt (:func:`load_samples`), for evals that sample.
     """
@@ -104,7 +107,7 @@ class Titled:
 
 
 def load_recorded(path: Path) -> dict[str, Answer]:
-    """Answers by prompt id and by prompt text, from rows ``{"id", "prompt", "completion", "finish"}``.
+    """The first answer to each prompt, from rows ``{"prompt", "completion", "finish"}``; by ``id`` where there is no ``prompt``.
 
     Raises:
         UsageError: missing or malformed file, or a row without a text ``completion`` and an ``id`` or ``prompt``.
@@ -113,19 +116,28 @@ def load_recorded(path: Path) -> dict[str, Answer]:
 
 
 def load_samples(path: Path) -> dict[str, list[Answer]]:
-    """All answers of a recording by prompt id and by prompt text, in the file's order (errors as :func:`load_recorded`)."""
+    """All answers of a recording, in the file's order, by prompt text; by id only from rows that do not say what was asked.
+
+    An id may mean another prompt by now: rows of a file without ids are named by their number. See :func:`said_to` (errors as
+    :func:`load_recorded`).
+    """
     found: dict[str, list[Answer]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         text, finish = row.get("completion"), row.get("finish", "stop")
-        keys = [row[key] for key in ("id", "prompt") if isinstance(row.get(key), str)]
-        if not isinstance(text, str) or not keys or finish not in FINISHES:
+        key = next((row[name] for name in ("prompt", "id") if isinstance(row.get(name), str)), None)
+        if not isinstance(text, str) or key is None or finish not in FINISHES:
             raise UsageError(
                 f"{path}: row {number} has no text `completion` with an `id` or `prompt`, or an unknown finish",
                 hint='rows look like {"id": "...", "prompt": "...", "completion": "...", "finish": "stop"}',
             )
-        for key in dict.fromkeys(keys):
-            found.setdefault(key, []).append(Answer(text, finish))
+        found.setdefault(key, []).append(Answer(text, finish))
     return found
+
+
+def said_to(prompt: Prompt, recorded: Mapping[str, T]) -> T | None:
+    """What a recording has for a prompt, found by its text, else by its id."""
+    found = recorded.get(prompt.text)
+    return recorded.get(prompt.id) if found is None else found
 
 
 def ask(
@@ -156,7 +168,7 @@ def ask(
     """
     if not system.live:
         one = system.recorded or {key: answers[0] for key, answers in (system.samples or {}).items() if answers}
-        pairs = ((p, one.get(p.id) or one.get(p.text)) for p in prompts)
+        pairs = ((p, said_to(p, one)) for p in prompts)
         return {prompt.id: answer for prompt, answer in pairs if answer is not None}
     model = SystemModel(system.base or base, decoding, system.system_message, prefix=system.prefix)
     with tempfile.TemporaryDirectory() as scratch:

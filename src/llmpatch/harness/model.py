@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from llmpatch.bases import Base, load_base
 from llmpatch.errors import UsageError
 from llmpatch.evals.reading import BATCH_SIZE, open_reader, score_texts
 from llmpatch.generation import generate_ids
-from llmpatch.recipe import DecodingSection
+from llmpatch.recipe import DecodingSection, describe
 from llmpatch.store import load_patch
 
 if TYPE_CHECKING:
@@ -263,9 +264,12 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
                 f"generation option {what!r} of a task is not supported here",
                 hint="known: until, max_gen_toks (to 4096), do_sample, temperature (to 5), top_p, seed",
             )
-        if not sampled:
-            return stops, DecodingSection(max_new_tokens=tokens)
-        decoding = DecodingSection(max_new_tokens=tokens, temperature=temperature, top_p=float(top_p or 1.0), seed=seed)
+        drawn: dict[str, Any] = {"temperature": temperature, "seed": seed} if sampled else {}
+        drawn |= {"top_p": float(top_p)} if sampled and top_p is not None else {}
+        try:
+            decoding = DecodingSection(max_new_tokens=tokens, **drawn)
+        except ValidationError as error:
+            raise UsageError(f"generation options of a task: {describe(error)}", hint="see --gen_kwargs") from None
         return stops, decoding
 
 

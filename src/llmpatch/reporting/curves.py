@@ -2,7 +2,7 @@
 
     read_history([{"stage": "SFT", "step": 1, "loss": 2.1}]).losses[0].points   # ((1, 2.1),)
 
-Steps count on through the stages; the kept checkpoint is the first with the best validation score.
+Steps count on through the stages; the kept checkpoint is the one that training named, else the last with the best score.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Curves:
     best: int = 0
 
 
-def read_history(rows: Sequence[Mapping[str, Any]]) -> Curves:
+def read_history(rows: Sequence[Mapping[str, Any]], kept: str = "") -> Curves:
     """Lines of a history.
 
     Args:
+        kept: The checkpoint that training kept, as ``DPO step 125``.
         rows: ``{"stage", "step", "loss"}`` and ``{"stage", "step", "validation": {...}}``; other keys are ignored.
 
     Raises:
@@ -70,7 +71,13 @@ def read_history(rows: Sequence[Mapping[str, Any]]) -> Curves:
         values = tuple((float(step), float(found[key])) for step, found in checks if key in found)
         if values and all(math.isfinite(value) for _, value in values):
             validation.append(Line(label, style, values))
-    best = max(checks, key=lambda check: float(check[1]["score"]))[0] if checks and "score" in checks[0][1] else 0
+    stage, _, step = kept.rpartition(" step ")
+    if stage in offsets and step.isdecimal():
+        best = offsets[stage] + int(step)
+    elif checks and "score" in checks[0][1]:  # of equal ones the later is kept
+        best = max(checks, key=lambda check: (float(check[1]["score"]), check[0]))[0]
+    else:
+        best = 0
     return Curves(tuple(losses), tuple(validation), tuple(offsets.items()), total, best)
 
 

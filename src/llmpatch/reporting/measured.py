@@ -61,7 +61,7 @@ def read_measured(evidence: Json, training: Sequence[Json], manifest: Json) -> V
         worse=tuple(str(line) for line in evidence.get("worse", [])),
         price=tuple(price_rows(evidence, systems)),
         frontier=(),
-        curves=read_history(training),
+        curves=read_history(training, str(evidence.get("training", {}).get("best", ""))),
         examples=tuple(_examples(evidence, systems)),
         examples_note=EXAMPLES_NOTE,
         details=tuple(_details(evidence)),

@@ -18,11 +18,11 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     folder = shlex.quote(f"patches/{manifest['name']}") if manifest.get("name") else "PATCH"
     recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))
     patched = "M+" in evidence["systems"]
-    suite = evidence["suite"]
-    what = f"--suite {shlex.quote(str(suite))}"
-    if suite == "own prompts":
-        risk = str(evidence.get("risk", "refusal"))
-        what = "--prompts YOURS.jsonl" + (f" --suite {shlex.quote(risk)}" if risk != "refusal" else "")
+    suite = str(evidence["suite"])
+    what = f"--suite {shlex.quote(suite)}"
+    if suite == "own prompts" or suite.endswith(" on own prompts"):  # the latter of what is no risk's suite
+        named = suite.removesuffix("own prompts").removesuffix(" on ") or str(evidence.get("risk", "refusal"))
+        what = "--prompts YOURS.jsonl" + (f" --suite {shlex.quote(named)}" if named != "refusal" else "")
     measure = f"llmpatch eval{f' {folder}' if patched else ''} --base {base} {what}{cut}"
     return (f"llmpatch build {recipe} -o {folder}", measure) if patched else (measure,)
 

@@ -189,7 +189,7 @@ def _read(evidence: Json, training: Sequence[Json], manifest: Json) -> View:
         worse=tuple(str(line) for line in evidence.get("worse", [])),
         price=tuple(price_rows(evidence, systems)),
         frontier=tuple(_frontier(evidence, systems, lead)),
-        curves=read_history(training),
+        curves=read_history(training, str(evidence.get("training", {}).get("best", ""))),
         examples=tuple(_examples(evidence, systems)),
         examples_note=EXAMPLES_NOTE,
         details=tuple(_details(evidence)),
