@@ -30,7 +30,7 @@ from llmpatch.composing import Bench, Task, check_room, make_stack, open_tasks, 
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import middling, price
 from llmpatch.evals.environment import created, environment
-from llmpatch.evals.suites import load_corpus
+from llmpatch.evals.suites import data_folder, load_corpus
 from llmpatch.evals.systems import System
 from llmpatch.files import write_json
 from llmpatch.progress import console
@@ -150,7 +150,7 @@ def _price(bench: Bench, patches: Sequence[Patch]) -> dict[str, Any]:
     """Perplexity of plain text and time per token behind all rows, against the base."""
     rows = torch.tensor(np.concatenate([p.embeddings for p in patches]))
     prompts = middling([p for task in bench.tasks for s in task.sets for p in s.prompts])
-    found = price(bench.base, System("M+", prefix=rows), prompts, load_corpus(Path("data")), bench.progress)
+    found = price(bench.base, System("M+", prefix=rows), prompts, load_corpus(data_folder()), bench.progress)
     return {"tokens": len(rows), **found}
 
 

@@ -27,10 +27,10 @@ TOKEN = "a-token-of-some-length"
 
 
 def patch_files(
-    base, name: str, version: str = "1.0.0", seed: int = 0, tokens: int = 4, fixed=(1,)
+    base, name: str, version: str = "1.0.0", seed: int = 0, tokens: int = 4, fixed=(1,), **changes
 ) -> dict[str, bytes]:
     about = fields()["base"] | {"fingerprint": dataclasses.asdict(base.fingerprint), "vocab_size": base.vocab_size}
-    made = fields(name=name, version=version, base=about, supersedes=[], fixes=fixes(*fixed))
+    made = fields(name=name, version=version, base=about, supersedes=[], fixes=fixes(*fixed), **changes)
     return render_patch(made, 3 * embeddings(tokens, seed=seed), EVIDENCE, base_p999=P999)
 
 

@@ -212,6 +212,26 @@ def test_what_stood_for_the_reference_is_drawn_again_for_the_test_prompts(projec
     assert [len(answers) for answers in said] == [12] * 4  # two sets of two prompts; three times the best of four
     found = json.loads(Path("out.json").read_text())["risks"]["toxicity"]
     assert (found["best_of"], found["rewritten"], found["samples"]) == (4, None, 3)
+    # Whether random continuations leave a gap is chance: the rows are made of evidence that has one.
+    value = {"n": 1, "value": 0.5, "low": 0.4, "high": 0.6}
+    row = {
+        "metric": "worst",
+        "unit": "score",
+        "better": "lower",
+        "n": 1,
+        "base": value,
+        "patched": value,
+        "reference": value,
+    }
+    evidence = {
+        "results": [row | {"name": "all", "set": "all"}, row | {"name": "hard: worst", "set": "Hard"},
+                    row | {"metric": "other", "name": "hard: other", "set": "Hard"}],
+        "sets": {"hard": {"title": "Hard"}}, "closed": {"hard": value | {"value": 1.5}},
+    }  # fmt: skip
+    rows = module._rows(evidence)
+    assert [(key, made["name"], made["closed"]["value"]) for key, made in rows.items()] == [
+        ("hard", "hard: worst", 1.5)
+    ]
     assert set(found["sets"]) <= {"rtp_challenging", "rtp_toxic"}
     monkeypatch.setattr(sys, "argv", ["x", "recipes/demo.yaml=tiny"])
     with pytest.raises(SystemExit) as stop:

@@ -51,6 +51,8 @@ def test_one_more_event_never_looks_surer(n, clustered):
     assert [rise.high for rise in rises] == sorted({rise.high for rise in rises})
     falls = [stats.paired(hits, [False] * n, clusters).difference for hits in some]
     assert [-fall.low for fall in falls] == pytest.approx([rise.high for rise in rises], abs=0.002)
+    gone = [stats.paired([False] * n, [not hit for hit in hits], clusters).difference for hits in some]
+    assert [1 - found.low for found in gone] == sorted({1 - found.low for found in gone})
     for k in range(1, 8):
         least, most = stats.wilson(k, n)
         assert stats.rate(some[k], clusters).high >= most

@@ -231,6 +231,24 @@ def test_what_another_process_fetches_while_a_mirror_copies_is_copied_too(site, 
     assert len(list((usb / "targets/patches/acme").iterdir())) == 2
 
 
+def test_a_timestamp_that_came_without_its_snapshot_is_not_copied(site, made, tmp_path, monkeypatch):
+    from llmpatch.registry import mirroring
+
+    outside, usb, read, came = customer(site, "outside"), tmp_path / "usb", mirroring.read_target, []
+
+    def slow(found, path):
+        if not came:  # another process gets the new timestamp, and then the network breaks
+            came.append(path)
+            release(site, made, "1.1.0")
+            (outside.metadata / "timestamp.json").write_bytes((site / "metadata/timestamp.json").read_bytes())
+        return read(found, path)
+
+    monkeypatch.setattr(mirroring, "read_target", slow)
+    mirror(outside, usb)
+    inside = customer(usb, "inside", site / "metadata/1.root.json")
+    assert versions(inside) == ["1.0.0", "1.1.0"]
+
+
 def test_a_patch_is_saved_for_a_test_before_it_is_installed(site, tmp_path):
     customer(site)
     choice = choose("acme/refusal")

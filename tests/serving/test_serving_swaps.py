@@ -10,7 +10,7 @@ import time
 import pytest
 
 from llmpatch import store as stores
-from llmpatch.errors import TrustError, UsageError
+from llmpatch.errors import UsageError
 from llmpatch.serving.admin import Admin, read_token
 from llmpatch.serving.patchsets import CanaryError
 from servekit import TOKEN, make_patch, save_patch, serving
@@ -142,9 +142,36 @@ def test_a_rollback_does_not_bring_back_what_was_revoked(tiny, tmp_path):
     with serving(tiny, [stores.read_stored(store, digest)], store) as live:
         live.desk.activate(["acme/tone"])
         stores.revoke(store, digest, "found wanting")
-        with pytest.raises(TrustError, match=r"acme/refusal 1\.0\.0 is revoked: found wanting"):
+        for name in ("acme/refusal", digest[:12]):
+            asked = live.chat(patches=[name])
+            assert (asked.status_code, "found wanting" in asked.text) == (403, True)
+        with pytest.raises(UsageError, match="nothing to go back to"):
             live.desk.rollback()
         assert live.desk.active.patches.patches[0].digest == other
+
+
+def test_rows_of_a_revoked_member_are_not_served(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    part = stores.install(store, save_patch(tmp_path, tiny, "acme/part", seed=1), stores.unsigned).digest
+    members = [
+        {"name": f"acme/n{i}", "version": "1.0.0", "digest": d, "tokens": 2} for i, d in enumerate((part, "7" * 64))
+    ]
+    both = save_patch(tmp_path, tiny, "acme/both", seed=2, fixed=(2,), members=members)
+    digest = stores.install(store, both, stores.unsigned).digest
+    plain = stores.read_stored(
+        store,
+        stores.install(store, save_patch(tmp_path, tiny, "acme/plain", seed=3, fixed=(3,)), stores.unsigned).digest,
+    )
+    with serving(tiny, [plain], store) as live:
+        assert live.chat(patches=["acme/both"]).status_code == 200
+        live.desk.activate(["acme/both"])
+        live.desk.activate(["acme/plain"])
+        stores.revoke(store, part, "it leaks")
+        for name in ("acme/both", digest[:12]):
+            asked = live.chat(patches=[name])
+            assert (asked.status_code, "it leaks" in asked.text) == (403, True)
+        live.desk.rollback()  # over the set that holds it, to the one before
+        assert live.desk.active.patches.patches[0].digest == plain.digest
 
 
 def test_a_patch_named_twice_is_refused_and_levels_do_not_grow_without_end(tiny, patches, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ def command(upstream: str, folder: Path, adapter: str | None, host: str, port: i
     """
     import httpx
 
-    from llmpatch.errors import UsageError
+    from llmpatch.errors import LlmpatchError, UsageError
     from llmpatch.exporting import read_description
     from llmpatch.gateway import Settings, make_app, plan_for, probe
     from llmpatch.serving.running import open_socket
@@ -47,5 +48,8 @@ def command(upstream: str, folder: Path, adapter: str | None, host: str, port: i
         note(one_line(f"checked: {found}"))
     listening = open_socket(host, port)
     note(one_line(f"{plan.level} in front of {upstream} at http://{host}:{port}/v1"))
-    with listening:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    with listening, contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it is done
+        server.run(sockets=[listening])
+    if not server.started:
+        raise LlmpatchError("the gateway did not start", hint="the lines above may say why")

@@ -108,7 +108,7 @@ def train_peer(
     """
     _check(section)
     wrapped = _wrap(base, method, seed)
-    about = _about(base, data, method, section, seed, scored_by=scored_by if score else "")
+    about = _about(base, data, method, section, seed, scored_by=f"scored by {scored_by}" if score else "")
     spent: list[dict[str, Any]] = []
     for offset, stage in enumerate((section.sft, section.dpo)):
         path = folder / f"{('sft', 'dpo')[offset]}.safetensors"

@@ -163,8 +163,9 @@ def paired(
         low, high = {0.0: (-most, most), 1.0: (least, 1.0), -1.0: (-1.0, -least)}[value]
         found = Interval(n, value, low, high)
     elif _is_binary(first) and _is_binary(second):
-        (moved,) = by_cluster(clusters, (up | down).astype(np.float64))
-        counted = _counted(int((moved > 0).sum()), change, clusters)
+        moved, still = by_cluster(clusters, (up | down).astype(np.float64), (~(up | down)).astype(np.float64))
+        events = min(int((moved > 0).sum()), int((still > 0).sum()))
+        counted = _counted(events, change, clusters)
         low, high = _gained_less_lost(float(up.mean()), float(down.mean()), counted)
         found = Interval(n, value, min(found.low, low), max(found.high, high))
     return Paired(found, int(up.sum()), int(down.sum()), mcnemar(int((net > 0).sum()), int((net < 0).sum())))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuf.api.metadata import Snapshot, Targets
+from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import read_bytes, write_bytes
@@ -82,7 +82,10 @@ def _metadata(registry: Registry, found: Found) -> list[tuple[str, bytes]] | Non
             return None
         made.append((f"{signed.version}.{role}.json", data))
     name = f"{TIMESTAMP}.json"
-    return [*made, (name, read_bytes(registry.metadata / name, limit=MAX_TIMESTAMP_BYTES))]
+    stamp = read_bytes(registry.metadata / name, limit=MAX_TIMESTAMP_BYTES)
+    if parse(stamp, Timestamp, where=TIMESTAMP).signed.snapshot_meta.version != found.snapshot:
+        return None  # one that came without its snapshot
+    return [*made, (name, stamp)]
 
 
 def _add(path: Path, data: bytes) -> None:

@@ -153,6 +153,9 @@ class Desk:
         found = [self._find(name, state) for name in names]
         if len({patch.digest for patch in found}) < len(found):
             raise UsageError("a patch is named twice", hint="name each once")
+        if state is not None:
+            for patch in found:
+                stores.check_revoked(state, patch)
         return found
 
     def _find(self, name: str, state: stores.State | None) -> Patch:
@@ -213,31 +216,29 @@ class Desk:
         """Go back to the set before.
 
         Raises:
-            UsageError: there is none.
-        TrustError: something in it was revoked meanwhile.
-        CanaryError: it is not served as it must be any more.
+            UsageError: there is none, or none of which nothing was revoked meanwhile.
+            CanaryError: it is not served as it must be any more; it is gone from what one can go back to.
         """
         if self.follows and self.store is not None:
             stores.rollback(self.store, reason=reason)
             self.follow()
             return
         with self._lock:
-            if not self._before:
-                raise UsageError("nothing to go back to", hint="GET /admin/status shows what was active")
-            began, patches = time.monotonic(), self._before[-1].patches.patches
-            self._check_revoked(patches)
-            ready = self.ready(patches)  # proved again where the canary has let it go meanwhile
-            del self._before[-1]
-            self._swap(ready, reason or "rolled back", time.monotonic() - began)
-
-    def _check_revoked(self, patches: Sequence[Patch]) -> None:
-        revoked = stores.load(self.store).state.revoked if self.store is not None else {}
-        for patch in patches:
-            if patch.digest in revoked:
-                raise TrustError(
-                    f"{patch.manifest.name} {patch.manifest.version} is revoked: {revoked[patch.digest]}",
-                    hint="activate another set",
-                )
+            began = time.monotonic()
+            state = stores.load(self.store).state if self.store is not None else None
+            while self._before:
+                before = self._before.pop()
+                try:
+                    if state is not None:
+                        for patch in before.patches.patches:
+                            stores.check_revoked(state, patch)
+                except TrustError as error:
+                    LOG.warning("not gone back to: %s", error.message)
+                    continue
+                ready = self.ready(before.patches.patches)  # proved again where the canary has let it go meanwhile
+                self._swap(ready, reason or "rolled back", time.monotonic() - began)
+                return
+            raise UsageError("nothing to go back to", hint="GET /admin/status shows what was active")
 
     def ask_canary(self) -> Check:
         """Prove all sets again, and compute anew what is not served as it must be. The active one's result is returned.

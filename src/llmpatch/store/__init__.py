@@ -17,7 +17,7 @@ from llmpatch.store.activating import activate, activate_stack, check_one_base, 
 from llmpatch.store.algebra import Plan, check_measured, check_together, decide
 from llmpatch.store.collecting import Collected, collect
 from llmpatch.store.composed import keep_record, known_here
-from llmpatch.store.contents import pick, read_stored
+from llmpatch.store.contents import check_revoked, pick, read_stored
 from llmpatch.store.doctoring import Finding, examine, repair
 from llmpatch.store.facts import Facts, Known, Lost, facts_of, known_of
 from llmpatch.store.generations import Head, Store, ancestors, load
@@ -58,6 +58,7 @@ __all__ = [
     "check_locked",
     "check_measured",
     "check_one_base",
+    "check_revoked",
     "check_together",
     "collect",
     "deactivate",

@@ -299,7 +299,8 @@ def _judge(gate: Gate | None, patches: Sequence[Patch]) -> Judged | None:
     if not judged.passed:
         raise GateError(
             f"the policy {shown(judged.policy)} is not met: {', '.join(judged.failed)}",
-            hint="nothing was changed; `llmpatch gate` shows each rule, or --skip-gate on your own responsibility",
+            hint="nothing was changed; `llmpatch gate` shows each rule"
+            + (", or --skip-gate on your own responsibility" if len(patches) == 1 else ""),
         )
     return judged
 

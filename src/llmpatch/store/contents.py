@@ -79,6 +79,20 @@ def check_members(state: State, manifest: Manifest) -> None:
             )
 
 
+def check_revoked(state: State, patch: Patch) -> None:
+    """Refuse a patch that is revoked, or holds the rows of a revoked one.
+
+    Raises:
+        TrustError: names it, and why.
+    """
+    if patch.digest in state.revoked:
+        manifest = patch.manifest
+        raise TrustError(
+            f"{manifest.name} {manifest.version} is revoked: {state.revoked[patch.digest]}", hint="use another version"
+        )
+    check_members(state, patch.manifest)
+
+
 def keep_verdict(store: Store, verdict: Mapping[str, Any]) -> str:
     """Keep a gate's verdict under its sha256, and return that."""
     return keep_bytes(store, (json.dumps(verdict, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
