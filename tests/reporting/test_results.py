@@ -140,7 +140,6 @@ def test_baselines_stand_side_by_side(tmp_path):
     text = page(tmp_path)
     assert "| Patched | 128 | 512 | 2.50e+12 | 1.50 | 2 + 1 | – |" in text
     assert "| numbers in the patch | 204,800 (Llama-2-7B, 50 tokens, 0.003 %) | 128 |" in text
-    assert re.search(r"against LoRA rank 16 merged \| ≥ 98.. %", text)
     drawn = results_html(read_results(tmp_path))
     assert drawn.count('class="point ') == 5
 
