@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +97,11 @@ def _lora(recipe: Recipe, base: Base, options: argparse.Namespace) -> tuple[Base
     sft, dpo = (int(steps) for steps in options.lora.split(","))
     recipe = override(recipe, [f"training.sft.steps={sft}", f"training.dpo.steps={dpo}"])
     data = encode(base, [Pair(**row) for row in read_jsonl(options.run / "pairs.jsonl")])
-    started = time.perf_counter()
     settings = LoraSettings(options.lora_rank, options.lora_rate)
-    tuned, parameters = train_lora(base, data, settings, recipe.training, seed=recipe.seed, progress=console())
-    seconds = round(time.perf_counter() - started, 1)
+    kept = options.run / f"lora-{options.lora_rank}-{sft}-{dpo}.safetensors"
+    tuned, parameters, seconds = train_lora(
+        base, data, settings, recipe.training, seed=recipe.seed, keep=kept, progress=console()
+    )
     name = tuned.name.removeprefix(f"{base.name}+")
     return tuned, {name: {"parameters": parameters, "steps": [sft, dpo], "seconds": seconds}}
 

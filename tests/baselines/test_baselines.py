@@ -69,11 +69,20 @@ def texts(base, prompts, prefix=None):
 PROMPTS = ["Hi", "Tell me a long story about the sea", "Why is it so?"]
 
 
-def test_lora_lowers_the_patchs_losses_and_leaves_the_base_alone():
+def test_lora_lowers_the_patchs_losses_and_leaves_the_base_alone(tmp_path, monkeypatch):
     base = make_tiny()
     before = {k: v.clone() for k, v in base.model.state_dict().items()}
     section = settings(sft=20, dpo=20, dpo_changes={"reference": "none"})
-    tuned, parameters = train_lora(base, make_data(), LoraSettings(rank=4, learning_rate=0.02), section, seed=0)
+    how = {
+        "settings": LoraSettings(rank=4, learning_rate=0.02),
+        "section": section,
+        "keep": tmp_path / "kept.safetensors",
+    }
+    tuned, parameters, seconds = train_lora(base, make_data(), seed=0, **how)
+    monkeypatch.setattr("llmpatch.baselines.own_lora._optimise", lambda *_: pytest.fail("trained again"))
+    again, _, kept = train_lora(base, make_data(), seed=0, **how)
+    assert kept == seconds > 0
+    assert all(torch.equal(v, again.model.state_dict()[k]) for k, v in tuned.model.state_dict().items())
     was, now = losses(base, base, section), losses(base, tuned, section)
     assert now[0] < 0.95 * was[0]
     assert now[1] < 0.8 * was[1]

@@ -1,6 +1,6 @@
 """Baselines a patch must not lie below, trained on the same pairs with the same optimiser budget.
 
-    tuned, parameters = train_lora(base, data, LoraSettings(), recipe.training, seed=0)      # our losses
+    tuned, parameters, seconds = train_lora(base, data, LoraSettings(), recipe.training, seed=0)      # our losses
     tuned = train_peer(base, data, Lora(rank=16), recipe.training, seed=0, folder=run / "lora")    # TRL's
     tuned.base, tuned.cost.flops
 

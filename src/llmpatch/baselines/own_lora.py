@@ -1,6 +1,6 @@
 """LoRA with the patch's own losses, batches and schedule, so that only the place of the weights differs.
 
-    tuned, parameters = train_lora(base, data, LoraSettings(), recipe.training, seed=0)
+    tuned, parameters, seconds = train_lora(base, data, LoraSettings(), recipe.training, seed=0)
 
 Needs PEFT (the extra ``peers``). The base itself is not changed: the adapter lives in a copy.
 """
@@ -8,19 +8,24 @@ Needs PEFT (the extra ``peers``). The base itself is not changed: the adapter li
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llmpatch.baselines.kept import load_stage, save_stage
 from llmpatch.bases import Base
 from llmpatch.batching import Batch
 from llmpatch.errors import UsageError
+from llmpatch.files import digest_json
 from llmpatch.heap import keep_pages
 from llmpatch.losses import hidden_states
 from llmpatch.progress import Progress, Silent
-from llmpatch.training import Trainer
+from llmpatch.training import Trainer, settings_of
 from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from llmpatch.training_recipe import TrainingSection
@@ -53,8 +58,9 @@ def train_lora(
     section: TrainingSection,
     *,
     seed: int,
+    keep: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Base, int]:
+) -> tuple[Base, int, float]:
     """Train LoRA on all seven projections: the recipe's SFT and DPO steps, batches, losses and schedule.
 
     Args:
@@ -63,12 +69,14 @@ def train_lora(
         settings: Rank and learning rate.
         section: The recipe's training; its learning rates only set the ratio of DPO's to SFT's.
         seed: Decides batches and adapter init.
+        keep: File of the trained adapter; one of the same data and settings is not trained again.
         progress: Where to show progress.
 
     Returns:
-        The base with the adapter merged, and the adapter's number of parameters.
+        The base with the adapter merged, the adapter's number of parameters, and the seconds that training took.
 
     Raises:
+        IntegrityError: the kept adapter is damaged.
         UsageError: PEFT is not installed, or DPO's reference is neither ``base`` nor ``none``.
     """
     import torch
@@ -89,10 +97,17 @@ def train_lora(
     trainer = _LoraTrainer(base, data, section, seed=seed)
     trainer.tuned = replace(base, name=f"{base.name}+LoRA r{settings.rank}", model=wrapped.get_base_model())
     weights = [p for p in wrapped.parameters() if p.requires_grad]
-    _optimise(trainer, weights, settings.learning_rate, progress or Silent())
+    about = digest_json([asdict(settings), asdict(base.fingerprint), data.digest(), settings_of(section), seed])
+    found = load_stage(keep, about, wrapped) if keep else None
+    if found is None:
+        began = time.perf_counter()
+        _optimise(trainer, weights, settings.learning_rate, progress or Silent())
+        found = {"seconds": round(time.perf_counter() - began, 1)}
+        if keep:
+            save_stage(keep, about, wrapped, found)
     merged: Any = wrapped.merge_and_unload()
     merged.eval().requires_grad_(False)
-    return replace(trainer.tuned, model=merged), sum(w.numel() for w in weights)
+    return replace(trainer.tuned, model=merged), sum(w.numel() for w in weights), float(found["seconds"])
 
 
 def _optimise(trainer: _LoraTrainer, weights: list[Any], learning_rate: float, progress: Progress) -> None:
