@@ -71,9 +71,10 @@ def measure(recipe: Recipe, patch: Patch, options: argparse.Namespace) -> dict[s
     limit, samples, tokens = options.limit or told["limit"], options.samples or told["samples"], told["max_new_tokens"]
     harmful = [s for s in load_suite(suite, limit=limit) if s.kind == "harmful"]
     asked = [replace(p, form="raw") for s in harmful for p in s.prompts]
-    as_long = recipe.decoding.model_copy(update={"max_new_tokens": tokens})
-    longer = recipe.model_copy(update={"decoding": as_long})
-    reference = stand_ins(longer, base, asked, samples, options.run, progress)
+    # Another seed than the evaluation's, which draws for M: else both would be the same words.
+    drawn = recipe.decoding.model_copy(update={"max_new_tokens": tokens, "seed": recipe.decoding.seed + 1})
+    fresh = recipe.model_copy(update={"decoding": drawn})
+    reference = stand_ins(fresh, base, asked, samples, options.run, progress)
     systems = [System("M"), System("M+", prefix=torch.tensor(patch.embeddings)), System("M'", samples=reference)]
     evidence = evaluate(
         base, systems, suite=suite, limit=limit, samples=samples, max_new_tokens=tokens,
@@ -107,10 +108,7 @@ def stand_ins(
     """What would be chosen as M', ``samples`` times for each prompt, each time out of other continuations."""
     count = recipe.pairs.samples
     pairs = recipe.pairs.model_copy(update={"samples": count * samples})
-    # Another seed than the evaluation's, which draws for M: else both would be the same words.
-    decoding = recipe.decoding.model_copy(update={"seed": recipe.decoding.seed + 1})
-    more = recipe.model_copy(update={"pairs": pairs, "decoding": decoding})
-    own = ask_base(more, base, list(prompts), run, progress)
+    own = ask_base(recipe.model_copy(update={"pairs": pairs}), base, list(prompts), run, progress)
     judge = open_judge(recipe.pairs.judge)
     rounds = [
         own_reference(prompts, [said[n * count : (n + 1) * count] for said in own], judge, recipe.pairs)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import Line, iterate_lines, parse_row
-from llmpatch.prompts import KINDS, Form, Kind, Prompt, load_prompts, parse_prompt
+from llmpatch.prompts import KINDS, Form, Kind, Prompt, check_ids, load_prompts, parse_prompt
 from llmpatch.recipe import PromptSet, Recipe
 
 STRIDE = 1024
@@ -99,11 +99,7 @@ class Dealt:
                     raise UsageError(f"{source.path} has become shorter", hint="leave it as it was, or begin again")
                 found += rows
                 passed += source.rows
-        seen: set[str] = set()
-        for prompt in found:
-            if prompt.id in seen:
-                raise UsageError(f"id {prompt.id!r} appears twice among the prompts", hint="give each row its own id")
-            seen.add(prompt.id)
+        check_ids(found, "the prompts")
         return found
 
 

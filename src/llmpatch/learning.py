@@ -22,7 +22,7 @@ from llmpatch.pair_shards import PairShards, draw, identity_of
 from llmpatch.pairing import sample_pairs
 from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
 from llmpatch.progress import Progress
-from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+from llmpatch.prompts import KINDS, Kind, Prompt, check_ids, load_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -170,14 +170,7 @@ def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
 
 def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:
     found = [replace(p, kind=kind, form=section.form) for path in paths for p in load_prompts(Path(path), kind)]
-    seen: set[str] = set()
-    for prompt in found:  # answers are found by it
-        if prompt.id in seen:
-            raise UsageError(
-                f"id {prompt.id!r} appears twice among the {kind} prompts of {', '.join(paths)}",
-                hint="give each row its own `id`; without one it is named after its file's name and its row",
-            )
-        seen.add(prompt.id)
+    check_ids(found, f"the {kind} prompts of {', '.join(paths)}")
     return found[:limit]
 
 

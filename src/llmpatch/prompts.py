@@ -8,6 +8,7 @@ A row needs ``prompt``; ``id``, ``kind``, ``cluster`` and ``source`` are optiona
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -65,6 +66,22 @@ def load_prompts(path: Path, kind: Kind | None = None) -> list[Prompt]:
     if not prompts:
         raise UsageError(f"{path} has no prompts", hint="add at least one row")
     return prompts
+
+
+def check_ids(prompts: Iterable[Prompt], where: str) -> None:
+    """Refuse an id that is there twice: answers are found by it.
+
+    Raises:
+        UsageError: names the id.
+    """
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UsageError(
+                f"id {prompt.id!r} appears twice among {where}",
+                hint="give each row its own id; without one it is named after its file's name and its row",
+            )
+        seen.add(prompt.id)
 
 
 def parse_prompt(row: dict[str, Any], path: Path, number: int, kind: Kind | None = None) -> Prompt:

@@ -6,7 +6,7 @@ import json
 
 from llmpatch.answers import Answer
 from llmpatch.evals.suites import PromptSet, apart
-from llmpatch.evals.systems import load_recorded, load_samples, said_to
+from llmpatch.evals.systems import System, load_recorded, load_samples, recorded_answers
 from llmpatch.prompts import Prompt
 
 
@@ -14,6 +14,10 @@ def recording(folder, *rows):
     path = folder / "said.jsonl"
     path.write_text("".join(json.dumps({"completion": text, **row}) + "\n" for text, row in rows), encoding="utf-8")
     return path
+
+
+def said_to(prompt, said):
+    return recorded_answers(System("M'", samples=said), [prompt]).get(prompt.id)
 
 
 def test_an_answer_is_found_by_its_prompt_and_not_by_an_id_that_moved(tmp_path):
@@ -30,7 +34,8 @@ def test_an_answer_is_found_by_its_prompt_and_not_by_an_id_that_moved(tmp_path):
     assert said_to(Prompt("mine:2", "One?", "harmful"), said) == [Answer("to one", "stop")]
     assert said_to(Prompt("mine:3", "Two?", "harmful"), said) == [Answer("to two", "stop"), Answer("again", "stop")]
     assert said_to(Prompt("kept", "Whatever?", "harmful"), said) == [Answer("by its id", "stop")]
-    assert said_to(Prompt("x", "Two?", "harmful"), load_recorded(path)) == Answer("to two", "stop")
+    one = recorded_answers(System("M'", recorded=load_recorded(path)), [Prompt("x", "Two?", "harmful")])
+    assert one == {"x": [Answer("to two", "stop")]}
 
 
 def test_sets_that_are_put_together_have_ids_of_their_own():

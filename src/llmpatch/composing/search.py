@@ -145,9 +145,8 @@ def order_table(matrix: dict[str, Any]) -> str:
     titles = [p["name"] for p in matrix["patches"]]
     figures = matrix["orders"][0]["figures"]
     keys = [_measure(figure) for figure in figures]
-    said = [
-        f"{names[f['patch']]}: {f['metric']}" for f in figures
-    ]  # two risks of a patch may have a metric's name in common
+    said = [f"{names[f['patch']]}: {f['metric']}" for f in figures]
+    # Two risks of a patch may have a metric's name in common.
     said = [f"{text}, {f['risk']}" if said.count(text) > 1 else text for text, f in zip(said, figures, strict=True)]
     head = ["order", *said, "worst kept"]
     lines = [head, ["---"] * len(head)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals.likelihood import log_probs
-from llmpatch.evals.systems import System, SystemModel, Titled, said_to
+from llmpatch.evals.systems import System, SystemModel, Titled, recorded_answers
 from llmpatch.progress import Progress
 from llmpatch.prompts import Prompt
 from llmpatch.references.collecting import collect_samples
@@ -70,7 +70,7 @@ def continue_text(
     if samples > 1 and decoding.temperature == 0 and system.live:
         raise UsageError("several samples at temperature 0 are all the same", hint="raise the temperature")
     if not system.live:
-        return _recorded(system, prompts, samples)
+        return {ident: list(said[:samples]) for ident, said in recorded_answers(system, prompts).items()}
     model = SystemModel(system.base or base, decoding, system.system_message, raw=True, prefix=system.prefix)
     with tempfile.TemporaryDirectory() as scratch:
         found = collect_samples(
@@ -108,10 +108,3 @@ def continuation_losses(
 def _joined(prompt: str, continuation: str) -> str:
     """A continuation as it follows its prompt: recordings and some tokenizers lose the space between."""
     return f" {continuation}" if continuation[:1].isalnum() and not prompt[-1:].isspace() else continuation
-
-
-def _recorded(system: System, prompts: Sequence[Prompt], samples: int) -> dict[str, list[Answer]]:
-    """What the recording has, at most ``samples`` each."""
-    many = dict(system.samples or {}) or {key: [answer] for key, answer in (system.recorded or {}).items()}
-    pairs = ((prompt, said_to(prompt, many)) for prompt in prompts)
-    return {prompt.id: list(answers[:samples]) for prompt, answers in pairs if answers}

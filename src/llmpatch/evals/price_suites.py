@@ -16,7 +16,7 @@ What a recording cannot have (a likelihood) is left out for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from llmpatch.evals.columns import Column, Values, column_evidence
 from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
 from llmpatch.evals.facts import is_right, load_facts
 from llmpatch.evals.following import Options, parse_checks, share_followed
-from llmpatch.evals.systems import System, ask, said_to
+from llmpatch.evals.systems import System, ask, recorded_answers
 from llmpatch.files import read_jsonl
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt, load_prompts
@@ -237,7 +237,7 @@ def _distance(
     known: list[PromptSet] = []
     table: dict[str, dict[str, Values]] = {}
     for prompt_set in sets:
-        answers = _recorded(reference, prompt_set.prompts)
+        answers = recorded_answers(reference, prompt_set.prompts)
         values = {
             s.name: distance.distances(
                 base, s, prompt_set.prompts, answers, progress=progress, title=f"{s.name}: {prompt_set.title}"
@@ -255,13 +255,6 @@ def _distance(
         )
     top = {**head(base, systems, [], _nothing_decoded(), suite=suite, limit=limit), "risk": "distance"}
     return column_evidence(top, known, table, distance.COLUMNS, {})
-
-
-def _recorded(system: System, prompts: Sequence[Prompt]) -> dict[str, Sequence[Any]]:
-    """All recorded answers by prompt id."""
-    many: Mapping[str, Sequence[Any]] = system.samples or {k: [a] for k, a in (system.recorded or {}).items()}
-    pairs = ((prompt.id, said_to(prompt, many)) for prompt in prompts)
-    return {ident: answers for ident, answers in pairs if answers}
 
 
 def _long_context(

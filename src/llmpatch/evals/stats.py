@@ -93,8 +93,6 @@ def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int =
     yes, no = (part > 0 for part in by_cluster(clusters, values, 1 - values))
     n = _counted(min(int(yes.sum()), int(no.sum())), values, clusters)
     low, high = wilson(found.value * n, n)
-    if found.value in (0.0, 1.0):  # a resample cannot vary
-        return replace(found, low=low, high=high)
     return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 

@@ -146,9 +146,9 @@ def load_suite(name: str, *, data: Path | None = None, limit: int | None = None)
     """
     if name not in SUITES:
         raise UsageError(f"no suite called {name!r}", hint=f"known: {', '.join(sorted(SUITES))}")
-    sets = []
+    data, sets = data or data_folder(), []
     for file in SUITES[name]:
-        path = (data or data_folder()) / file.path
+        path = data / file.path
         if not path.is_file():
             raise UsageError(
                 f"suite {name}: no such file: {path}",

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     from llmpatch.bases import Base
     from llmpatch.recipe import DecodingSection
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +115,8 @@ def load_recorded(path: Path) -> dict[str, Answer]:
 def load_samples(path: Path) -> dict[str, list[Answer]]:
     """All answers of a recording, in the file's order, by prompt text; by id only from rows that do not say what was asked.
 
-    An id may mean another prompt by now: rows of a file without ids are named by their number. See :func:`said_to` (errors as
-    :func:`load_recorded`).
+    An id may mean another prompt by now: rows of a file without ids are named by their number. See :func:`recorded_answers`
+    (errors as :func:`load_recorded`).
     """
     found: dict[str, list[Answer]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
@@ -134,10 +131,13 @@ def load_samples(path: Path) -> dict[str, list[Answer]]:
     return found
 
 
-def said_to(prompt: Prompt, recorded: Mapping[str, T]) -> T | None:
-    """What a recording has for a prompt, found by its text, else by its id."""
-    found = recorded.get(prompt.text)
-    return recorded.get(prompt.id) if found is None else found
+def recorded_answers(system: System, prompts: Sequence[Prompt]) -> dict[str, Sequence[Answer]]:
+    """All answers of a recording by prompt id, found by what was asked, else by the id; it may lack some."""
+    many: Mapping[str, Sequence[Answer]] = system.samples or {
+        key: [one] for key, one in (system.recorded or {}).items()
+    }
+    pairs = ((prompt.id, many.get(prompt.text) or many.get(prompt.id)) for prompt in prompts)
+    return {ident: answers for ident, answers in pairs if answers}
 
 
 def ask(
@@ -167,9 +167,7 @@ def ask(
         LlmpatchError: the store cannot be written.
     """
     if not system.live:
-        one = system.recorded or {key: answers[0] for key, answers in (system.samples or {}).items() if answers}
-        pairs = ((p, said_to(p, one)) for p in prompts)
-        return {prompt.id: answer for prompt, answer in pairs if answer is not None}
+        return {ident: answers[0] for ident, answers in recorded_answers(system, prompts).items()}
     model = SystemModel(system.base or base, decoding, system.system_message, prefix=system.prefix)
     with tempfile.TemporaryDirectory() as scratch:
         found = collect(model, prompts, store or Path(scratch), progress=Titled(progress, title))

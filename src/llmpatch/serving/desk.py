@@ -153,9 +153,7 @@ class Desk:
         found = [self._find(name, state) for name in names]
         if len({patch.digest for patch in found}) < len(found):
             raise UsageError("a patch is named twice", hint="name each once")
-        if state is not None:
-            for patch in found:
-                stores.check_revoked(state, patch)
+        _check_revoked(state, found)
         return found
 
     def _find(self, name: str, state: stores.State | None) -> Patch:
@@ -229,9 +227,7 @@ class Desk:
             while self._before:
                 before = self._before.pop()
                 try:
-                    if state is not None:
-                        for patch in before.patches.patches:
-                            stores.check_revoked(state, patch)
+                    _check_revoked(state, before.patches.patches)
                 except TrustError as error:
                     LOG.warning("not gone back to: %s", error.message)
                     continue
@@ -333,3 +329,10 @@ class Desk:
             except LlmpatchError:
                 self._fitting[digest] = False
         return self._fitting[digest]
+
+
+def _check_revoked(state: stores.State | None, patches: Sequence[Patch]) -> None:
+    """Refuse what the store, where there is one, has revoked."""
+    if state is not None:
+        for patch in patches:
+            stores.check_revoked(state, patch)

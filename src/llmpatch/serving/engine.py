@@ -172,7 +172,7 @@ class Engine:
                 try:
                     self.batch.enter(job)
                 except Exception:
-                    job.emit(EngineError("the engine failed at this request", hint="the server's log says why"))
+                    job.emit(_failed())
                     raise
 
     def _fail(self) -> None:
@@ -183,7 +183,7 @@ class Engine:
         self.batch = Batch(self.base, self.limits)
         self.batch.counts = counts
         for job in failed.values():
-            job.emit(EngineError("the engine failed at this request", hint="the server's log says why"))
+            job.emit(_failed())
 
     def _refuse_all(self) -> None:
         error = BusyError("the server is shutting down", hint="ask another one")
@@ -193,3 +193,7 @@ class Engine:
             future.set_exception(error)
         self._waiting.clear()
         self._calls.clear()
+
+
+def _failed() -> EngineError:
+    return EngineError("the engine failed at this request", hint="the server's log says why")
