@@ -22,18 +22,21 @@ from llmpatch.composing import added_table, figures_table, survey_table
 from llmpatch.estimate import SHAPES
 from llmpatch.estimate import estimate as estimate_cost
 from llmpatch.learning import read_prompts
-from llmpatch.recipe import Recipe, load_recipe
+from llmpatch.recipe import Recipe, load_recipe, override
 from llmpatch.reporting import render_html, render_markdown
 
 OFFICIAL = Path("patches/smollm2/refusal")
 COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
 GPU = ROOT / "benchmarks/results/gpu.json"
+GPU_STEPS = ROOT / "benchmarks/results/gpu_steps.json"
+TURN_PAIRS = (16, 20)  # of a step of those trainings: the least, and DPO's of the one on the CPU
 MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
 STREAMING = ROOT / "benchmarks/results/streaming.json"
 STREAM_START, STREAM_END = "<!-- streaming: written by scripts/make_docs.py -->", "<!-- /streaming -->"
+LARGE_START, LARGE_END = "<!-- large: written by scripts/make_docs.py -->", "<!-- /large -->"
 COSTS_START, COSTS_END = "<!-- costs: written by scripts/make_docs.py -->", "<!-- /costs -->"
 COLUMNS = {
     "base": "`M` (base)",
@@ -270,6 +273,7 @@ def scale_page() -> str:
     """docs/scale.md with what trainings on a GPU took, and what larger bases would cost."""
     page = between("docs/scale.md", START, END, gpu_table())
     page = put_between(page, STREAM_START, STREAM_END, streaming_table(), "docs/scale.md")
+    page = put_between(page, LARGE_START, LARGE_END, large_table(), "docs/scale.md")
     return put_between(page, COSTS_START, COSTS_END, cost_table(), "docs/scale.md")
 
 
@@ -298,24 +302,77 @@ def streaming_table() -> str:
 
 
 def gpu_table() -> str:
-    """Steps a second of trainings side by side on a GPU, and of one on a CPU."""
+    """Trainings of a small base side by side on a GPU, one of them alone, and one on a CPU."""
     found = json.loads(GPU.read_text(encoding="utf-8"))
-    gpu, cpu = found["gpu"], found["cpu"]
-    steps = sum(row["steps"] for row in gpu["trainings"])
-    alone = sum(row["seconds"] for row in gpu["trainings"]) / steps
-    rate = gpu["at_once"] / alone
+    turns, shared, cpu = found["gpu"], found["mps"], found["cpu"]
+    alone = json.loads(GPU_STEPS.read_text(encoding="utf-8"))["alone"]
+    lines = [
+        "| | trainings at once | pairs in a step | seconds per step of each | pairs per second together | memory of one |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in (row for row in alone if row["base"] == "smollm2" and row["dtype"] == "float32"):
+        lines.append(
+            _gpu_row(
+                row["device"], 1, str(row["pairs"]), row["seconds"], row["pairs"] / row["seconds"], row["peak_mib"]
+            )
+        )
+    rows = turns["trainings"]
+    each = sum(row["seconds"] for row in rows) / sum(row["steps"] for row in rows)
+    told = f"{turns['device']}, in turns"
+    least = TURN_PAIRS[0] * turns["at_once"] / each
+    lines.append(_gpu_row(told, turns["at_once"], "16 to 20", each, least, max(row["gpu_mib"] for row in rows)))
+    rows = shared["trainings"]
+    full = [row for row in rows if row["pairs"] == max(other["pairs"] for other in rows)]
+    each = sum(row["seconds"] for row in full) / sum(row["steps"] for row in full)
+    rate = sum(row["steps"] * row["pairs"] / row["seconds"] for row in rows)
+    told, most = f"{shared['device']}, shared by MPS", max(row["gpu_mib"] for row in rows)
+    lines.append(_gpu_row(told, shared["at_once"], str(full[0]["pairs"]), each, rate, most))
+    step = cpu["seconds"] / cpu["steps"]
+    told = f"{cpu['cpus']} CPU cores, torch {cpu['torch']}"
+    lines.append(f"| {told} | 1 | 20 | {step:.2f} | {TURN_PAIRS[1] / step:,.0f} | not measured |")
+    count, steps = len(turns["trainings"]), sum(row["steps"] for row in turns["trainings"])
     return "\n".join(
         [
-            "| | trainings at once | seconds per step of each | steps per second together | memory of one |",
-            "|---|---|---|---|---|",
-            f"| {gpu['device']}, torch {gpu['torch']}, {gpu['matmul'].upper()} | {gpu['at_once']} | {alone:.2f} | {rate:.1f} | "
-            f"{max(row['gpu_mib'] for row in gpu['trainings']) / 1024:.1f} GiB |",
-            f"| {cpu['cpus']} CPU cores, torch {cpu['torch']} | 1 | {cpu['seconds'] / cpu['steps']:.2f} | "
-            f"{cpu['steps'] / cpu['seconds']:.2f} | not measured |",
+            *lines,
             "",
-            f"Base smollm2, recipes of toxicity and gender bias with other weights: {len(gpu['trainings'])} trainings, {steps} "
-            f"steps. The card was busy {gpu['utilisation_percent_mean']:.0f} % of the time (mean of "
-            f"{gpu['utilisation_samples']} looks by nvidia-smi, loading and measuring included). Measured once.",
+            f"TF32, torch {turns['torch']}. Alone: `python benchmarks/gpu.py`, random weights of smollm2's shape; bfloat16 takes "
+            "as long, for the time goes into launches. In turns: the recipes of toxicity and gender bias with other weights, "
+            f"{count} trainings, {steps:,} steps, beside two patches each; the pairs per second are what 16 a step would make. "
+            f"The card was busy {turns['utilisation_percent_mean']:.0f} % of the time (mean of "
+            f"{turns['utilisation_samples']} looks by nvidia-smi). By MPS: {len(rows)} refusal trainings of "
+            f"{sum(row['steps'] for row in rows):,} steps, one of them of 16 pairs and one beside two patches, and a LoRA "
+            f"whose steps are not counted; busy {shared['utilisation_percent_mean']:.0f} %. Each measured once.",
+        ]
+    )
+
+
+def _gpu_row(told: str, at_once: int, pairs: str, seconds: float, rate: float, mib: float) -> str:
+    return f"| {told} | {at_once} | {pairs} | {seconds:.2f} | {rate:,.0f} | {mib / 1024:.1f} GiB |"
+
+
+def large_table() -> str:
+    """Steps of a 7B base on one card, beside what the estimate says of them."""
+    rows = [row for row in json.loads(GPU_STEPS.read_text(encoding="utf-8"))["alone"] if row["base"] == SCALED[0]]
+    recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
+    prompts = read_prompts(recipe).train
+    lines = [
+        "| pairs in a step | seconds per step | FLOPs of it, by the estimate | of the card's peak | memory | by the estimate |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        alike = override(recipe, ["training.sft.steps=0", f"training.dpo.batch_size={row['pairs']}"])
+        found = estimate_cost(alike, prompts, SHAPES[SCALED[0]], bytes_per_number=2)
+        flops = found["training_flops"] / alike.training.dpo.steps
+        lines.append(
+            f"| {row['pairs']} | {row['seconds']:.2f} | {flops / 1e12:,.0f} TFLOP | {flops / row['seconds'] / PEAK:.0%} | "
+            f"{row['peak_mib'] / 1024:.0f} GiB | {found['memory_bytes'] / 2**30:.0f} GiB |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`python benchmarks/gpu.py` on one {rows[0]['device']}: DPO steps of {SCALED[0].split('/')[1]}'s shape with random "
+            f"weights in bfloat16, prompts and answers as long as the recipe's, medians of {rows[0]['steps']} steps.",
         ]
     )
 
