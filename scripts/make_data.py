@@ -94,20 +94,6 @@ def write_halves(kind: str, rows: list[Row]) -> None:
     write(f"{kind}_train", train + [r for r in orders if r is not None])
 
 
-def write_wide(root: Path, banned: set[str]) -> None:
-    """Further rows, for what comes after refusal 1.1.0, whose pairs are made of the files without ``wide`` alone.
-
-    Whether a harmful row is one to decline is left to the reference: a pair whose chosen answer does not decline is dropped.
-    """
-    harmful: list[Row] = []
-    for source, count in (("ailuminate_demo", None), ("harmfulqa", 700)):
-        found = [row(source, r, "harmful") for r in read(root / f"harmful/{source}/prompts.jsonl")]
-        harmful += pick(found, count, banned | {r["cluster"] for r in harmful})
-    write_halves("harmful_wide", harmful)
-    authored = read(OUT / "authored_wide.jsonl")
-    write_halves("borderline_wide", pick([row("llmpatch", r, "borderline") for r in authored], None, banned))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=Path, required=True)
@@ -159,7 +145,6 @@ def main() -> None:
         harmful += pick(found, None, banned | {r["cluster"] for r in harmful})
     harmful += pick([r for r in xs_train if r["kind"] == "harmful"], None, banned | {r["cluster"] for r in harmful})
     write_halves("harmful", harmful)
-    write_wide(root, banned | {r["cluster"] for r in harmful})
 
     authored = read(OUT / "authored.jsonl") if (OUT / "authored.jsonl").exists() else []
     own = [row("llmpatch", r, r["kind"]) for r in authored]
