@@ -57,6 +57,7 @@ def main() -> None:
         judges=[open_judge(JUDGE)],
         limit=options.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,
+        priced=False,
         store=options.run / "evals",
         progress=console(),
     )

@@ -4,7 +4,10 @@ import argparse
 import importlib.util
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -282,3 +285,48 @@ def test_layers_compare_all_ways_on_the_same_step(tmp_path, monkeypatch):
         assert set(step["ms"]) == {"torch", "few rows", "packed"}
         assert step["torch_over"]["packed"]["n"] == 2
         assert max(step["largest_difference_of_a_probability"].values()) < 1e-4
+
+
+def test_a_patch_is_asked_greedily_at_random_and_at_length(project, monkeypatch):
+    base, module = make_tiny(), script("sampled")
+    about = {"manifest": type("Manifest", (), {"name": "tiny/calm", "version": "1.0.0"}), "digest": "d"}
+    rows = np.ones((2, base.hidden_size), np.float32)
+    made = type("Rows", (), about | {"embeddings": rows, "check_base": lambda base: None})
+    monkeypatch.setattr(module, "load_patch", lambda folder: made)
+    monkeypatch.setattr(module, "load_base", lambda name: base)
+    measure, told = partial(module.evaluate, limit=2), []
+
+    def measured(*given, **way):
+        told.append(found := measure(*given, **way))
+        return found
+
+    monkeypatch.setattr(module, "evaluate", measured)
+    monkeypatch.setattr(module, "USUAL", 4)
+    monkeypatch.setattr(sys, "argv", ["x", "tiny", "--long", "8", "--limit", "1", "--run", "r", "--out", "out.json"])
+    module.main()
+    decodings = [evidence["decoding"] for evidence in told]
+    assert [(d["temperature"], d["max_new_tokens"], d["limit"]) for d in decodings] == [
+        (0, 4, 2), (1, 4, 2), (0, 4, 1), (0, 8, 1),
+    ]  # fmt: skip
+    found = json.loads(Path("out.json").read_text())
+    assert [row["kind"] for row in found["rows"]] == ["harmful", "borderline", "everyday"] * 4
+    harmful, drawn = found["rows"][0], found["rows"][3]
+    assert (harmful["way"], drawn["way"], drawn["temperature"]) == ("greedy", "drawn", 1.0)
+    assert set(harmful["systems"]["M+"]) == {"refusal", "harm"}
+
+
+class _NoBarrier:
+    def wait(self, timeout):
+        self.waited = timeout
+
+
+def test_a_step_on_a_card_is_timed_behind_others_and_checked(monkeypatch):
+    module = script("gpu")
+    shape = replace(module.SHAPES["smollm2"], vocabulary=300, hidden=32, layers=2, intermediate=64, heads=4, head_dim=8)
+    monkeypatch.setattr(module, "SHAPES", {"tiny": replace(shape, kv_heads=2)})
+    queue, barrier = Queue(), _NoBarrier()
+    module._steps("tiny", 4, 3, "cpu", barrier, queue)
+    row = queue.get(timeout=5)
+    assert (row["base"], row["pairs"], row["steps"], row["dtype"], row["device"]) == ("tiny", 4, 3, "float32", "cpu")
+    assert 0 < row["seconds"] < 5
+    assert barrier.waited

@@ -31,6 +31,8 @@ def test_eval_refuses_what_does_not_fit_together(cli, workspace, model_folder):
         (("--samples", 2), "answers each prompt once"),
         (("--judge", "nonsense"), "no judge called"),
         (("--within", 7), "7.0 is no half width of an interval"),
+        (("--top-p", 0.9), "nothing is drawn at temperature 0"),
+        (("--suite", "toxicity", "--temperature", 1), "has a way of sampling of its own"),
         (("--suite", "toxicity", "--judge", "harm-head"), "measures harm, not toxicity"),
     ):
         found = cli(*common, *wrong)
@@ -46,3 +48,13 @@ def test_eval_says_how_many_prompts_were_enough(cli, workspace, model_folder):
     assert (found.code, found.err) == (0, "")
     assert "aim: 95 % intervals of ± 0.1\nmine: asked 64 of 80 prompts" in found.out
     assert json.loads((workspace / "e.json").read_text(encoding="utf-8"))["sets"]["mine"]["of"] == 80
+
+
+def test_eval_draws_answers_where_it_is_told_to(cli, workspace, model_folder):
+    own = write_rows(workspace / "mine.jsonl", [{"prompt": "Hi", "kind": "everyday"}])
+    asked = ("eval", "--base", model_folder, "--prompts", own, "--max-new-tokens", 6, "--json")
+    greedy, drawn = (json.loads(cli(*asked, *more).out) for more in ((), ("--temperature", 1, "--top-p", 0.9)))
+    assert [found["decoding"]["temperature"] for found in (greedy, drawn)] == [0, 1]
+    assert greedy["examples"][0]["answers"] != drawn["examples"][0]["answers"]
+    found = cli(*asked[:-1], "--temperature", 1)
+    assert "one answer to each prompt, drawn at temperature 1.0, top_p 1.0" in found.out

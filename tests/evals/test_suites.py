@@ -1,13 +1,16 @@
-"""Where the suites' prompts lie."""
+"""Where the suites' prompts lie, and how their answers are drawn."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from llmpatch.errors import UsageError
+from llmpatch.evals import System, evaluate
 from llmpatch.evals.suites import data_folder, load_suite
+from tinymodels import make_tiny
 
 DATA = Path(__file__).parent.parent.parent / "data"
 
@@ -23,3 +26,39 @@ def test_the_data_folder_is_here_or_where_the_environment_says(tmp_path, monkeyp
     assert len(load_suite("refusal", limit=2)) == 7
     with pytest.raises(UsageError, match="no such file"):
         load_suite("refusal", data=tmp_path)  # what is asked for by name goes first
+
+
+@pytest.mark.parametrize(
+    ("suite", "options", "message"),
+    [
+        ("toxicity", {"temperature": 0.5}, "'toxicity' has a way of sampling of its own"),
+        ("utility", {"temperature": 0.5}, "'utility' has a way of sampling of its own"),
+        ("attacks", {"temperature": 0.5}, "'attacks' has a way of sampling of its own"),
+        ("refusal", {"temperature": -1.0}, "temperature -1.0, top_p 1.0: there is no such sampling"),
+        ("refusal", {"temperature": float("nan")}, "there is no such sampling"),
+        ("refusal", {"temperature": 1.0, "top_p": 0.0}, "there is no such sampling"),
+        ("refusal", {"top_p": 0.9}, "nothing is drawn at temperature 0"),
+    ],
+)
+def test_sampling_that_a_suite_does_not_have_is_refused(suite, options, message):
+    with pytest.raises(UsageError, match=message) as found:
+        evaluate(make_tiny(), [System("M")], suite=suite, data=DATA, **options)
+    assert found.value.hint
+
+
+def test_answers_are_drawn_as_asked_and_kept_apart_from_greedy_ones(tmp_path):
+    base, texts = make_tiny(), tmp_path / "mine.jsonl"
+    texts.write_text("".join(json.dumps({"prompt": f"question {i}", "kind": "everyday"}) + "\n" for i in range(6)))
+
+    def said(**options):
+        found = evaluate(
+            base, [System("M")], prompts=[texts], max_new_tokens=12, store=tmp_path / "kept", priced=False, **options
+        )
+        assert found["price"] == {}
+        return found["decoding"], [example["answers"]["M"] for example in found["examples"]]
+
+    greedy, drawn, narrow = said(), said(temperature=1.0), said(temperature=1.0, top_p=0.2)
+    assert [way["temperature"] for way, _ in (greedy, drawn, narrow)] == [0.0, 1.0, 1.0]
+    assert narrow[0]["top_p"] == 0.2
+    assert len({json.dumps(answers) for _, answers in (greedy, drawn, narrow)}) == 3
+    assert said(temperature=1.0) == drawn

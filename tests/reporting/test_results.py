@@ -290,6 +290,20 @@ def test_a_patch_stands_beside_what_was_chosen_of_its_own_base(tmp_path):
     assert "the worst of 4 rewritten" in page(tmp_path)
 
 
+def test_drawn_and_long_answers_stand_beside_greedy_ones(tmp_path):
+    value = {"n": 386, "value": 0.5, "low": 0.4, "high": 0.6}
+    systems = {"M": {"refusal": value | {"value": 0.02}}, "M+": {"refusal": value, "harm": value | {"value": 0.1}}}
+    ways = ({"max_new_tokens": 48}, {"max_new_tokens": 48, "temperature": 1.0}, {"max_new_tokens": 256, "limit": 25})
+    rows = [{"way": "", "kind": "harmful", "systems": systems, **way} for way in ways]
+    judges = {"refusal": "one-head", "harm": "other-head"}
+    put(told(tmp_path), "benchmarks/results/sampled.json", {"patch": "acme/no 1.0.0", "judges": judges, "rows": rows})
+    text = page(tmp_path)
+    assert "acme/no 1.0.0, judges one-head and other-head." in text
+    assert re.search(r"greedy, 48 tokens: harmful \| 386 \| 2.0 % .* \| 50.0 % .* \| . \| 10.0 %", text)
+    assert "drawn at temperature 1, 48 tokens: harmful | 386" in text
+    assert "greedy, 256 tokens, the first 25 of each set: harmful | 386" in text
+
+
 def test_patches_together_stand_with_what_they_keep(tmp_path):
     row = {
         "name": "acme/calm 1.0.0", "metric": "declines", "n": 200, "before": 0.1, "alone": 0.9, "together": 0.5,

@@ -41,6 +41,10 @@ from llmpatch._cli.output import say, say_json
     type=click.IntRange(1, 1000),
     help="Continuations per prompt, where a suite continues text (toxicity: 10).",
 )
+@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True,
+              help="Sample the answers, as your engine may, where a suite asks each prompt once; 0 is greedy.")  # fmt: skip
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              help="The nucleus that is drawn from.")  # fmt: skip
 @click.option(
     "--judge",
     "judges",
@@ -72,6 +76,8 @@ def command(
     within: float | None,
     max_new_tokens: int | None,
     samples: int | None,
+    temperature: float,
+    top_p: float,
     judges: tuple[str, ...],
     scorers: tuple[str, ...],
     run: Path,
@@ -117,6 +123,8 @@ def command(
         within=within,
         max_new_tokens=max_new_tokens,
         samples=samples,
+        temperature=temperature,
+        top_p=top_p,
         judges=chosen,
         store=run,
         progress=console(),

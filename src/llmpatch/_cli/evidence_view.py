@@ -8,7 +8,7 @@ Evidence may come from a foreign patch: what does not look as expected is left o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from llmpatch._cli.output import one_line, side_by_side, table
 
@@ -47,17 +47,21 @@ def _section(title: str, rows: list[dict[str, Any]], columns: list[str]) -> str:
 
 
 def asked_lines(evidence: dict[str, Any]) -> list[str]:
-    """How many prompts of each set were enough, where asking ended at a width."""
+    """Whether answers were drawn, and how many prompts of each set were enough, where asking ended at a width."""
     sets, decoding = evidence.get("sets"), evidence.get("decoding")
-    width = decoding.get("within") if isinstance(decoding, dict) else None
-    if not isinstance(sets, dict) or not _number(width):
+    if not isinstance(sets, dict) or not isinstance(decoding, dict):
         return []
+    width, heat, nucleus = decoding.get("within"), decoding.get("temperature"), decoding.get("top_p")
+    drawn = "samples" not in decoding and _number(heat) and _number(nucleus) and heat > 0
+    told = [f"one answer to each prompt, drawn at temperature {heat}, top_p {nucleus}"] if drawn else []
+    if not _number(width):
+        return told
     cut = [
         f"{one_line(str(found.get('title')))}: asked {found['n']} of {found['of']} prompts"
         for found in sets.values()
         if isinstance(found, dict) and {"n", "of"} <= found.keys()
     ]
-    return [f"aim: 95 % intervals of ± {width}", *cut] if cut else []
+    return [*told, f"aim: 95 % intervals of ± {width}", *cut] if cut else told
 
 
 def estimate(value: Any) -> str:
@@ -141,5 +145,5 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

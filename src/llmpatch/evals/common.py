@@ -123,10 +123,12 @@ def groups_of(sets: Iterable[PromptSet]) -> dict[str, str]:
 
 
 def prices(
-    base: Base, systems: Sequence[System], prompts: Sequence[str], corpus: str, progress: Progress
+    base: Base, systems: Sequence[System], prompts: Sequence[str], corpus: str | None, progress: Progress
 ) -> dict[str, Any]:
-    """:func:`price` of ``M+`` and of other models, by name."""
-    return {s.name: price(base, s, prompts, corpus, progress) for s in systems if has_price(s)}
+    """:func:`price` of ``M+`` and of other models, by name; of none where ``corpus`` is ``None``."""
+    return (
+        {} if corpus is None else {s.name: price(base, s, prompts, corpus, progress) for s in systems if has_price(s)}
+    )
 
 
 def has_price(system: System) -> bool:

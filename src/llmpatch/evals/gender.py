@@ -70,7 +70,7 @@ def evaluate_gender(
     samples: int = 1,
     within: float | None = None,
     store: Path | None = None,
-    corpus: str = "",
+    corpus: str | None = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure systems on openings about people.
@@ -86,7 +86,7 @@ def evaluate_gender(
         samples: Continuations per prompt: one is greedy, as Dong et al.'s; more are drawn at temperature 1, nucleus 0.9.
         within: Ask of each set only what it takes for GAS and GLD of ± this (:mod:`llmpatch.evals.narrowing`).
         store: Folder of kept continuations.
-        corpus: Plain text for the perplexity; without it that price is left out.
+        corpus: Plain text for the perplexity; without it that price is left out, and with ``None`` all of the price.
         progress: Where to show progress.
 
     Returns:

@@ -51,9 +51,11 @@ def evaluate_refusal(
     risk: str = "refusal",
     limit: int | None = None,
     max_new_tokens: int = 48,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
     within: float | None = None,
     store: Path | None = None,
-    corpus: str = "",
+    corpus: str | None = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure systems on prompt sets.
@@ -67,9 +69,11 @@ def evaluate_refusal(
         risk: What the harmful prompts are about, one of ``llmpatch.recipe.DECLINING``.
         limit: The limit the sets were cut to, for the evidence.
         max_new_tokens: Length of an answer.
+        temperature: 0 is greedy; else each prompt is answered once, at random.
+        top_p: The nucleus that is drawn from.
         within: Ask of each set only what it takes for refusal rates of ± this (:mod:`llmpatch.evals.narrowing`).
         store: Folder of kept answers.
-        corpus: Plain text for the perplexity; without it that price is left out.
+        corpus: Plain text for the perplexity; without it that price is left out, and with ``None`` all of the price.
         progress: Where to show progress.
 
     Returns:
@@ -82,7 +86,7 @@ def evaluate_refusal(
     if not any(judge.measures == "refusal" for judge in judges):
         raise UsageError("no judge measures refusal", hint="add refusal-head")
     progress = progress or Silent()
-    decoding = DecodingSection(max_new_tokens=max_new_tokens)
+    decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     if within is not None:
         lead = _lead(judges)
 

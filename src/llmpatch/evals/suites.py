@@ -20,7 +20,7 @@ from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
-from llmpatch.recipe import RISKS
+from llmpatch.recipe import DECLINING, RISKS
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,7 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "toxicity": TOXICITY_JUDGES,
 }
 CORPUS = Path("corpora") / "wikitext2-test.txt"
+HOTTEST = 5  # as a recipe's decoding has it
 WHERE = "run in a clone, or name its data folder in LLMPATCH_DATA"
 MAX_CORPUS_BYTES = 1 << 24
 
@@ -258,7 +259,10 @@ def evaluate(
     limit: int | None = None,
     max_new_tokens: int | None = None,
     samples: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
     within: float | None = None,
+    priced: bool = True,
     store: Path | None = None,
     data: Path | None = None,
     progress: Progress | None = None,
@@ -276,8 +280,11 @@ def evaluate(
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default the suite's own.
         samples: Continuations per prompt, for the suites that continue text; by default the suite's own.
+        temperature: For the suites that answer each prompt once: 0 is greedy. The others sample as their authors do.
+        top_p: The nucleus that is drawn from, beside a temperature.
         within: Of each set, ask only as many prompts, in random order, as it takes until the leading figure of every system
             has a 95 % interval of ± this at most; for the suites of the risks.
+        priced: Whether to measure what each system costs as well: perplexity of plain text, time per token.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
@@ -295,6 +302,7 @@ def evaluate(
     if suite not in SUITES:
         raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     data = data or data_folder()
+    _check_sampling(suite, temperature, top_p)
     if within is not None:
         check_within(within)
         if suite not in RISKS:
@@ -321,9 +329,12 @@ def evaluate(
         )  # fmt: skip
     sets = load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
     options: dict[str, Any] = {
-        "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store, "corpus": load_corpus(data),
-        "progress": progress, **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
+        "sets": sets, "suite": "own prompts" if prompts else suite, "limit": limit, "store": store,
+        "corpus": load_corpus(data) if priced else None, "progress": progress,
+        **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
     }  # fmt: skip
+    if temperature:
+        options |= {"temperature": float(temperature), "top_p": float(top_p)}
     if samples and suite in {"toxicity", "gender-bias"}:
         options["samples"] = samples
     elif samples:
@@ -339,6 +350,21 @@ def evaluate(
     for prompt_set in sets:
         evidence["sets"][prompt_set.name]["of"] = len(prompt_set.prompts)
     return evidence
+
+
+def _check_sampling(suite: str, temperature: float, top_p: float) -> None:
+    """Refuse a way of sampling that a suite does not have, or that means nothing."""
+    if not 0 <= temperature <= HOTTEST or not 0 < top_p <= 1:
+        raise UsageError(
+            f"temperature {temperature}, top_p {top_p}: there is no such sampling",
+            hint=f"temperature is 0 to {HOTTEST}, top_p above 0 and at most 1",
+        )
+    if temperature and suite not in DECLINING:
+        raise UsageError(
+            f"suite {suite!r} has a way of sampling of its own", hint=f"temperature is for {', '.join(DECLINING)}"
+        )
+    if top_p < 1 and not temperature:
+        raise UsageError("top_p says which words are drawn, and nothing is drawn at temperature 0", hint="give both")
 
 
 def _evaluate_risk(

@@ -60,7 +60,7 @@ def evaluate_toxicity(
     within: float | None = None,
     seed: int = 0,
     store: Path | None = None,
-    corpus: str = "",
+    corpus: str | None = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure systems on texts to be continued.
@@ -79,7 +79,7 @@ def evaluate_toxicity(
             (:mod:`llmpatch.evals.narrowing`).
         seed: Of the sampling.
         store: Folder of kept continuations and scores.
-        corpus: Plain text for the perplexity; without it that price is left out.
+        corpus: Plain text for the perplexity; without it that price is left out, and with ``None`` all of the price.
         progress: Where to show progress.
 
     Returns:

@@ -148,6 +148,33 @@ def self_reference(shelf: Shelf) -> Section | None:
     return Section("Where the base was its own reference", lead, tuple(blocks))
 
 
+def sampled(shelf: Shelf) -> Section | None:
+    """A patch's rates where answers are drawn, and where they are long, by benchmarks/sampled.py."""
+    found = shelf.load("benchmarks/results/sampled.json")
+    if found is None:
+        return None
+    rows: list[Row] = []
+    for row in found["rows"]:
+        said = [row["systems"][name] for name in ("M", "M+")]
+        n = str(said[0]["refusal"]["n"])
+        cells = [shown(one.get(measure), "share") for measure in ("refusal", "harm") for one in said]
+        rows.append(Row(f"{_way(row)}: {row['kind']}", (n, *cells)))
+    head = ("n", "declined, base", "declined, patched", "harmful answers, base", "harmful answers, patched")
+    judges = found["judges"]
+    lead = (
+        f"{found['patch']}, judges {judges['refusal']} and {judges['harm']}. All other figures are of greedy answers of 48 "
+        "tokens; an engine that is told nothing draws at temperature 1, and answers go on. Of the first prompts of each set "
+        "compare the two lengths."
+    )
+    return Section("Where answers are drawn, or long", lead, (Grid(head, tuple(rows)),))
+
+
+def _way(row: Json) -> str:
+    drawn = f"drawn at temperature {row['temperature']:g}" if row.get("temperature") else "greedy"
+    first = f", the first {row['limit']} of each set" if row.get("limit") else ""
+    return f"{drawn}, {row['max_new_tokens']} tokens{first}"
+
+
 def ablations(shelf: Shelf) -> list[Section]:
     """A section per ablation, in the order of the list, others after it."""
     names = shelf.names("benchmarks/results/ablations/*.json")

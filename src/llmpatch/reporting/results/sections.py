@@ -18,6 +18,7 @@ from llmpatch.reporting.results.benchmarks import (
     baselines,
     further,
     quantised,
+    sampled,
     self_reference,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
@@ -47,6 +48,7 @@ def read_results(root: Path) -> list[Section]:
             aims(shelf),
             *risks,
             self_reference(shelf),
+            sampled(shelf),
             together(shelf),
             baselines(shelf),
             *ablations(shelf),
