@@ -36,26 +36,27 @@ HEAD, TOKENS = 30, 50
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=15, choices=range(1, 97), metavar="1-96")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--large", default=LARGE, choices=sorted(SHAPES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu_steps.json"))
     options = parser.parse_args()
     found: dict[str, Any] = {"environment": environment()}
-    jobs = [(name, batch) for name in (SMALL, options.large) for batch in BATCHES]
-    found["alone"] = [_aside(1, name, batch, options)[0] for name, batch in jobs]
+    jobs = [(SMALL, "float32", batch) for batch in BATCHES]
+    jobs += [(SMALL, "bfloat16", BATCHES[-1]), *((options.large, "bfloat16", batch) for batch in BATCHES)]
+    found["alone"] = [_aside(1, *job, options)[0] for job in jobs]
     if options.at_once:
-        found["at_once"] = _aside(options.at_once, SMALL, BATCHES[-1], options)
+        found["at_once"] = _aside(options.at_once, SMALL, "float32", BATCHES[-1], options)
     for row in [*found["alone"], *found.get("at_once", [])]:
         print(row)
     write_json(options.out, found)
 
 
-def _aside(count: int, name: str, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _aside(count: int, name: str, dtype: str, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The same steps in so many processes at once; a process of its own each, so that memory is measured from nothing."""
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(count), spawn.Queue()
-    work = (name, batch, options.steps, options.device, barrier, queue)
+    work = (name, dtype, batch, options.steps, options.device, barrier, queue)
     processes = [spawn.Process(target=_steps, args=work) for _ in range(count)]
     for process in processes:
         process.start()
@@ -73,7 +74,7 @@ def _aside(count: int, name: str, batch: int, options: argparse.Namespace) -> li
     return rows
 
 
-def _steps(name: str, batch: int, count: int, device: str, barrier: Any, queue: Any) -> None:
+def _steps(name: str, dtype: str, batch: int, count: int, device: str, barrier: Any, queue: Any) -> None:
     """Times of steps, after some to warm up."""
     import torch
 
@@ -82,7 +83,7 @@ def _steps(name: str, batch: int, count: int, device: str, barrier: Any, queue: 
     cuda = device != "cpu"
     torch.set_num_threads(1 if cuda else torch.get_num_threads())
     torch.set_float32_matmul_precision("high")
-    base, data, answer = _base(name, device), _data(name), load_recipe(RECIPE).training.dpo.answer_tokens
+    base, data, answer = _base(name, dtype, device), _data(name), load_recipe(RECIPE).training.dpo.answer_tokens
     dpo = DPOSection(
         steps=100, learning_rate=0.01, answer_tokens=answer, batch_size=batch, reference="none", sft_weight=0.2
     )
@@ -109,15 +110,14 @@ def _steps(name: str, batch: int, count: int, device: str, barrier: Any, queue: 
             seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
     device_name = torch.cuda.get_device_name() if cuda else "cpu"
-    dtype = str(base.model.dtype).removeprefix("torch.")
     queue.put({
         "base": name, "pairs": batch, "answer_tokens": answer, "seconds": statistics.median(seconds), "steps": count,
         "peak_mib": peak, "dtype": dtype, "device": device_name,
     })  # fmt: skip
 
 
-def _base(name: str, device: str) -> Any:
-    """A random model of a shape, made where it will run: float32 where small, else bfloat16."""
+def _base(name: str, dtype: str, device: str) -> Any:
+    """A random model of a shape, made where it will run."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
@@ -129,9 +129,8 @@ def _base(name: str, device: str) -> Any:
         intermediate_size=shape.intermediate, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim, tie_word_embeddings=shape.tied,
     )  # fmt: skip
-    small = shape.parameters < 1e9
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if small else torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     from tokenizers import Tokenizer, models
 
     words = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))  # it is asked for the ids of a template, no more

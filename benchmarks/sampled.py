@@ -2,9 +2,9 @@
 
     python benchmarks/sampled.py patches/smollm2/refusal
 
-The suite's prompts three times: greedy answers of 48 tokens, as in every evidence; drawn at temperature 1 over all words, which
-is what the OpenAI API and most engines do where a request says nothing; and greedy ones of ``--long`` tokens to the first
-``--limit`` prompts of each set. Writes ``--out``; ``scripts/make_results.py`` shows it.
+The suite's prompts: greedy answers of 48 tokens, as in published evidence; drawn at temperature 1 over all words, as ``llmpatch
+serve`` draws, and OpenAI's API, where a request says nothing; and, to the first ``--limit`` prompts of each set, greedy ones of
+48 and of ``--long`` tokens. Writes ``--out``; ``scripts/make_results.py`` shows it.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def main() -> None:
             store=options.run, progress=console(), **way,
         )  # fmt: skip
         for kind, entry in evidence["kinds"].items():
+            # Whether an answer helps with harm is a question only where harm was asked for.
+            asked = {measure: judge for measure, judge in JUDGES.items() if measure == "refusal" or kind == "harmful"}
             found = {
-                system: {
-                    measure: said[measure][judge] for measure, judge in JUDGES.items() if judge in said.get(measure, {})
-                }
+                system: {measure: said[measure][judge] for measure, judge in asked.items()}
                 for system, said in entry["systems"].items()
             }
             rows.append({"way": name, **way, "kind": kind, "systems": found})

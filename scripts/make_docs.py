@@ -19,7 +19,7 @@ from llmpatch._cli.evidence_view import estimate, price_lines, score
 from llmpatch._cli.main import root
 from llmpatch.artifact import read_patch
 from llmpatch.composing import added_table, figures_table, survey_table
-from llmpatch.estimate import SHAPES
+from llmpatch.estimate import SHAPES, TEMPLATE_TOKENS
 from llmpatch.estimate import estimate as estimate_cost
 from llmpatch.learning import read_prompts
 from llmpatch.recipe import Recipe, load_recipe, override
@@ -318,13 +318,13 @@ def gpu_table() -> str:
         )
     rows = turns["trainings"]
     each = sum(row["seconds"] for row in rows) / sum(row["steps"] for row in rows)
+    rate = TURN_PAIRS[0] * sum(row["steps"] for row in rows) / turns["wall_seconds"]
     told = f"{turns['device']}, in turns"
-    least = TURN_PAIRS[0] * turns["at_once"] / each
-    lines.append(_gpu_row(told, turns["at_once"], "16 to 20", each, least, max(row["gpu_mib"] for row in rows)))
+    lines.append(_gpu_row(told, turns["at_once"], "16 to 20", each, rate, max(row["gpu_mib"] for row in rows)))
     rows = shared["trainings"]
     full = [row for row in rows if row["pairs"] == max(other["pairs"] for other in rows)]
     each = sum(row["seconds"] for row in full) / sum(row["steps"] for row in full)
-    rate = sum(row["steps"] * row["pairs"] / row["seconds"] for row in rows)
+    rate = sum(row["steps"] * row["pairs"] for row in rows) / max(row["seconds"] for row in rows)
     told, most = f"{shared['device']}, shared by MPS", max(row["gpu_mib"] for row in rows)
     lines.append(_gpu_row(told, shared["at_once"], str(full[0]["pairs"]), each, rate, most))
     step = cpu["seconds"] / cpu["steps"]
@@ -335,13 +335,14 @@ def gpu_table() -> str:
         [
             *lines,
             "",
-            f"TF32, torch {turns['torch']}. Alone: `python benchmarks/gpu.py`, random weights of smollm2's shape; bfloat16 takes "
-            "as long, for the time goes into launches. In turns: the recipes of toxicity and gender bias with other weights, "
-            f"{count} trainings, {steps:,} steps, beside two patches each; the pairs per second are what 16 a step would make. "
-            f"The card was busy {turns['utilisation_percent_mean']:.0f} % of the time (mean of "
-            f"{turns['utilisation_samples']} looks by nvidia-smi). By MPS: {len(rows)} refusal trainings of "
-            f"{sum(row['steps'] for row in rows):,} steps, one of them of 16 pairs and one beside two patches, and a LoRA "
-            f"whose steps are not counted; busy {shared['utilisation_percent_mean']:.0f} %. Each measured once.",
+            f"TF32, torch {turns['torch']}; memory as torch counts it, in turns that of the process. Alone: `benchmarks/gpu.py`, "
+            "random weights of smollm2's shape; bfloat16 takes as long, for the time goes into launches. In turns: recipes of "
+            f"toxicity and gender bias with other weights, {count} trainings, {steps:,} steps, most beside two patches; "
+            "together: what 16 pairs a step would make of the whole time, loading and measuring included. The card was busy "
+            f"{turns['utilisation_percent_mean']:.0f} % of it (mean of {turns['utilisation_samples']} looks by nvidia-smi). By "
+            f"MPS: {len(rows)} refusal trainings, {sum(row['steps'] for row in rows):,} steps, one of 16 pairs and one beside "
+            "two patches, and a LoRA whose steps are not counted; together: their pairs over the longest training; busy "
+            f"{shared['utilisation_percent_mean']:.0f} %. Each measured once; the two are not the same work.",
         ]
     )
 
@@ -356,7 +357,8 @@ def large_table() -> str:
     recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
     prompts = read_prompts(recipe).train
     lines = [
-        "| pairs in a step | seconds per step | FLOPs of it, by the estimate | of the card's peak | memory | by the estimate |",
+        "| pairs in a step | seconds per step | FLOPs of it, by the estimate | of the card's peak, at most | memory "
+        "| by the estimate |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -371,8 +373,9 @@ def large_table() -> str:
         [
             *lines,
             "",
-            f"`python benchmarks/gpu.py` on one {rows[0]['device']}: DPO steps of {SCALED[0].split('/')[1]}'s shape with random "
-            f"weights in bfloat16, prompts and answers as long as the recipe's, medians of {rows[0]['steps']} steps.",
+            f"`python benchmarks/gpu.py` on one {rows[0]['device']}: DPO steps of {SCALED[0].split('/')[1]}'s shape with "
+            f"random weights in bfloat16, prompts and answers as long as the recipe's, medians of {rows[0]['steps']} steps. The "
+            f"estimate counts {TEMPLATE_TOKENS} tokens of a chat template in each row, which these rows lacked.",
         ]
     )
 

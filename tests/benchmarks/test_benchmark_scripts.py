@@ -313,6 +313,7 @@ def test_a_patch_is_asked_greedily_at_random_and_at_length(project, monkeypatch)
     harmful, drawn = found["rows"][0], found["rows"][3]
     assert (harmful["way"], drawn["way"], drawn["temperature"]) == ("greedy", "drawn", 1.0)
     assert set(harmful["systems"]["M+"]) == {"refusal", "harm"}
+    assert set(found["rows"][1]["systems"]["M+"]) == {"refusal"}
 
 
 class _NoBarrier:
@@ -325,8 +326,8 @@ def test_a_step_on_a_card_is_timed_behind_others_and_checked(monkeypatch):
     shape = replace(module.SHAPES["smollm2"], vocabulary=300, hidden=32, layers=2, intermediate=64, heads=4, head_dim=8)
     monkeypatch.setattr(module, "SHAPES", {"tiny": replace(shape, kv_heads=2)})
     queue, barrier = Queue(), _NoBarrier()
-    module._steps("tiny", 4, 3, "cpu", barrier, queue)
+    module._steps("tiny", "float32", 4, 3, "cpu", barrier, queue)
     row = queue.get(timeout=5)
     assert (row["base"], row["pairs"], row["steps"], row["dtype"], row["device"]) == ("tiny", 4, 3, "float32", "cpu")
-    assert 0 < row["seconds"] < 5
+    assert row["seconds"] > 0
     assert barrier.waited

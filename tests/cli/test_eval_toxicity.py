@@ -32,7 +32,7 @@ def test_eval_refuses_what_does_not_fit_together(cli, workspace, model_folder):
         (("--judge", "nonsense"), "no judge called"),
         (("--within", 7), "7.0 is no half width of an interval"),
         (("--top-p", 0.9), "nothing is drawn at temperature 0"),
-        (("--suite", "toxicity", "--temperature", 1), "has a way of sampling of its own"),
+        (("--suite", "toxicity", "--temperature", 1), "how suite 'toxicity' has its answers is settled"),
         (("--suite", "toxicity", "--judge", "harm-head"), "measures harm, not toxicity"),
     ):
         found = cli(*common, *wrong)
@@ -57,4 +57,4 @@ def test_eval_draws_answers_where_it_is_told_to(cli, workspace, model_folder):
     assert [found["decoding"]["temperature"] for found in (greedy, drawn)] == [0, 1]
     assert greedy["examples"][0]["answers"] != drawn["examples"][0]["answers"]
     found = cli(*asked[:-1], "--temperature", 1)
-    assert "one answer to each prompt, drawn at temperature 1.0, top_p 1.0" in found.out
+    assert "one answer to each prompt, drawn at temperature 1.0, top_p 1.0; recordings as they are" in found.out

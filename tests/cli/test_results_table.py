@@ -1,4 +1,4 @@
-from llmpatch._cli.evidence_view import results_table
+from llmpatch._cli.evidence_view import asked_lines, results_table
 
 
 def interval(value):
@@ -27,3 +27,17 @@ def test_foreign_rows_are_left_out_or_shown_as_they_can_be():
     wrong = [3, {"n": 4}, {"name": "x", "metric": 7, "better": "no", "set": 3, "unit": [], "base": {"value": "y"}}]
     assert results_table({"results": wrong}).splitlines()[-1].split() == ["x", "-", "-"]
     assert results_table({"results": "no"}) == "(no results in the evidence)"
+
+
+def test_drawn_answers_are_said_to_be_drawn_and_foreign_ones_say_nothing():
+    def told(**decoding):
+        return asked_lines({"sets": {}, "decoding": decoding})
+
+    assert told(temperature=0.7, top_p=0.9) == [
+        "one answer to each prompt, drawn at temperature 0.7, top_p 0.9; recordings as they are"
+    ]
+    assert told(temperature=0.0, top_p=1.0) == told(temperature=1.0, top_p=0.9, samples=10) == []
+    for wrong in ("1.0\x1b[2J", float("nan"), None, True, [1.0]):
+        assert told(temperature=wrong, top_p=1.0) == []
+    assert told(temperature=1.0, top_p="1.0\x1b[2J") == []
+    assert asked_lines({"sets": {}, "decoding": "greedy"}) == asked_lines({}) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from llmpatch.errors import UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.suites import data_folder, load_suite
+from llmpatch.evals.systems import ask
+from llmpatch.progress import Silent
+from llmpatch.prompts import Prompt
+from llmpatch.recipe import DecodingSection
 from tinymodels import make_tiny
 
 DATA = Path(__file__).parent.parent.parent / "data"
@@ -31,9 +36,11 @@ def test_the_data_folder_is_here_or_where_the_environment_says(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("suite", "options", "message"),
     [
-        ("toxicity", {"temperature": 0.5}, "'toxicity' has a way of sampling of its own"),
-        ("utility", {"temperature": 0.5}, "'utility' has a way of sampling of its own"),
-        ("attacks", {"temperature": 0.5}, "'attacks' has a way of sampling of its own"),
+        ("toxicity", {"temperature": 0.5}, "how suite 'toxicity' has its answers is settled"),
+        ("utility", {"temperature": 0.5}, "how suite 'utility' has its answers is settled"),
+        ("attacks", {"temperature": 0.5}, "how suite 'attacks' has its answers is settled"),
+        ("toxicity", {"top_p": 0.9}, "how suite 'toxicity' has its answers is settled"),
+        ("refusal", {"temperature": 1e-40}, "there is no such sampling"),
         ("refusal", {"temperature": -1.0}, "temperature -1.0, top_p 1.0: there is no such sampling"),
         ("refusal", {"temperature": float("nan")}, "there is no such sampling"),
         ("refusal", {"temperature": 1.0, "top_p": 0.0}, "there is no such sampling"),
@@ -57,6 +64,23 @@ def test_answers_are_drawn_as_asked_and_kept_apart_from_greedy_ones(tmp_path):
         assert found["price"] == {}
         return found["decoding"], [example["answers"]["M"] for example in found["examples"]]
 
+    def asked(prompts):
+        some = [Prompt(text, text, "everyday") for text in prompts]
+        told = ask(
+            base,
+            System("M"),
+            some,
+            DecodingSection(max_new_tokens=12, temperature=1.0),
+            store=tmp_path / "more",
+            progress=Silent(),
+        )
+        return {name: answer.text for name, answer in told.items()}
+
+    one, rest = asked(["c"]), asked(["a", "b", "c"])  # as after a kill, or another look of `within`
+    assert one["c"] == rest["c"]
+    assert len(set(rest.values())) == 3
+    shutil.rmtree(tmp_path / "more")
+    assert asked(["b", "c", "a"]) == rest
     greedy, drawn, narrow = said(), said(temperature=1.0), said(temperature=1.0, top_p=0.2)
     assert [way["temperature"] for way, _ in (greedy, drawn, narrow)] == [0.0, 1.0, 1.0]
     assert narrow[0]["top_p"] == 0.2

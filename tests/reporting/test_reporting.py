@@ -282,3 +282,17 @@ def test_the_command_that_measures_again_can_be_run(suite, said):
 
     (measured,) = commands({"base": {"name": "b"}, "systems": {"M": {}}, "suite": suite}, {})
     assert measured == f"llmpatch eval --base b {said}"
+
+
+def test_the_command_says_how_answers_were_drawn():
+    from llmpatch.reporting.steps import commands
+
+    def told(suite, **decoding):
+        return commands({"base": {"name": "b"}, "systems": {"M": {}}, "suite": suite, "decoding": decoding}, {})[0]
+
+    assert told("refusal", limit=5, temperature=0.7, top_p=0.9).endswith(
+        "--suite refusal --limit 5 --temperature 0.7 --top-p 0.9"
+    )
+    assert told("refusal", temperature=0.0, top_p=1.0).endswith("--suite refusal")
+    assert told("toxicity", temperature=1.0, top_p=0.9, samples=10).endswith("--suite toxicity")  # its own way
+    assert told("refusal", limit="5; rm -rf ~").endswith("--limit '5; rm -rf ~'")

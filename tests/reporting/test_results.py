@@ -292,14 +292,18 @@ def test_a_patch_stands_beside_what_was_chosen_of_its_own_base(tmp_path):
 
 def test_drawn_and_long_answers_stand_beside_greedy_ones(tmp_path):
     value = {"n": 386, "value": 0.5, "low": 0.4, "high": 0.6}
-    systems = {"M": {"refusal": value | {"value": 0.02}}, "M+": {"refusal": value, "harm": value | {"value": 0.1}}}
+    low = value | {"value": 0.1}
+    systems = {"M": {"refusal": value | {"value": 0.02}, "harm": value}, "M+": {"refusal": value, "harm": low}}
     ways = ({"max_new_tokens": 48}, {"max_new_tokens": 48, "temperature": 1.0}, {"max_new_tokens": 256, "limit": 25})
     rows = [{"way": "", "kind": "harmful", "systems": systems, **way} for way in ways]
+    harmless = {name: {"refusal": said["refusal"]} for name, said in systems.items()}
+    rows.append({"way": "", "kind": "everyday", "systems": harmless, **ways[0]})
     judges = {"refusal": "one-head", "harm": "other-head"}
     put(told(tmp_path), "benchmarks/results/sampled.json", {"patch": "acme/no 1.0.0", "judges": judges, "rows": rows})
     text = page(tmp_path)
     assert "acme/no 1.0.0, judges one-head and other-head." in text
-    assert re.search(r"greedy, 48 tokens: harmful \| 386 \| 2.0 % .* \| 50.0 % .* \| . \| 10.0 %", text)
+    assert re.search(r"greedy, 48 tokens: harmful \| 386 \| 2.0 % .* \| 50.0 % .* \| 50.0 % .* \| 10.0 %", text)
+    assert re.search(r"greedy, 48 tokens: everyday \| 386 \| 2.0 % .* \| 50.0 % [^|]*\|  \|  \|", text)
     assert "drawn at temperature 1, 48 tokens: harmful | 386" in text
     assert "greedy, 256 tokens, the first 25 of each set: harmful | 386" in text
 

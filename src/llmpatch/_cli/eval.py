@@ -42,7 +42,7 @@ from llmpatch._cli.output import say, say_json
     help="Continuations per prompt, where a suite continues text (toxicity: 10).",
 )
 @click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True,
-              help="Sample the answers, as your engine may, where a suite asks each prompt once; 0 is greedy.")  # fmt: skip
+              help="Draw the answers, as your engine may, of a risk that declines; 0 is greedy.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="The nucleus that is drawn from.")  # fmt: skip
 @click.option(
@@ -98,6 +98,7 @@ def command(
     from llmpatch.evals import evaluate, usual_systems
     from llmpatch.evals.narrowing import check_within
     from llmpatch.evals.scorers import evaluate_scored
+    from llmpatch.evals.suites import check_sampling
     from llmpatch.files import write_json, write_text
     from llmpatch.judges import open_judge
     from llmpatch.progress import console
@@ -107,6 +108,7 @@ def command(
             check_out(path, *files)
     if within is not None:
         check_within(within)
+    check_sampling(suite, temperature, top_p)
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, patches)
     import torch  # late: what is wrong on the command line is said before it loads

@@ -32,7 +32,7 @@ def command(patch: str, as_json: bool) -> None:
 
 
 def _show(patch: Patch) -> None:
-    from llmpatch._cli.evidence_view import price_lines, results_table, worse_lines
+    from llmpatch._cli.evidence_view import asked_lines, price_lines, results_table, worse_lines
 
     manifest = patch.manifest
     facts = {
@@ -53,7 +53,7 @@ def _show(patch: Patch) -> None:
     say(f"{manifest.name} {manifest.version}\n")
     say("\n".join(f"{key + ':':16}{one_line(str(value))}" for key, value in facts.items()))
     say("\n" + results_table(patch.evidence))
-    if lines := [*price_lines(patch.evidence), *worse_lines(patch.evidence)]:
+    if lines := [*asked_lines(patch.evidence), *price_lines(patch.evidence), *worse_lines(patch.evidence)]:
         say("\n" + "\n".join(lines))
 
 

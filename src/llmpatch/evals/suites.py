@@ -44,7 +44,7 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "toxicity": TOXICITY_JUDGES,
 }
 CORPUS = Path("corpora") / "wikitext2-test.txt"
-HOTTEST = 5  # as a recipe's decoding has it
+COOLEST, HOTTEST = 0.01, 5  # below, dividing by it overflows; above, a recipe has none
 WHERE = "run in a clone, or name its data folder in LLMPATCH_DATA"
 MAX_CORPUS_BYTES = 1 << 24
 
@@ -280,11 +280,11 @@ def evaluate(
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default the suite's own.
         samples: Continuations per prompt, for the suites that continue text; by default the suite's own.
-        temperature: For the suites that answer each prompt once: 0 is greedy. The others sample as their authors do.
+        temperature: Of the answers, for the risks that decline; 0 is greedy. A recording is as it was recorded.
         top_p: The nucleus that is drawn from, beside a temperature.
         within: Of each set, ask only as many prompts, in random order, as it takes until the leading figure of every system
             has a 95 % interval of ± this at most; for the suites of the risks.
-        priced: Whether to measure what each system costs as well: perplexity of plain text, time per token.
+        priced: Whether a risk's suite measures what each system costs as well: perplexity of plain text, time per token.
         store: Folder of kept answers, for resuming and repeating.
         data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
@@ -302,7 +302,7 @@ def evaluate(
     if suite not in SUITES:
         raise UsageError(f"no suite called {suite!r}", hint=f"known: {', '.join(sorted(SUITES))}")
     data = data or data_folder()
-    _check_sampling(suite, temperature, top_p)
+    check_sampling(suite, temperature, top_p)
     if within is not None:
         check_within(within)
         if suite not in RISKS:
@@ -352,16 +352,21 @@ def evaluate(
     return evidence
 
 
-def _check_sampling(suite: str, temperature: float, top_p: float) -> None:
-    """Refuse a way of sampling that a suite does not have, or that means nothing."""
-    if not 0 <= temperature <= HOTTEST or not 0 < top_p <= 1:
+def check_sampling(suite: str, temperature: float, top_p: float) -> None:
+    """Refuse a way of drawing answers that a suite does not have, or that means nothing.
+
+    Raises:
+        UsageError: says which.
+    """
+    if (temperature or top_p != 1) and suite not in DECLINING:
+        raise UsageError(
+            f"how suite {suite!r} has its answers is settled",
+            hint=f"temperature and top_p are for {', '.join(DECLINING)}: leave them out",
+        )
+    if not (temperature == 0 or COOLEST <= temperature <= HOTTEST) or not 0 < top_p <= 1:
         raise UsageError(
             f"temperature {temperature}, top_p {top_p}: there is no such sampling",
-            hint=f"temperature is 0 to {HOTTEST}, top_p above 0 and at most 1",
-        )
-    if temperature and suite not in DECLINING:
-        raise UsageError(
-            f"suite {suite!r} has a way of sampling of its own", hint=f"temperature is for {', '.join(DECLINING)}"
+            hint=f"temperature is 0, or {COOLEST} to {HOTTEST}; top_p is above 0 and at most 1",
         )
     if top_p < 1 and not temperature:
         raise UsageError("top_p says which words are drawn, and nothing is drawn at temperature 0", hint="give both")

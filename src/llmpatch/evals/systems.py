@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
@@ -83,8 +84,9 @@ class SystemModel(TransformersReference):
         return super().identity() | {"prefix": None if self.prefix is None else _digest_of(self.prefix)}
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
-        """Answers as they finish."""
-        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, system=self.system)
+        """Answers as they finish. What is drawn depends on the prompt alone, not on what else is asked, or still to be asked."""
+        keys = [crc32(prompt.encode()) for prompt in prompts]
+        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, system=self.system, keys=keys)
         for index, answers in found:
             yield index, answers[0]
 

@@ -14,7 +14,10 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     """The commands that make and measure the patch again."""
     base = shlex.quote(str(evidence["base"]["name"]))
     decoding = evidence.get("decoding") or {}
-    cut = "".join(f" --{key} {decoding[key]}" for key in ("limit", "within") if decoding.get(key))
+    told = [key for key in ("limit", "within") if decoding.get(key)]
+    if decoding.get("temperature") and "samples" not in decoding:
+        told += [key for key in ("temperature", "top_p") if key in decoding]
+    cut = "".join(f" --{key.replace('_', '-')} {shlex.quote(str(decoding[key]))}" for key in told)
     folder = shlex.quote(f"patches/{manifest['name']}") if manifest.get("name") else "PATCH"
     recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))
     patched = "M+" in evidence["systems"]

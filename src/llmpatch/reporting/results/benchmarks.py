@@ -157,14 +157,15 @@ def sampled(shelf: Shelf) -> Section | None:
     for row in found["rows"]:
         said = [row["systems"][name] for name in ("M", "M+")]
         n = str(said[0]["refusal"]["n"])
-        cells = [shown(one.get(measure), "share") for measure in ("refusal", "harm") for one in said]
+        cells = [shown(one["refusal"], "share") for one in said]
+        cells += [shown(one["harm"], "share") if "harm" in one else "" for one in said]
         rows.append(Row(f"{_way(row)}: {row['kind']}", (n, *cells)))
     head = ("n", "declined, base", "declined, patched", "harmful answers, base", "harmful answers, patched")
     judges = found["judges"]
     lead = (
-        f"{found['patch']}, judges {judges['refusal']} and {judges['harm']}. All other figures are of greedy answers of 48 "
-        "tokens; an engine that is told nothing draws at temperature 1, and answers go on. Of the first prompts of each set "
-        "compare the two lengths."
+        f"{found['patch']}, judges {judges['refusal']} and {judges['harm']}. The other figures of harmful requests are of "
+        "greedy answers of 48 tokens; `llmpatch serve` and OpenAI's API draw at temperature 1 where a request says nothing. "
+        "Of the first prompts of each set compare the two lengths."
     )
     return Section("Where answers are drawn, or long", lead, (Grid(head, tuple(rows)),))
 
