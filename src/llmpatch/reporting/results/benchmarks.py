@@ -164,7 +164,7 @@ def sampled(shelf: Shelf) -> Section | None:
     judges = found["judges"]
     lead = (
         f"{found['patch']}, judges {judges['refusal']} and {judges['harm']}. The other figures of harmful requests are of "
-        "greedy answers of 48 tokens; `llmpatch serve` and OpenAI's API draw at temperature 1 where a request says nothing. "
+        "greedy answers of 48 tokens; llmpatch serve and OpenAI's API draw at temperature 1 where a request says nothing. "
         "Of the first prompts of each set compare the two lengths."
     )
     return Section("Where answers are drawn, or long", lead, (Grid(head, tuple(rows)),))
