@@ -19,18 +19,18 @@ from queue import Empty
 from typing import Any
 
 from llmpatch.batching import Example
-from llmpatch.estimate import SHAPES
+from llmpatch.estimate import CHARS_PER_TOKEN, HEAD_TOKENS, SHAPES
 from llmpatch.evals.environment import environment
 from llmpatch.files import write_json
 from llmpatch.learning import read_prompts
-from llmpatch.recipe import load_recipe
+from llmpatch.recipe import Recipe, load_recipe
 from llmpatch.training_data import TrainingSet
 from llmpatch.training_recipe import DPOSection, TrainingSection
 
 SMALL, LARGE = "smollm2", "meta-llama/Llama-2-7b-chat-hf"
 RECIPE = Path("recipes/llama-2-7b-toxicity.yaml")
 BATCHES = (16, 64)
-HEAD, TOKENS = 30, 50
+TOKENS, WARM = 50, 4  # virtual ones; steps before those that are timed
 
 
 def main() -> None:
@@ -81,9 +81,11 @@ def _steps(name: str, dtype: str, batch: int, count: int, device: str, barrier: 
     from llmpatch.step_losses import StepLosses
 
     cuda = device != "cpu"
-    torch.set_num_threads(1 if cuda else torch.get_num_threads())
+    if cuda:
+        torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
-    base, data, answer = _base(name, dtype, device), _data(name), load_recipe(RECIPE).training.dpo.answer_tokens
+    recipe = load_recipe(RECIPE)
+    base, data, answer = _base(name, dtype, device), _data(name, recipe), recipe.training.dpo.answer_tokens
     dpo = DPOSection(
         steps=100, learning_rate=0.01, answer_tokens=answer, batch_size=batch, reference="none", sft_weight=0.2
     )
@@ -94,19 +96,19 @@ def _steps(name: str, dtype: str, batch: int, count: int, device: str, barrier: 
     torch.manual_seed(0)
     rows = torch.randn(TOKENS, base.hidden_size) * 0.02
     seconds: list[float] = []
-    for step in range(-4, count):
-        if step == 0:
+    for step in range(WARM + count):
+        if step == WARM:
             barrier.wait(timeout=300)
         if cuda:
             torch.cuda.synchronize()
         began = time.perf_counter()
         live = rows.clone().requires_grad_()
-        loss, _ = losses.dpo_loss(live, losses.indices(dpo, step + 4, 1), dpo)
+        loss, _ = losses.dpo_loss(live, losses.indices(dpo, step, 1), dpo)
         loss.backward()  # type: ignore[no-untyped-call]
         assert live.grad is not None
         if not bool(torch.isfinite(live.grad).all()):  # also waits for the card
             raise SystemExit(f"{name}: the gradient is not finite")
-        if step >= 0:
+        if step >= WARM:
             seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
     device_name = torch.cuda.get_device_name() if cuda else "cpu"
@@ -138,12 +140,9 @@ def _base(name: str, dtype: str, device: str) -> Any:
     return Base(name, model.eval().requires_grad_(False), tokenizer)
 
 
-def _data(name: str) -> TrainingSet:
+def _data(name: str, recipe: Recipe) -> TrainingSet:
     """Random tokens, as many as the recipe's prompts have by the estimate's rule."""
-    from llmpatch.estimate import CHARS_PER_TOKEN
-
-    recipe, rng = load_recipe(RECIPE), random.Random(1)
-    cut = recipe.training.dpo.answer_tokens
+    rng, cut = random.Random(1), recipe.training.dpo.answer_tokens
 
     def ids(count: int) -> tuple[int, ...]:
         return tuple(rng.randrange(10, SHAPES[name].vocabulary) for _ in range(max(1, count)))
@@ -152,7 +151,7 @@ def _data(name: str) -> TrainingSet:
     by_kind = {kind: [p for p in prompts if p.kind == kind][:120] for kind in {p.kind for p in prompts}}
     chosen = [p for kind in sorted(by_kind) for p in by_kind[kind]]
     examples = [Example(p.kind, ids(len(p.text) // CHARS_PER_TOKEN), ids(cut), ids(cut)) for p in chosen]
-    return TrainingSet(list(ids(HEAD)), examples)
+    return TrainingSet(list(ids(HEAD_TOKENS)), examples)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def measure(recipe: Recipe, patch: Patch, options: argparse.Namespace) -> dict[s
     reference = stand_ins(fresh, base, asked, samples, options.run, progress)
     systems = [System("M"), System("M+", prefix=torch.tensor(patch.embeddings)), System("M'", samples=reference)]
     evidence = evaluate(
-        base, systems, suite=suite, limit=limit, samples=samples, max_new_tokens=tokens,
+        base, systems, suite=suite, limit=limit, samples=samples, max_new_tokens=tokens, priced=False,
         store=options.run, progress=progress,
     )  # fmt: skip
     return {

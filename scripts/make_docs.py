@@ -22,6 +22,7 @@ from llmpatch.composing import added_table, figures_table, survey_table
 from llmpatch.estimate import SHAPES, TEMPLATE_TOKENS
 from llmpatch.estimate import estimate as estimate_cost
 from llmpatch.learning import read_prompts
+from llmpatch.prompts import Prompt
 from llmpatch.recipe import Recipe, load_recipe, override
 from llmpatch.reporting import render_html, render_markdown
 
@@ -30,7 +31,7 @@ COMPOSITION = ROOT / "benchmarks/results/composition.json"
 FRONTIER = ROOT / "benchmarks/results/frontier.json"
 GPU = ROOT / "benchmarks/results/gpu.json"
 GPU_STEPS = ROOT / "benchmarks/results/gpu_steps.json"
-TURN_PAIRS = (16, 20)  # of a step of those trainings: the least, and DPO's of the one on the CPU
+LEAST_PAIRS, MOST_PAIRS = 16, 20  # in a step of GPU's trainings in turns; the one on the CPU had the most
 MALICIOUS = ROOT / "benchmarks/results/malicious.json"
 PROBE = ROOT / "benchmarks/results/probe.json"
 START, END = "<!-- results: written by scripts/make_docs.py -->", "<!-- /results -->"
@@ -310,27 +311,25 @@ def gpu_table() -> str:
         "| | trainings at once | pairs in a step | seconds per step of each | pairs per second together | memory of one |",
         "|---|---|---|---|---|---|",
     ]
-    for row in (row for row in alone if row["base"] == "smollm2" and row["dtype"] == "float32"):
-        lines.append(
-            _gpu_row(
-                row["device"], 1, str(row["pairs"]), row["seconds"], row["pairs"] / row["seconds"], row["peak_mib"]
-            )
-        )
+    for row in alone:
+        if (row["base"], row["dtype"]) == ("smollm2", "float32"):
+            pairs, seconds = row["pairs"], row["seconds"]
+            lines.append(_gpu_row(row["device"], 1, str(pairs), seconds, pairs / seconds, row["peak_mib"]))
     rows = turns["trainings"]
-    each = sum(row["seconds"] for row in rows) / sum(row["steps"] for row in rows)
-    rate = TURN_PAIRS[0] * sum(row["steps"] for row in rows) / turns["wall_seconds"]
-    told = f"{turns['device']}, in turns"
-    lines.append(_gpu_row(told, turns["at_once"], "16 to 20", each, rate, max(row["gpu_mib"] for row in rows)))
+    count, steps = len(rows), _sum(rows, "steps")
+    rate, most = LEAST_PAIRS * steps / turns["wall_seconds"], max(row["gpu_mib"] for row in rows)
+    told, pairs = f"{turns['device']}, in turns", f"{LEAST_PAIRS} to {MOST_PAIRS}"
+    lines.append(_gpu_row(told, turns["at_once"], pairs, _sum(rows, "seconds") / steps, rate, most))
     rows = shared["trainings"]
-    full = [row for row in rows if row["pairs"] == max(other["pairs"] for other in rows)]
-    each = sum(row["seconds"] for row in full) / sum(row["steps"] for row in full)
+    largest = max(row["pairs"] for row in rows)
+    full = [row for row in rows if row["pairs"] == largest]
     rate = sum(row["steps"] * row["pairs"] for row in rows) / max(row["seconds"] for row in rows)
     told, most = f"{shared['device']}, shared by MPS", max(row["gpu_mib"] for row in rows)
-    lines.append(_gpu_row(told, shared["at_once"], str(full[0]["pairs"]), each, rate, most))
+    each = _sum(full, "seconds") / _sum(full, "steps")
+    lines.append(_gpu_row(told, shared["at_once"], str(largest), each, rate, most))
     step = cpu["seconds"] / cpu["steps"]
     told = f"{cpu['cpus']} CPU cores, torch {cpu['torch']}"
-    lines.append(f"| {told} | 1 | 20 | {step:.2f} | {TURN_PAIRS[1] / step:,.0f} | not measured |")
-    count, steps = len(turns["trainings"]), sum(row["steps"] for row in turns["trainings"])
+    lines.append(f"| {told} | 1 | {MOST_PAIRS} | {step:.2f} | {MOST_PAIRS / step:,.0f} | not measured |")
     return "\n".join(
         [
             *lines,
@@ -338,24 +337,34 @@ def gpu_table() -> str:
             f"TF32, torch {turns['torch']}; memory as torch counts it, in turns that of the process. Alone: `benchmarks/gpu.py`, "
             "random weights of smollm2's shape; bfloat16 takes as long, for the time goes into launches. In turns: recipes of "
             f"toxicity and gender bias with other weights, {count} trainings, {steps:,} steps, most beside two patches; "
-            "together: what 16 pairs a step would make of the whole time, loading and measuring included. The card was busy "
+            f"together: what {LEAST_PAIRS} pairs a step would make of the whole time, loading and measuring included. The card "
+            "was busy "
             f"{turns['utilisation_percent_mean']:.0f} % of it (mean of {turns['utilisation_samples']} looks by nvidia-smi). By "
-            f"MPS: {len(rows)} refusal trainings, {sum(row['steps'] for row in rows):,} steps, one of 16 pairs and one beside "
+            f"MPS: {len(rows)} refusal trainings, {_sum(rows, 'steps'):,} steps, one of 16 pairs and one beside "
             "two patches, and a LoRA whose steps are not counted; together: their pairs over the longest training; busy "
             f"{shared['utilisation_percent_mean']:.0f} %. Each measured once; the two are not the same work.",
         ]
     )
 
 
+def _sum(rows: list[dict[str, Any]], key: str) -> float:
+    return sum(row[key] for row in rows)
+
+
 def _gpu_row(told: str, at_once: int, pairs: str, seconds: float, rate: float, mib: float) -> str:
     return f"| {told} | {at_once} | {pairs} | {seconds:.2f} | {rate:,.0f} | {mib / 1024:.1f} GiB |"
+
+
+def _large_recipe() -> tuple[Recipe, list[Prompt]]:
+    """The recipe whose cost on larger bases is told, and what it trains on."""
+    recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
+    return recipe, read_prompts(recipe).train
 
 
 def large_table() -> str:
     """Steps of a 7B base on one card, beside what the estimate says of them."""
     rows = [row for row in json.loads(GPU_STEPS.read_text(encoding="utf-8"))["alone"] if row["base"] == SCALED[0]]
-    recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
-    prompts = read_prompts(recipe).train
+    recipe, prompts = _large_recipe()
     lines = [
         "| pairs in a step | seconds per step | FLOPs of it, by the estimate | of the card's peak, at most | memory "
         "| by the estimate |",
@@ -392,8 +401,7 @@ SCALED = ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.1-70B-Instruct", 
 
 def cost_table() -> str:
     """What the toxicity recipe of a 7B base would cost on larger ones, by the estimate that `build --dry-run` gives."""
-    recipe = load_recipe(ROOT / "recipes/llama-2-7b-toxicity.yaml")
-    prompts = read_prompts(recipe).train
+    recipe, prompts = _large_recipe()
     steps = recipe.training.sft.steps + recipe.training.dpo.steps
     lines = [
         "| base | trained | sampling `M` | training | weights in bfloat16, and a step | cards of 80 GB "

@@ -52,12 +52,9 @@ def asked_lines(evidence: dict[str, Any]) -> list[str]:
     if not isinstance(sets, dict) or not isinstance(decoding, dict):
         return []
     width, heat, nucleus = decoding.get("within"), decoding.get("temperature"), decoding.get("top_p")
-    drawn = "samples" not in decoding and _number(heat) and _number(nucleus) and heat > 0
-    told = (
-        [f"one answer to each prompt, drawn at temperature {heat}, top_p {nucleus}; recordings as they are"]
-        if drawn
-        else []
-    )
+    told = []
+    if "samples" not in decoding and _number(heat) and _number(nucleus) and heat > 0:
+        told = [f"one answer to each prompt, drawn at temperature {heat}, top_p {nucleus}; recordings as they are"]
     if not _number(width):
         return told
     cut = [

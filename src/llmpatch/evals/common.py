@@ -126,9 +126,9 @@ def prices(
     base: Base, systems: Sequence[System], prompts: Sequence[str], corpus: str | None, progress: Progress
 ) -> dict[str, Any]:
     """:func:`price` of ``M+`` and of other models, by name; of none where ``corpus`` is ``None``."""
-    return (
-        {} if corpus is None else {s.name: price(base, s, prompts, corpus, progress) for s in systems if has_price(s)}
-    )
+    if corpus is None:
+        return {}
+    return {s.name: price(base, s, prompts, corpus, progress) for s in systems if has_price(s)}
 
 
 def has_price(system: System) -> bool:
