@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmpatch import nucleus
-from llmpatch.nucleus import draw
+from llmpatch.nucleus import draw, tempered
 
 
 def seeded(count):
@@ -48,3 +48,13 @@ def test_a_batch_and_the_number_of_tokens_looked_at_change_no_draw(monkeypatch):
 def test_a_certain_token_is_always_drawn():
     assert draw(torch.eye(5), 1.0, seeded(5)) == [0, 1, 2, 3, 4]
     assert draw(torch.eye(5), 0.9, seeded(5)) == [0, 1, 2, 3, 4]
+
+
+def test_tempered_rows_sum_to_one_however_cold():
+    logits = torch.tensor([[3.0, 3.5, -40.0, 3.5], [0.0, 1e-6, 0.0, -1.0]])
+    for temperature in (5.0, 1.0, 0.01, 1e-20, 1e-40, 1e-300):
+        found = tempered(logits, temperature)
+        assert found.isfinite().all()
+        assert torch.allclose(found.sum(-1), torch.ones(2))
+    assert torch.equal(tempered(logits, 0.7), (logits / 0.7).softmax(-1))
+    assert tempered(logits, 1e-300).tolist() == [[0, 0.5, 0, 0.5], [0, 1, 0, 0]]

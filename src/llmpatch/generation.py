@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
-from llmpatch.nucleus import draw
+from llmpatch.nucleus import draw, tempered
 from llmpatch.prefix import backbone, common_head, head_logits, prefix_cache, repeat_cache
 
 if TYPE_CHECKING:
@@ -245,4 +245,4 @@ def _choose(logits: torch.Tensor, rows: Sequence[_Row], decoding: DecodingSectio
     if decoding.temperature == 0:
         found: list[int] = logits.argmax(-1).tolist()
         return found
-    return draw((logits / decoding.temperature).softmax(-1), decoding.top_p, [row.random for row in rows])
+    return draw(tempered(logits, decoding.temperature), decoding.top_p, [row.random for row in rows])

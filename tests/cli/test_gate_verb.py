@@ -58,6 +58,21 @@ def test_gate_shows_a_policy_to_start_from(cli, workspace):
     assert load_policy(workspace / "mine.yaml") == parse_policy(found.out.encode())
     assert cli("gate", "--show-policy", "--policy", "mine.yaml").out == found.out
     assert json.loads(cli("gate", "tiny/refusal", "--show-policy", "--json").out)["name"] == "refusal"
+    drawn = cli("gate", "--show-policy", "--temperature", 0.7).out
+    assert parse_policy(drawn.encode()).decoding.temperature == 0.7
+
+
+def test_gate_judges_answers_drawn_as_asked(cli, workspace, model_folder):
+    own = write_rows(workspace / "mine.jsonl", [{"prompt": "hello"}])
+    policy = write_policy(workspace, rule(max=1, **EVERYDAY))
+    common = ("gate", "tiny/refusal", "--base", model_folder, "--policy", policy, "--max-new-tokens", 2)
+    found = cli(*common, "--prompts", own, "--temperature", 0.7, "--top-p", 0.9)
+    assert (found.code, found.err) == (0, "")
+    assert "on everyday prompts, M+, answers drawn at temperature 0.7, top_p 0.9: required" in found.out
+    again = cli("gate", "tiny/refusal", "--policy", policy, "--evidence", "runs/gate/evidence-refusal.json")
+    assert (again.code, again.out) == (1, "")
+    assert "of answers drawn at temperature 0.7, top_p 0.9; the policy test is about greedy answers" in again.err
+    assert "add --temperature" in cli(*common, "--prompts", own, "--top-p", 0.9).err
 
 
 def test_gate_refuses_bad_requests_and_writes_nothing(cli, workspace, model_folder):

@@ -40,7 +40,7 @@ def test_the_data_folder_is_here_or_where_the_environment_says(tmp_path, monkeyp
         ("utility", {"temperature": 0.5}, "how suite 'utility' has its answers is settled"),
         ("attacks", {"temperature": 0.5}, "how suite 'attacks' has its answers is settled"),
         ("toxicity", {"top_p": 0.9}, "how suite 'toxicity' has its answers is settled"),
-        ("refusal", {"temperature": 1e-40}, "there is no such sampling"),
+        ("refusal", {"temperature": 6.0}, "there is no such sampling"),
         ("refusal", {"temperature": -1.0}, "temperature -1.0, top_p 1.0: there is no such sampling"),
         ("refusal", {"temperature": float("nan")}, "there is no such sampling"),
         ("refusal", {"temperature": 1.0, "top_p": 0.0}, "there is no such sampling"),

@@ -24,6 +24,28 @@ def test_a_policy_reads_back_as_it_was_written(tmp_path):
     assert policy.risks == ("refusal",)
 
 
+def test_a_policy_without_decoding_has_the_digest_and_the_text_it_had_before_there_was_any():
+    from llmpatch.files import digest_json
+
+    policy = default_policy(["refusal"])
+    document = policy.model_dump(mode="json", by_alias=True)
+    assert document.pop("decoding") == {"temperature": 0.0, "top_p": 1.0}
+    assert policy.digest() == digest_json(document)
+    assert "decoding" not in render_policy(policy)
+    drawn = parse_policy(policy_bytes(rule(), decoding={"temperature": 0.5}))
+    assert "decoding:" in render_policy(drawn)
+    assert parse_policy(render_policy(drawn).encode()) == drawn
+    assert drawn.digest() != parse_policy(policy_bytes(rule())).digest()
+
+
+@pytest.mark.parametrize(
+    "decoding", [{"top_p": 0.9}, {"temperature": -1}, {"temperature": 1, "top_k": 3}, {"top_p": 0}, 1]
+)
+def test_decoding_that_means_nothing_is_refused(decoding):
+    with pytest.raises(UsageError, match="decoding"):
+        parse_policy(policy_bytes(rule(), decoding=decoding))
+
+
 def test_the_digest_is_of_content_and_not_of_spelling():
     one = parse_policy(policy_bytes(rule()))
     assert parse_policy(b"# remark\n" + policy_bytes(rule(system="M+"))).digest() == one.digest()

@@ -10,7 +10,7 @@ from gatekit import FINGERPRINT, as_bytes, evidence_document, policy_bytes, rule
 from llmpatch.artifact import describe_base, parse_patch, render_patch
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import System
-from llmpatch.gate import default_risks, parse_evidence, parse_policy, run_gate
+from llmpatch.gate import Decoding, default_risks, parse_evidence, parse_policy, run_gate
 from llmpatch.gate.running import prefix_digest
 
 
@@ -129,6 +129,56 @@ def test_requests_that_contradict_themselves_are_refused(patch, tiny, tmp_path):
         run_gate(patch, tiny, policy=policy, evidence=[path], limit=3)
     with pytest.raises(UsageError, match="two pieces"):
         run_gate(patch, policy=policy, evidence=[path, path])
+
+
+DRAWN = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 48}
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured"),
+    [
+        ({}, DRAWN),
+        ({"temperature": 1.0, "top_p": 0.9}, {}),
+        ({"temperature": 1.0}, DRAWN),
+        ({"temperature": 0.9}, DRAWN),
+    ],
+)
+def test_evidence_of_answers_had_otherwise_is_refused(patch, tmp_path, asked, measured):
+    path = write(tmp_path, belonging(patch, decoding=measured))
+    policy = parse_policy(policy_bytes(rule(), **({"decoding": asked} if asked else {})))
+    with pytest.raises(
+        UsageError, match=r"the policy test is about (greedy answers|answers drawn at temperature)"
+    ) as error:
+        run_gate(patch, policy=policy, evidence=[path])
+    assert "--temperature" in error.value.hint
+
+
+def test_evidence_of_answers_drawn_as_a_policy_asks_is_judged(patch, tmp_path):
+    path, policy = write(tmp_path, belonging(patch, decoding=DRAWN)), parse_policy(policy_bytes(rule()))
+    verdict = run_gate(patch, policy=policy, decoding=Decoding(temperature=1.0, top_p=0.9), evidence=[path])
+    assert verdict.ok
+    assert verdict.rules[0].measure.endswith("answers drawn at temperature 1, top_p 0.9")
+    asked = parse_policy(policy_bytes(rule(), decoding={"temperature": 1, "top_p": 0.9}))
+    assert run_gate(patch, policy=asked, evidence=[path]).policy == verdict.policy
+    assert verdict.policy.sha256 != policy.digest()
+    greedy = write(tmp_path, belonging(patch, decoding={"temperature": 0.0, "top_p": 0.9}))
+    assert run_gate(patch, policy=policy, evidence=[greedy]).ok
+
+
+def test_how_texts_are_drawn_that_a_suite_continues_is_no_matter_of_a_policy(patch, tmp_path):
+    path = write(tmp_path, belonging(patch, suite="toxicity", decoding=DRAWN | {"samples": 10}))
+    policy = parse_policy(policy_bytes(rule(risk="toxicity")))
+    verdict = run_gate(patch, policy=policy, decoding=Decoding(temperature=0.5), evidence=[path])
+    assert verdict.ok
+    assert "drawn" not in verdict.rules[0].measure
+
+
+def test_a_fresh_measurement_draws_as_the_policy_says(patch, tiny, tmp_path):
+    own = write_rows(tmp_path / "mine.jsonl", [{"prompt": "hello"}])
+    policy = parse_policy(policy_bytes(rule(judge="refusal-head", max=1, min_n=1), decoding={"temperature": 1.0}))
+    assert run_gate(patch, tiny, policy=policy, prompts=[own], max_new_tokens=2, store=tmp_path / "run").ok
+    told = json.loads((tmp_path / "run/evidence-refusal.json").read_bytes())["decoding"]
+    assert (told["temperature"], told["top_p"]) == (1.0, 1.0)
 
 
 def test_the_default_is_that_of_the_risks_a_patch_fixes(patch, tmp_path):

@@ -12,7 +12,7 @@ from llmpatch._cli.output import note, one_line, say, say_json
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
-    from llmpatch.gate import Outcome, Policy, Verdict
+    from llmpatch.gate import Decoding, Outcome, Policy, Verdict
 
 FILE = click.Path(path_type=Path)
 
@@ -32,6 +32,12 @@ FILE = click.Path(path_type=Path)
 @click.option("--reference", type=FILE, help="Recorded answers of the safer model (JSON Lines).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 5),
+    help="Judge answers drawn as your engine draws them, of a risk that declines; by default as the policy says.",
+)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="The nucleus that is drawn from.")
 @click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
               help="Folder of kept answers and of the fresh evidence.")  # fmt: skip
 @click.option("--out", type=FILE, help="Write the verdict to this JSON file, passed or failed.")
@@ -47,6 +53,8 @@ def command(
     reference: Path | None,
     limit: int | None,
     max_new_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
     run: Path,
     out: Path | None,
     as_json: bool,
@@ -68,8 +76,9 @@ def command(
     if out:
         check_out(out, *files, *evidence_files, *(path for path in (policy_file, reference) if path))
     policy = load_policy(policy_file) if policy_file else None
+    decoding = _decoding(temperature, top_p)
     if show_policy:
-        _show(policy, load_patch(patch) if patch else None, as_json)
+        _show(policy, load_patch(patch) if patch else None, decoding, as_json)
         return
     if not patch:
         raise UsageError("no patch to judge", hint="give a patch folder or name, or --show-policy")
@@ -83,6 +92,7 @@ def command(
         reference=reference,
         limit=limit,
         max_new_tokens=max_new_tokens,
+        decoding=decoding,
         store=run,
         progress=console(),
     )
@@ -99,6 +109,17 @@ def command(
         )
 
 
+def _decoding(temperature: float | None, top_p: float | None) -> Decoding | None:
+    from llmpatch.errors import UsageError
+    from llmpatch.gate import Decoding
+
+    if temperature is None and top_p is None:
+        return None
+    if not temperature and top_p not in (None, 1):
+        raise UsageError("--top-p says which words are drawn, and nothing is drawn", hint="add --temperature above 0")
+    return Decoding(temperature=temperature or 0.0, top_p=1.0 if top_p is None else top_p)
+
+
 def _open(patch: Patch, base: str, revision: str | None) -> Base:
     from llmpatch._cli.output import warn
     from llmpatch.bases import load_base
@@ -109,13 +130,14 @@ def _open(patch: Patch, base: str, revision: str | None) -> Base:
     return loaded
 
 
-def _show(policy: Policy | None, patch: Patch | None, as_json: bool) -> None:
+def _show(policy: Policy | None, patch: Patch | None, decoding: Decoding | None, as_json: bool) -> None:
     from llmpatch.gate import default_policy, default_risks, render_policy
     from llmpatch.gate.policy import shipped_risks
 
     policy = policy or default_policy(default_risks(patch) if patch else shipped_risks())
+    policy = policy.model_copy(update={"decoding": decoding}) if decoding else policy
     if as_json:
-        say_json(policy.model_dump(mode="json", by_alias=True, exclude_none=True))
+        say_json(policy.document())
     else:
         say(render_policy(policy).rstrip())
 

@@ -44,7 +44,7 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "toxicity": TOXICITY_JUDGES,
 }
 CORPUS = Path("corpora") / "wikitext2-test.txt"
-COOLEST, HOTTEST = 0.01, 5  # below, dividing by it overflows; above, a recipe has none
+HOTTEST = 5  # above, a recipe has none
 WHERE = "run in a clone, or name its data folder in LLMPATCH_DATA"
 MAX_CORPUS_BYTES = 1 << 24
 
@@ -363,10 +363,10 @@ def check_sampling(suite: str, temperature: float, top_p: float) -> None:
             f"how suite {suite!r} has its answers is settled",
             hint=f"temperature and top_p are for {', '.join(DECLINING)}: leave them out",
         )
-    if not (temperature == 0 or COOLEST <= temperature <= HOTTEST) or not 0 < top_p <= 1:
+    if not 0 <= temperature <= HOTTEST or not 0 < top_p <= 1:
         raise UsageError(
             f"temperature {temperature}, top_p {top_p}: there is no such sampling",
-            hint=f"temperature is 0, or {COOLEST} to {HOTTEST}; top_p is above 0 and at most 1",
+            hint=f"temperature is 0 to {HOTTEST}; top_p is above 0 and at most 1",
         )
     if top_p < 1 and not temperature:
         raise UsageError("top_p says which words are drawn, and nothing is drawn at temperature 0", hint="give both")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from llmpatch.gate.attestation import MAX_ATTESTATION_BYTES, Attestation, attest, read_attestation
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_evidence, read_pieces
-from llmpatch.gate.policy import Policy, Rule, default_policy, load_policy, parse_policy, render_policy
+from llmpatch.gate.policy import Decoding, Policy, Rule, default_policy, load_policy, parse_policy, render_policy
 from llmpatch.gate.running import default_risks, run_gate
 from llmpatch.gate.verdict import Outcome, Verdict, apply_policy, verdict_json
 
 __all__ = [
     "MAX_ATTESTATION_BYTES",
     "Attestation",
+    "Decoding",
     "Evidence",
     "Outcome",
     "Policy",

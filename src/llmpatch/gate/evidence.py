@@ -3,7 +3,7 @@
     evidence = read_evidence(Path("evidence.json"))
     measure(rule, evidence)       # Interval(n=250, value=0.02, low=0.0, high=0.04), or a text: why there is none
 
-What is read (base, systems, sets, kinds, price, closed) is checked to the last number; other keys are for people and
+What is read (base, systems, decoding, sets, kinds, price, closed) is checked to the last number; other keys are for people and
 cannot change a verdict. Laid out in :mod:`llmpatch.evals.refusal`; other suites use other metrics in the same places.
 """
 
@@ -22,7 +22,7 @@ from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.errors import IntegrityError
 from llmpatch.evals.stats import Interval
 from llmpatch.files import read_bytes
-from llmpatch.gate.policy import BASE, PATCHED, Rule
+from llmpatch.gate.policy import BASE, PATCHED, Decoding, Rule
 from llmpatch.recipe import describe
 
 MAX_EVIDENCE_BYTES = 1 << 22
@@ -63,6 +63,11 @@ class _Prompts(_Part):
     paired: dict[str, dict[str, Any]] = {}
 
 
+class _Decoding(_Part):
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class _Document(_Part):
     schema_: Annotated[Literal["llmpatch/evidence/v1"], Field(alias="schema")]
     suite: Text
@@ -70,6 +75,7 @@ class _Document(_Part):
     created: Time
     base: _Base
     systems: dict[str, _System]
+    decoding: _Decoding = _Decoding()
     sets: dict[str, _Prompts] = {}
     kinds: dict[str, _Prompts] = {}
     price: dict[str, dict[str, Any]] = {}
@@ -88,6 +94,7 @@ class Evidence:
         base: Name of the base it was measured on.
         fingerprint: Of that base, part by part.
         prefix_sha256: Of the virtual tokens of ``M+``; empty without a patched system.
+        decoding: How its answers were had.
         tree: ``sets``, ``kinds``, ``price`` and ``closed``, with an :class:`Interval` at every estimate.
         fresh: Whether it was measured for this verdict.
     """
@@ -99,6 +106,7 @@ class Evidence:
     base: str
     fingerprint: Mapping[str, str]
     prefix_sha256: str
+    decoding: Decoding
     tree: Node
     fresh: bool = False
 
@@ -158,7 +166,7 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         tree = _tree_of(document)
     except ValueError as error:
         raise IntegrityError(f"{where}: {shown(str(error), 300)}", hint=_HINT) from None
-    patched = document.systems.get(PATCHED)
+    patched, heat = document.systems.get(PATCHED), document.decoding.temperature
     return Evidence(
         risk=risk or document.risk or ("refusal" if document.suite == OWN_PROMPTS else document.suite),
         suite=document.suite,
@@ -167,6 +175,7 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         base=document.base.name,
         fingerprint=document.base.fingerprint.model_dump(),
         prefix_sha256=(patched.prefix_sha256 or "") if patched else "",
+        decoding=Decoding(temperature=heat, top_p=document.decoding.top_p if heat else 1.0),
         tree=tree,
         fresh=fresh,
     )

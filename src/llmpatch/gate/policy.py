@@ -3,6 +3,7 @@
     policy = load_policy(Path("policy.yaml"))
     policy = default_policy(["refusal"])       # the shipped one; docs/gate.md has the reason for every number
     policy.rules[0].metric, policy.rules[0].max
+    policy.decoding                            # how answers are had: greedy, or drawn as the engine draws them
 
 A rule names one measurement and bounds it. An unknown key, a key that is there twice, a wrong type, a bound that
 contradicts another or an empty list of rules is an error. Knows nothing about evidence or patches.
@@ -14,7 +15,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -96,12 +97,37 @@ class Rule(_Section):
             raise ValueError(f"rule {self.id}: closed is measured of {PATCHED} only")
 
 
+class Decoding(_Section):
+    """How the answers are had that rules are about, of the risks that decline: greedy at ``temperature`` 0, else drawn.
+
+    ``top_p`` is the nucleus that is drawn from.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.top_p < 1 and not self.temperature:
+            raise ValueError("decoding: top_p says which words are drawn, and nothing is drawn at temperature 0")
+        return self
+
+    def __str__(self) -> str:
+        if not self.temperature:
+            return "greedy answers"
+        return f"answers drawn at temperature {self.temperature:g}, top_p {self.top_p:g}"
+
+
+GREEDY = Decoding()
+
+
 class Policy(_Section):
     """What a patch must show, rule by rule; every rule must pass."""
 
     schema_: Annotated[Literal["llmpatch/policy/v1"], Field(alias="schema")]
     name: Slug
     summary: LongText
+    decoding: Decoding = GREEDY
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_RULES)]
 
     @model_validator(mode="after")
@@ -118,7 +144,14 @@ class Policy(_Section):
 
     def digest(self) -> str:
         """The sha256 of the policy's content, whatever its spelling in YAML."""
-        return digest_json(self.model_dump(mode="json", by_alias=True))
+        return digest_json(self.model_dump(mode="json", by_alias=True, exclude=self._left_out()))
+
+    def document(self) -> dict[str, Any]:
+        """What :func:`parse_policy` reads back as the same policy; what is left to its default is left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=self._left_out())
+
+    def _left_out(self) -> set[str]:
+        return {"decoding"} if self.decoding == GREEDY else set()  # a policy without it has the digest it always had
 
 
 def load_policy(path: Path) -> Policy:
@@ -173,8 +206,7 @@ def shipped_risks() -> tuple[str, ...]:
 
 def render_policy(policy: Policy) -> str:
     """A policy as YAML that :func:`load_policy` reads back as the same policy."""
-    mapping = policy.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(policy.document(), sort_keys=False, allow_unicode=True, width=110)
 
 
 def _shipped(risk: str) -> Policy:

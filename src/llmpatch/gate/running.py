@@ -19,8 +19,9 @@ from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBase
 from llmpatch.evals.systems import prefix_digest
 from llmpatch.files import write_bytes
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_pieces
-from llmpatch.gate.policy import BASE, PATCHED, Policy, default_policy
+from llmpatch.gate.policy import BASE, PATCHED, Decoding, Policy, default_policy
 from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
+from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
@@ -41,6 +42,7 @@ def run_gate(
     reference: Path | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
+    decoding: Decoding | None = None,
     store: Path = Path("runs/gate"),
     data: Path | None = None,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def run_gate(
         reference: Recorded answers of ``M'``, for policies that ask for it.
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
+        decoding: How answers are had, of the risks that decline; by default as the policy says.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
         data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
@@ -67,6 +70,8 @@ def run_gate(
         LlmpatchError: the measurement failed; what was answered is kept.
     """
     policy = policy or default_policy(default_risks(patch))
+    if decoding:
+        policy = policy.model_copy(update={"decoding": decoding})
     if evidence:
         if prompts or reference or limit:
             raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
@@ -80,13 +85,15 @@ def run_gate(
         check_measurable(policy, prompts, reference)
         found = []
         for risk in policy.risks:
+            drawn = policy.decoding.model_dump() if risk in DECLINING else {}
             made = _measure(
                 risk, patch, base, _systems(policy, patch, reference), prompts=prompts, limit=limit,
-                max_new_tokens=max_new_tokens, store=store, data=data, progress=progress,
+                max_new_tokens=max_new_tokens, store=store, data=data, progress=progress, **drawn,
             )  # fmt: skip
             found.append(made)
     for piece in found:
         check_belongs(piece, patch, base)
+        check_decoding(policy, piece)
     return apply_policy(policy, found, _reference(patch))
 
 
@@ -120,6 +127,22 @@ def check_belongs(evidence: Evidence, patch: Patch, base: Base | None) -> None:
             f"the {shown(evidence.suite)} evidence of {evidence.created} was measured on {shown(evidence.base)}, which "
             f"differs from {base.name if base else shown(patch.manifest.base.name)} in: {', '.join(parts)}",
             hint="measure on this base: leave --evidence out",
+        )
+
+
+def check_decoding(policy: Policy, evidence: Evidence) -> None:
+    """Refuse evidence whose answers were had otherwise than a policy asks: its bounds are about other answers.
+
+    Of risks that continue text instead of declining, how texts are drawn is settled by their suites.
+
+    Raises:
+        UsageError: greedy evidence where answers are to be drawn, drawn evidence where not, or drawn otherwise.
+    """
+    if evidence.risk in DECLINING and evidence.decoding != policy.decoding:
+        raise UsageError(
+            f"the {shown(evidence.suite)} evidence of {evidence.created} is of {evidence.decoding}; the policy "
+            f"{policy.name} is about {policy.decoding}",
+            hint="measure afresh: leave --evidence out; or give --temperature and --top-p as the evidence has them",
         )
 
 

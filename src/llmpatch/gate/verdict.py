@@ -21,7 +21,8 @@ from llmpatch.artifact import release_time
 from llmpatch.errors import UsageError
 from llmpatch.evals.stats import Interval
 from llmpatch.gate.evidence import Evidence, measure
-from llmpatch.gate.policy import Policy, Rule
+from llmpatch.gate.policy import GREEDY, Decoding, Policy, Rule
+from llmpatch.recipe import DECLINING
 
 SCHEMA = "llmpatch/verdict/v1"
 
@@ -126,7 +127,7 @@ def apply_policy(policy: Policy, evidence: Evidence | Sequence[Evidence], patch:
         if found.risk in known:
             raise UsageError(f"two pieces of evidence are of the risk {found.risk}", hint="give one of each risk")
         known[found.risk] = found
-    rules = tuple(_outcome(rule, known) for rule in policy.rules)
+    rules = tuple(_outcome(rule, known, policy.decoding) for rule in policy.rules)
     failed = tuple(rule.id for rule in rules if not rule.passed)
     return Verdict(
         schema="llmpatch/verdict/v1",
@@ -151,12 +152,12 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     return found
 
 
-def _outcome(rule: Rule, known: Mapping[str, Evidence]) -> Outcome:
+def _outcome(rule: Rule, known: Mapping[str, Evidence], decoding: Decoding) -> Outcome:
     evidence = known.get(rule.risk)
     found = measure(rule, evidence) if evidence else f"there is no evidence of the risk {rule.risk}"
     reason = found if isinstance(found, str) else _shortfall(rule, found)
     measured = None if isinstance(found, str) else found
-    return Outcome(rule.id, rule.risk, _what(rule), _required(rule), measured, not reason, reason, rule.why)
+    return Outcome(rule.id, rule.risk, _what(rule, decoding), _required(rule), measured, not reason, reason, rule.why)
 
 
 def _shortfall(rule: Rule, found: Interval) -> str:
@@ -172,11 +173,12 @@ def _shortfall(rule: Rule, found: Interval) -> str:
     return ""
 
 
-def _what(rule: Rule) -> str:
+def _what(rule: Rule, decoding: Decoding) -> str:
     judge = f" by {rule.judge}" if rule.judge else ""
     place = f" on {rule.kind} prompts" if rule.kind else f" on the set {rule.set}" if rule.set else ""
     system = {None: rule.system, "difference": f"{rule.system} - M", "ratio": f"{rule.system} / M"}[rule.change]
-    return f"{rule.metric}{judge}{place}, {system}"
+    drawn = f", {decoding}" if place and decoding != GREEDY and rule.risk in DECLINING else ""
+    return f"{rule.metric}{judge}{place}, {system}{drawn}"
 
 
 def _required(rule: Rule) -> str:

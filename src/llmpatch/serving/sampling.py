@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmpatch.nucleus import draw
+from llmpatch.nucleus import draw, tempered
 
 if TYPE_CHECKING:
     import torch
@@ -89,4 +89,4 @@ def report(logits: torch.Tensor, token: int, top: int | None) -> Token:
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    return draw((logits / sampling.temperature).softmax(-1)[None], sampling.top_p, [generator])[0]
+    return draw(tempered(logits, sampling.temperature)[None], sampling.top_p, [generator])[0]
