@@ -328,6 +328,23 @@ def test_a_fixed_server_lets_nobody_choose(tiny, patches):
         assert [model["id"] for model in live.http.get("/v1/models").json()["data"]] == ["tiny"]
 
 
+def test_a_request_that_names_no_temperature_gets_the_servers(tiny):
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 12}
+
+    def said(live, **more):
+        answers = {
+            live.http.post("/v1/chat/completions", json=asked | more).text.partition('"choices"')[2] for _ in "123"
+        }
+        return answers.pop() if len(answers) == 1 else None
+
+    with serving(tiny, temperature=0.0) as greedy:
+        assert said(greedy) == said(greedy, temperature=0)
+        assert said(greedy, temperature=1) is None  # three draws of twelve tokens
+    with serving(tiny, temperature=1.0, top_p=1e-9) as likeliest:
+        assert said(likeliest) == said(likeliest, temperature=0)
+        assert said(likeliest, top_p=1) is None
+
+
 def test_curl_streams(live):
     body = json.dumps({"prompt": "abc", "stream": True, "max_tokens": 4, "temperature": 0})
     done = subprocess.run(

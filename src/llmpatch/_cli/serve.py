@@ -27,6 +27,10 @@ from llmpatch._cli.output import note, warn
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Longest answer.")
 @click.option("--request-seconds", type=click.FloatRange(1, 86400), default=300.0, show_default=True,
               help="Longest time of a request; an answer ends there.")  # fmt: skip
+@click.option("--temperature", type=click.FloatRange(0, 5), default=1.0, show_default=True,
+              help="Of a request that names none; 0 is greedy, as evidence is. At 1 a patch may decline less.")  # fmt: skip
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              help="The nucleus of a request that names none.")  # fmt: skip
 @click.option("--canary-seconds", type=click.FloatRange(1, 86400), default=60.0, show_default=True,
               help="Time between two proofs that the patches are applied.")  # fmt: skip
 @click.option("--admin-token-file", type=click.Path(path_type=Path),
@@ -45,6 +49,8 @@ def command(
     context: int,
     max_tokens: int,
     request_seconds: float,
+    temperature: float,
+    top_p: float,
     canary_seconds: float,
     admin_token_file: Path | None,
     admin_anywhere: bool,
@@ -59,7 +65,10 @@ def command(
     from llmpatch.serving.limits import Limits
     from llmpatch.serving.running import open_socket, run_server
 
-    limits = Limits(rows=rows, queue=queue, context=context, max_tokens=max_tokens, request_seconds=request_seconds)
+    limits = Limits(
+        rows=rows, queue=queue, context=context, max_tokens=max_tokens, request_seconds=request_seconds,
+        temperature=temperature, top_p=top_p,
+    )  # fmt: skip
     admin = Admin(read_token(admin_token_file), admin_anywhere)
     with open_socket(host, port) as listening:
         serving = open_serving(

@@ -97,7 +97,7 @@ async def events(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[tupl
         with contextlib.suppress(RuntimeError):  # the loop is gone, and whoever waited with it
             loop.call_soon_threadsafe(queue.put_nowait, (index, event))
 
-    jobs = _jobs(asked, time.monotonic() + limits.request_seconds, emit)
+    jobs = _jobs(asked, limits, emit)
     left = len(jobs) * asked.choices
     desk.engine.submit(*jobs)
     try:
@@ -114,12 +114,12 @@ async def events(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[tupl
             desk.engine.wake()
 
 
-def _jobs(asked: Asked, deadline: float, emit: Any) -> list[Job]:
-    request = asked.request
+def _jobs(asked: Asked, limits: Limits, emit: Any) -> list[Job]:
+    request, deadline = asked.request, time.monotonic() + limits.request_seconds
     top = request.top if isinstance(request, ChatRequest) else request.logprobs
     sampling = Sampling(
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=limits.temperature if request.temperature is None else request.temperature,
+        top_p=limits.top_p if request.top_p is None else request.top_p,
         seed=None if request.seed is None else request.seed % (1 << 32),
         top_logprobs=top,
     )

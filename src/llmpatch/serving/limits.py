@@ -20,7 +20,7 @@ MAX_PROMPTS = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server.
+    """Limits of a server, and what a request gets that names nothing itself.
 
     Attributes:
         rows: Answers written at a time; each choice of a request is one.
@@ -33,6 +33,8 @@ class Limits:
         request_seconds: Longest time of a request. One that still waits then is answered 503; one that is being answered
             ends there with the finish reason ``length``.
         connections: Open connections; one more is answered 503.
+        temperature: Of a request that names none.
+        top_p: Of a request that names none.
     """
 
     rows: int = 16
@@ -44,6 +46,8 @@ class Limits:
     body_seconds: float = 20.0
     request_seconds: float = 300.0
     connections: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     def for_base(self, base: Base) -> Limits:
         """The same limits, within the context of a base, and with no more choices than rows."""
