@@ -48,6 +48,7 @@ ABLATIONS: dict[str, list[str]] = {
     "data": ["prompts.harmful.limit=50,100,200,400,800"],
     "dpo-reference": ["training.dpo.reference=none,base,sft"],
     "kl": ["training.kl_weight=0,0.3,1,3,10"],
+    "optimizer": ["training.optimizer=adamw,muon"],
     "stages": ["stages=both,sft,sft-long"],
     "noise": ["noise=0,0.1,0.3", "filter=on,off"],
 }

@@ -85,9 +85,10 @@ def test_both_stages_lower_their_losses(tiny):
     assert accuracies[-1] > 0.5
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
-    data = make_data()
-    whole = train(tiny, data, start(), settings(), seed=0, run=tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch, optimizer):
+    data, section = make_data(), settings(optimizer=optimizer)
+    whole = train(tiny, data, start(), section, seed=0, run=tmp_path / "whole")
     update = Trainer._update
     for stop_at in (3, 8):  # once in SFT, once in DPO
         calls = []
@@ -100,9 +101,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch
 
         monkeypatch.setattr(Trainer, "_update", broken)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny, data, start(), settings(), seed=0, run=tmp_path / str(stop_at))
+            train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
         monkeypatch.setattr(Trainer, "_update", update)
-        resumed = train(tiny, data, start(), settings(), seed=0, run=tmp_path / str(stop_at))
+        resumed = train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
         assert torch.equal(resumed.rows, whole.rows)
         assert len(resumed.history) == len(whole.history)
 

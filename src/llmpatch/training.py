@@ -5,7 +5,7 @@
 
 In some steps other patches may stand around the prefix, and what patches do may be kept or learnt (docs/composition.md): where
 nothing is learnt from pairs, one stage is all there is.
-One readable loop. A step depends on the seed and its number only; the state (prefix, AdamW moments, best prefix,
+One readable loop. A step depends on the seed and its number only; the state (prefix, the optimiser's moments, best prefix,
 history) is written every ``checkpoint_every`` steps, so an interrupted run resumes exactly where it stood: what an interrupt
 finds half done, a step or a validation, is done again.
 """
@@ -26,6 +26,7 @@ from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
 from llmpatch.heap import keep_pages
 from llmpatch.neighbours import Neighbours, within
+from llmpatch.optimizers import OPTIMIZERS
 from llmpatch.progress import Progress
 from llmpatch.step_losses import ReferenceLogProbs, StepLosses
 from llmpatch.training_data import Kept, TrainingSet
@@ -145,7 +146,7 @@ class Trainer(StepLosses):
                     save(state)
 
     def _update(self, state: State, stage: StageSection) -> tuple[float, dict[str, float]]:
-        """One AdamW step (Loshchilov and Hutter 2019) on the prefix, learning rate decayed linearly to zero."""
+        """One step of the section's optimiser on the prefix, learning rate decayed linearly to zero."""
         import torch
 
         from llmpatch.training_recipe import DPOSection
@@ -186,9 +187,7 @@ class Trainer(StepLosses):
         rate = (
             stage.learning_rate * min(1.0, state.updates / max(1, self.section.warmup)) * (1 - state.step / stage.steps)
         )
-        state.first = (state.first * 0.9).add_(grad, alpha=0.1)
-        state.second = (state.second * 0.999).addcmul_(grad, grad, value=0.001)
-        step = (state.first / (1 - 0.9**state.updates)) / ((state.second / (1 - 0.999**state.updates)).sqrt() + 1e-8)
+        step = OPTIMIZERS[self.section.optimizer](state, grad)
         state.rows = (state.rows * (1 - rate * self.section.weight_decay) - rate * step).detach()
         if self.neighbours:
             state.rows = within(state.rows, self.neighbours.largest)

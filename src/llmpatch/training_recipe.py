@@ -138,6 +138,7 @@ class NeighboursSection(Section):
 class TrainingSection(Section):
     """The optimiser and both stages.
 
+    ``optimizer``: ``adamw``, or ``muon``, which moves all directions of the matrix of rows alike.
     ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
     same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
     ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
@@ -151,6 +152,7 @@ class TrainingSection(Section):
     mix: MixSection = MixSection()
     kl_weight: Annotated[float, Field(ge=0)] = 1.0
     benign_nll_weight: Annotated[float, Field(ge=0)] = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     warmup: Annotated[int, Field(ge=0)] = 10

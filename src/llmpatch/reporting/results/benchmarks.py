@@ -22,6 +22,7 @@ ABLATIONS = {
     "data": "harmful prompts to train on",
     "dpo-reference": "DPO's reference policy",
     "kl": "weight of KL to the base on benign prompts",
+    "optimizer": "the optimiser",
     "stages": "SFT and DPO, or SFT alone",
     "noise": "share of the teacher's answers flipped, with and without the filter",
 }
