@@ -4,6 +4,7 @@
     python benchmarks/baselines.py recipes/smollm2-refusal.yaml --only "LoRA r16" --limit 20     # a part of it
 
 All of them get the recipe's own pairs and its optimiser budget: the same steps, rows per step, answer lengths and schedule.
+What is not a prefix of rows is trained by AdamW, whatever the recipe's optimiser.
 
     M', safe prompt        as recorded; the suite's written instruction
     M+                     the patch: read from --patch, or trained here as `llmpatch build` would

@@ -100,6 +100,7 @@ def work(options: argparse.Namespace, side: str) -> dict[str, Any]:
     limits = [f"prompts.{kind}.{name}={options.prompts}" for kind in KINDS for name in ("limit", "validation_limit")]
     steps = [f"training.sft.steps={options.sft}", f"training.dpo.steps={options.dpo}"]
     loss = [
+        "training.optimizer=adamw",
         "training.kl_weight=0",
         "training.benign_nll_weight=1",
         "training.dpo.reference=sft",

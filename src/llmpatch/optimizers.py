@@ -34,18 +34,19 @@ def muon(state: State, gradient: torch.Tensor) -> torch.Tensor:
     """A move of Muon (Jordan et al. 2024): the momentum with its singular values made alike.
 
     The rows of a prefix are read together, and their gradients resemble each other; a few directions drown the rest. Here each
-    direction of the matrix moves as far as the others.
+    direction of the matrix moves as far as the others. A move has one size whatever the gradient's, so the rate alone says how
+    far the rows go; a clipped gradient weighs less in the momentum.
     """
     state.first = state.first * MOMENTUM + gradient
     move = orthogonal(state.first * MOMENTUM + gradient)  # as Nesterov looks ahead
-    return move * (MUON_SIZE * move.numel() ** 0.5 / (move.norm() + 1e-12))
+    return move * float(MUON_SIZE * move.numel() ** 0.5 / (move.norm() + 1e-12))
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """Nearly the closest matrix with orthonormal rows (or columns, where they are fewer), by Newton and Schulz."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    found = matrix.T if tall else matrix
+    found: torch.Tensor = matrix.T if tall else matrix
     found = found / (found.norm() + 1e-12)
     for _ in range(ROUNDS):
         square = found @ found.T

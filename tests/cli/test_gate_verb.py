@@ -72,7 +72,8 @@ def test_gate_judges_answers_drawn_as_asked(cli, workspace, model_folder):
     again = cli("gate", "tiny/refusal", "--policy", policy, "--evidence", "runs/gate/evidence-refusal.json")
     assert (again.code, again.out) == (1, "")
     assert "of answers drawn at temperature 0.7, top_p 0.9; the policy test is about greedy answers" in again.err
-    assert "add --temperature" in cli(*common, "--prompts", own, "--top-p", 0.9).err
+    assert "nothing is drawn at temperature 0" in cli(*common, "--prompts", own, "--top-p", 0.9).err
+    assert "nan is not in the range" in cli(*common, "--prompts", own, "--temperature", "nan").err
 
 
 def test_gate_refuses_bad_requests_and_writes_nothing(cli, workspace, model_folder):

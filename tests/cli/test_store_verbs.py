@@ -73,6 +73,10 @@ def test_an_installed_patch_is_gated_on_the_base_and_answers_by_its_name(cli, ho
     assert failed.code == 3
     assert "many" in failed.err
     assert json.loads(cli("list", "--json").out)["active"] == []
+    greedy = ("--evidence", "runs/gate/evidence-refusal.json", "--policy", "policy.yaml", "--temperature", 0.7)
+    drawn = cli("activate", "acme/refusal", *greedy)
+    assert drawn.code == 1
+    assert "is of greedy answers; the policy test is about answers drawn at temperature 0.7" in drawn.err
     found = cli("activate", "acme/refusal", *gate, "--policy", "policy.yaml", "--json", "--reason", "ticket 7")
     assert found.code == 0, found.err
     made = json.loads(found.out)

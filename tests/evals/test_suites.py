@@ -86,3 +86,4 @@ def test_answers_are_drawn_as_asked_and_kept_apart_from_greedy_ones(tmp_path):
     assert narrow[0]["top_p"] == 0.2
     assert len({json.dumps(answers) for _, answers in (greedy, drawn, narrow)}) == 3
     assert said(temperature=1.0) == drawn
+    assert said(temperature=1e-40)[1] == greedy[1]  # the likeliest word, and no division that overflows

@@ -54,6 +54,10 @@ def put(value):
         (put({"value": 0.1, "low": 0.0, "high": 0.2}), "is no estimate"),
         (put({**interval(0.1), "note": "trust me"}), "is no estimate"),
         (lambda d: d.pop("base"), "base"),
+        (lambda d: d.update(decoding=None), "decoding"),
+        (lambda d: d.update(decoding={"temperature": 6}), "temperature"),
+        (lambda d: d.update(decoding={"temperature": True}), "temperature"),
+        (lambda d: d.update(decoding={"top_p": 0}), "top_p"),
         (lambda d: d["base"]["fingerprint"].pop("config"), "config"),
         (lambda d: d["base"]["fingerprint"].update(extra="x"), "extra"),
         (lambda d: d["base"]["fingerprint"].update(config="short"), "config"),
@@ -137,6 +141,9 @@ def read_or_hint(data):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(["sets", "kinds", "price", "closed", "systems", "base", "suite", "created", "schema"]), trees)
+@given(
+    st.sampled_from(["sets", "kinds", "price", "closed", "systems", "decoding", "base", "suite", "created", "schema"]),
+    trees,
+)
 def test_any_section_is_read_or_refused_and_never_a_traceback(section, value):
     assert read_or_hint(as_bytes(evidence_document(**{section: {"x": value}})))

@@ -46,6 +46,19 @@ def test_decoding_that_means_nothing_is_refused(decoding):
         parse_policy(policy_bytes(rule(), decoding=decoding))
 
 
+def test_what_is_not_said_of_drawing_stays_as_the_policy_says():
+    policy = parse_policy(policy_bytes(rule(), decoding={"temperature": 0.7, "top_p": 0.95}))
+    assert policy.about() is policy
+    found = {
+        (heat, nucleus): (policy.about(heat, nucleus).decoding.temperature, policy.about(heat, nucleus).decoding.top_p)
+        for heat, nucleus in ((1.0, None), (None, 1.0), (None, 0.9), (0.0, None), (1.0, 1.0))
+    }
+    assert list(found.values()) == [(1.0, 0.95), (0.7, 1.0), (0.7, 0.9), (0.0, 1.0), (1.0, 1.0)]
+    for wrong in ((-1.0, None), (float("nan"), None), (None, 0.0), (0.0, 0.5)):
+        with pytest.raises(UsageError, match="answers cannot be drawn so"):
+            policy.about(*wrong)
+
+
 def test_the_digest_is_of_content_and_not_of_spelling():
     one = parse_policy(policy_bytes(rule()))
     assert parse_policy(b"# remark\n" + policy_bytes(rule(system="M+"))).digest() == one.digest()

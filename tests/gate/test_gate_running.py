@@ -10,7 +10,7 @@ from gatekit import FINGERPRINT, as_bytes, evidence_document, policy_bytes, rule
 from llmpatch.artifact import describe_base, parse_patch, render_patch
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import System
-from llmpatch.gate import Decoding, default_risks, parse_evidence, parse_policy, run_gate
+from llmpatch.gate import default_risks, parse_evidence, parse_policy, run_gate
 from llmpatch.gate.running import prefix_digest
 
 
@@ -155,7 +155,7 @@ def test_evidence_of_answers_had_otherwise_is_refused(patch, tmp_path, asked, me
 
 def test_evidence_of_answers_drawn_as_a_policy_asks_is_judged(patch, tmp_path):
     path, policy = write(tmp_path, belonging(patch, decoding=DRAWN)), parse_policy(policy_bytes(rule()))
-    verdict = run_gate(patch, policy=policy, decoding=Decoding(temperature=1.0, top_p=0.9), evidence=[path])
+    verdict = run_gate(patch, policy=policy.about(1.0, 0.9), evidence=[path])
     assert verdict.ok
     assert verdict.rules[0].measure.endswith("answers drawn at temperature 1, top_p 0.9")
     asked = parse_policy(policy_bytes(rule(), decoding={"temperature": 1, "top_p": 0.9}))
@@ -168,9 +168,32 @@ def test_evidence_of_answers_drawn_as_a_policy_asks_is_judged(patch, tmp_path):
 def test_how_texts_are_drawn_that_a_suite_continues_is_no_matter_of_a_policy(patch, tmp_path):
     path = write(tmp_path, belonging(patch, suite="toxicity", decoding=DRAWN | {"samples": 10}))
     policy = parse_policy(policy_bytes(rule(risk="toxicity")))
-    verdict = run_gate(patch, policy=policy, decoding=Decoding(temperature=0.5), evidence=[path])
+    verdict = run_gate(patch, policy=policy, evidence=[path])
     assert verdict.ok
     assert "drawn" not in verdict.rules[0].measure
+    with pytest.raises(UsageError, match="no rule about answers that a temperature changes"):
+        policy.about(0.5)
+
+
+def test_evidence_that_no_rule_asks_for_may_be_of_any_answers(patch, tmp_path):
+    paths = [
+        write(tmp_path, belonging(patch, decoding=DRAWN), "refusal.json"),
+        write(tmp_path, belonging(patch, suite="toxicity"), "toxicity.json"),
+    ]
+    assert run_gate(patch, policy=parse_policy(policy_bytes(rule(risk="toxicity"))), evidence=paths).ok
+
+
+def test_a_measure_says_how_answers_were_had_wherever_that_matters(patch, tmp_path):
+    path = write(tmp_path, belonging(patch, decoding=DRAWN))
+    closed = rule(id="closed", kind=None, set=None, metric="closed/everyday", judge=None, max=1, min_n=1)
+    price = rule(id="price", kind=None, metric="price/wikitext/ratio", judge=None, max=2, min_n=1)
+    told = rule(id="told", system="M'")
+    policy = parse_policy(policy_bytes(closed, price, told, rule())).about(1.0, 0.9)
+    measures = {r.id: r.measure for r in run_gate(patch, policy=policy, evidence=[path]).rules}
+    assert {name for name, text in measures.items() if "answers drawn at temperature 1" in text} == {
+        "closed",
+        "everyday",
+    }
 
 
 def test_a_fresh_measurement_draws_as_the_policy_says(patch, tiny, tmp_path):

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 import typing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -265,6 +266,10 @@ def test_plans():
     assert baked.chat(CHAT) == CHAT
     assert baked.completion({"prompt": "a", "add_special_tokens": False}) == {"prompt": "a", "add_special_tokens": True}
     assert plan_for(description(to="gguf")).completion({"prompt": "a"})["prompt"] == SLOTS[0] + "a"
+    cool = replace(baked, temperature=0.2)
+    assert cool.chat(CHAT) == CHAT | {"temperature": 0.2}
+    assert cool.chat(CHAT | {"temperature": 1, "top_p": None}) == CHAT | {"temperature": 1, "top_p": None}
+    assert replace(baked, top_p=0.5).completion({"prompt": "a", "top_p": None})["top_p"] == 0.5
     for changes, adapter, part in (
         ({}, None, "which adapter"), ({"to": "gguf"}, "x", "no adapter"), ({"to": "lora-gguf"}, "x", "not the number"),
         ({"to": "peft", "slots": None}, None, "no tokens"),

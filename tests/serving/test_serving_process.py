@@ -27,7 +27,7 @@ def command(tiny, tmp_path):
         "LLMPATCH_SERVE_BASE": str(save(tmp_path / "m", tiny)),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmpatch", "serve", "--port", "0", "--context", "512"],
+        [sys.executable, "-m", "llmpatch", "serve", "--port", "0", "--context", "512", "--temperature", "0"],
         env=environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     yield process
@@ -39,6 +39,9 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new(command):
     line = next(line for line in command.stderr if line.startswith("serving "))
     url = line.partition(" at ")[2].partition(",")[0]
     assert "patch level: acme/refusal@1.0.0:" in line
+    short = {"prompt": "abc", "max_tokens": 16, "ignore_eos": True}
+    answers = {httpx.post(f"{url}/v1/completions", json=short, timeout=300).json()["choices"][0]["text"] for _ in "123"}
+    assert len(answers) == 1  # greedy, as the command line has it
     body = {"prompt": "abc", "max_tokens": 400, "ignore_eos": True, "stream": True}
     with httpx.Client(timeout=300) as http, http.stream("POST", f"{url}/v1/completions", json=body) as response:
         lines = response.iter_lines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from llmpatch._cli.drawing import TEMPERATURE, TOP_P
 from llmpatch._cli.opening import base_options
 from llmpatch._cli.output import say, say_json
 
@@ -41,9 +42,9 @@ from llmpatch._cli.output import say, say_json
     type=click.IntRange(1, 1000),
     help="Continuations per prompt, where a suite continues text (toxicity: 10).",
 )
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True,
+@click.option("--temperature", type=TEMPERATURE, default=0.0, show_default=True,
               help="Draw the answers, as your engine may, of a risk that declines; 0 is greedy.")  # fmt: skip
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+@click.option("--top-p", type=TOP_P, default=1.0, show_default=True,
               help="The nucleus that is drawn from.")  # fmt: skip
 @click.option(
     "--judge",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmpatch._cli.drawing import DRAWN, drawing_options
 from llmpatch._cli.output import note, one_line, say, say_json
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
-    from llmpatch.gate import Decoding, Outcome, Policy, Verdict
+    from llmpatch.gate import Outcome, Policy, Verdict
 
 FILE = click.Path(path_type=Path)
 
@@ -32,12 +33,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--reference", type=FILE, help="Recorded answers of the safer model (JSON Lines).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, 5),
-    help="Judge answers drawn as your engine draws them, of a risk that declines; by default as the policy says.",
-)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="The nucleus that is drawn from.")
+@drawing_options(DRAWN)
 @click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
               help="Folder of kept answers and of the fresh evidence.")  # fmt: skip
 @click.option("--out", type=FILE, help="Write the verdict to this JSON file, passed or failed.")
@@ -69,20 +65,21 @@ def command(
     from llmpatch._cli.answer_file import check_out
     from llmpatch.errors import GateError, UsageError
     from llmpatch.files import write_json
-    from llmpatch.gate import load_policy, run_gate, verdict_json
+    from llmpatch.gate import default_policy, default_risks, load_policy, run_gate, verdict_json
+    from llmpatch.gate.policy import shipped_risks
     from llmpatch.progress import console
     from llmpatch.store import load_patch
 
     if out:
         check_out(out, *files, *evidence_files, *(path for path in (policy_file, reference) if path))
-    policy = load_policy(policy_file) if policy_file else None
-    decoding = _decoding(temperature, top_p)
-    if show_policy:
-        _show(policy, load_patch(patch) if patch else None, decoding, as_json)
-        return
-    if not patch:
+    found = load_patch(patch) if patch else None
+    if not found and not show_policy:
         raise UsageError("no patch to judge", hint="give a patch folder or name, or --show-policy")
-    found = load_patch(patch)
+    risks = default_risks(found) if found else shipped_risks()
+    policy = (load_policy(policy_file) if policy_file else default_policy(risks)).about(temperature, top_p)
+    if show_policy or not found:
+        _show(policy, as_json)
+        return
     verdict = run_gate(
         found,
         _open(found, base, revision) if base else None,
@@ -92,7 +89,6 @@ def command(
         reference=reference,
         limit=limit,
         max_new_tokens=max_new_tokens,
-        decoding=decoding,
         store=run,
         progress=console(),
     )
@@ -109,17 +105,6 @@ def command(
         )
 
 
-def _decoding(temperature: float | None, top_p: float | None) -> Decoding | None:
-    from llmpatch.errors import UsageError
-    from llmpatch.gate import Decoding
-
-    if temperature is None and top_p is None:
-        return None
-    if not temperature and top_p not in (None, 1):
-        raise UsageError("--top-p says which words are drawn, and nothing is drawn", hint="add --temperature above 0")
-    return Decoding(temperature=temperature or 0.0, top_p=1.0 if top_p is None else top_p)
-
-
 def _open(patch: Patch, base: str, revision: str | None) -> Base:
     from llmpatch._cli.output import warn
     from llmpatch.bases import load_base
@@ -130,12 +115,9 @@ def _open(patch: Patch, base: str, revision: str | None) -> Base:
     return loaded
 
 
-def _show(policy: Policy | None, patch: Patch | None, decoding: Decoding | None, as_json: bool) -> None:
-    from llmpatch.gate import default_policy, default_risks, render_policy
-    from llmpatch.gate.policy import shipped_risks
+def _show(policy: Policy, as_json: bool) -> None:
+    from llmpatch.gate import render_policy
 
-    policy = policy or default_policy(default_risks(patch) if patch else shipped_risks())
-    policy = policy.model_copy(update={"decoding": decoding}) if decoding else policy
     if as_json:
         say_json(policy.document())
     else:

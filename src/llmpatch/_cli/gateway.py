@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from llmpatch._cli.drawing import drawing_options
 from llmpatch._cli.output import note, one_line, warn
 
 
@@ -17,9 +19,13 @@ from llmpatch._cli.output import note, one_line, warn
 @click.option("--adapter", help="Of a lora: its name in the engine; of a lora-gguf: its number there (default 0).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True)
+@drawing_options("Of a request that names none; by default the engine's own. At 1 a patch may decline less.")
 @click.option("--timeout", type=click.FloatRange(0.1, 86400), default=600.0, show_default=True,
               help="Seconds without a byte from the engine before a request fails.")  # fmt: skip
-def command(upstream: str, folder: Path, adapter: str | None, host: str, port: int, timeout: float) -> None:
+def command(
+    upstream: str, folder: Path, adapter: str | None, host: str, port: int, temperature: float | None,
+    top_p: float | None, timeout: float,
+) -> None:  # fmt: skip
     """Serve the OpenAI API in front of a vLLM or llama.cpp server, with the patch in every request.
 
     Chats and completions get the patch's tokens, adapter and template argument; other paths do not exist here, and what could
@@ -32,7 +38,7 @@ def command(upstream: str, folder: Path, adapter: str | None, host: str, port: i
     from llmpatch.gateway import Settings, make_app, plan_for, probe
     from llmpatch.serving.running import open_socket
 
-    plan = plan_for(read_description(folder), adapter=adapter)
+    plan = replace(plan_for(read_description(folder), adapter=adapter), temperature=temperature, top_p=top_p)
     if not upstream.startswith(("http://", "https://")):
         raise UsageError(f"{one_line(upstream)[:100]} is not a URL", hint="as http://127.0.0.1:8000")
     app = make_app(Settings(upstream.rstrip("/"), plan, timeout))

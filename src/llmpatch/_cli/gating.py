@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llmpatch._cli.drawing import DRAWN, drawing_options
 from llmpatch._cli.output import note, one_line, warn
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def gate_options(function: F) -> F:
                      help="Your private key, to sign what the gate says. Unsigned without it."),
         click.option("--skip-gate", is_flag=True, help="Activate unjudged. Recorded, and shown by `llmpatch list`."),
     ]  # fmt: skip
-    for option in reversed(options):
+    for option in reversed([*options, drawing_options(DRAWN)]):
         function = option(function)
     return function
 
@@ -56,6 +57,8 @@ def open_gate(
     evidence_files: tuple[Path, ...],
     limit: int | None,
     run: Path,
+    temperature: float | None = None,
+    top_p: float | None = None,
     attest_key: Path | None = None,
 ) -> Gate | None:
     """A gate for the store; ``None`` if neither a base nor evidence is given.
@@ -81,7 +84,7 @@ def open_gate(
     def gate(patches: Sequence[Patch]) -> Judged:
         from llmpatch.bases import load_base
         from llmpatch.files import write_bytes
-        from llmpatch.gate import attest, run_gate, verdict_json
+        from llmpatch.gate import attest, default_policy, default_risks, run_gate, verdict_json
         from llmpatch.progress import console
         from llmpatch.store import Judged
 
@@ -90,8 +93,10 @@ def open_gate(
         for patch in patches if loaded else ():
             for text in patch.check_base(loaded[0]):
                 warn(text)
+        judged = joined(patches)
+        wanted = (policy or default_policy(default_risks(judged))).about(temperature, top_p)
         verdict = run_gate(
-            joined(patches), loaded[0] if loaded else None, policy=policy, evidence=evidence_files, prompts=files,
+            judged, loaded[0] if loaded else None, policy=wanted, evidence=evidence_files, prompts=files,
             limit=limit, store=run, progress=console(),
         )  # fmt: skip
         for rule in verdict.rules:

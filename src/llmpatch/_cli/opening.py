@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llmpatch._cli.drawing import TEMPERATURE
 from llmpatch._cli.output import warn
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def answer_options(max_new_tokens: int) -> Callable[[F], F]:
             help="A patch folder or name. Repeatable: rows go one after another, as given.",
         ),
         click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=max_new_tokens, show_default=True),
-        click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True, help="0 is greedy."),
+        click.option("--temperature", type=TEMPERATURE, default=0.0, show_default=True, help="0 is greedy."),
         click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),
         click.option("--system", help="A system message instead of the template's own."),
     ]

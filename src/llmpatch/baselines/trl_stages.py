@@ -118,7 +118,7 @@ def run_dpo(
 
 
 def _options(rows: list[list[Example]], section: TrainingSection, rate: float, folder: str) -> dict[str, Any]:
-    """The recipe's optimiser in TRL's words: AdamW, linear decay to zero, the same clip, steps and rows per step."""
+    """The recipe's stages in TRL's words: AdamW whatever its optimiser, linear decay to zero, the same clip, steps and rows."""
     return {
         "output_dir": folder, "per_device_train_batch_size": len(rows[0]), "max_steps": len(rows),
         "train_sampling_strategy": "sequential", "learning_rate": rate, "lr_scheduler_type": "linear",

@@ -24,13 +24,13 @@ from llmpatch.artifact.manifest import LongText, Text
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import UsageError
 from llmpatch.files import digest_json, read_bytes
-from llmpatch.recipe import describe
+from llmpatch.recipe import DECLINING, describe
 from llmpatch.strict_yaml import parse_mapping
 
 SCHEMA = "llmpatch/policy/v1"
 MAX_POLICY_BYTES = 1 << 16
 MAX_RULES = 256
-BASE, PATCHED = "M", "M+"
+BASE, PATCHED, REFERENCE = "M", "M+", "M'"  # a reference's answers are a recording
 TOP = ("price", "closed")
 _HINT = "docs/gate.md lists every key; `llmpatch gate --show-policy` prints one to start from"
 
@@ -141,6 +141,30 @@ class Policy(_Section):
     def risks(self) -> tuple[str, ...]:
         """The risks whose evidence is needed, in the order of the rules."""
         return tuple(dict.fromkeys(rule.risk for rule in self.rules))
+
+    def about(self, temperature: float | None = None, top_p: float | None = None) -> Policy:
+        """The same rules about answers drawn otherwise; what is ``None`` stays as the policy says.
+
+        Raises:
+            UsageError: a way of drawing that means nothing, or no rule is about answers that it could change.
+        """
+        if temperature is None and top_p is None:
+            return self
+        heat = self.decoding.temperature if temperature is None else temperature
+        nucleus = self.decoding.top_p if top_p is None and heat else top_p
+        try:
+            decoding = Decoding(temperature=heat, top_p=1.0 if nucleus is None else nucleus)
+        except ValidationError as error:
+            raise UsageError(
+                f"answers cannot be drawn so: {shown(describe(error), 300)}",
+                hint="temperature is 0 to 5, top_p above 0 and at most 1",
+            ) from None
+        if not set(self.risks) & set(DECLINING):
+            raise UsageError(
+                f"the policy {self.name} has no rule about answers that a temperature changes",
+                hint=f"it is for {', '.join(DECLINING)}; how other suites have their texts is settled",
+            )
+        return self.model_copy(update={"decoding": decoding})
 
     def digest(self) -> str:
         """The sha256 of the policy's content, whatever its spelling in YAML."""

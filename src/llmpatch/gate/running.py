@@ -19,7 +19,7 @@ from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBase
 from llmpatch.evals.systems import prefix_digest
 from llmpatch.files import write_bytes
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_pieces
-from llmpatch.gate.policy import BASE, PATCHED, Decoding, Policy, default_policy
+from llmpatch.gate.policy import BASE, PATCHED, REFERENCE, Policy, default_policy
 from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
 from llmpatch.recipe import DECLINING
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llmpatch.evals import System
     from llmpatch.progress import Progress
 
-SAFE_PROMPTED, REFERENCE = "safe prompt", "M'"
+SAFE_PROMPTED = "safe prompt"
 
 
 def run_gate(
@@ -42,7 +42,6 @@ def run_gate(
     reference: Path | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
-    decoding: Decoding | None = None,
     store: Path = Path("runs/gate"),
     data: Path | None = None,
     progress: Progress | None = None,
@@ -58,7 +57,6 @@ def run_gate(
         reference: Recorded answers of ``M'``, for policies that ask for it.
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
-        decoding: How answers are had, of the risks that decline; by default as the policy says.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
         data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
         progress: Where to show progress.
@@ -70,8 +68,6 @@ def run_gate(
         LlmpatchError: the measurement failed; what was answered is kept.
     """
     policy = policy or default_policy(default_risks(patch))
-    if decoding:
-        policy = policy.model_copy(update={"decoding": decoding})
     if evidence:
         if prompts or reference or limit:
             raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
@@ -138,11 +134,12 @@ def check_decoding(policy: Policy, evidence: Evidence) -> None:
     Raises:
         UsageError: greedy evidence where answers are to be drawn, drawn evidence where not, or drawn otherwise.
     """
-    if evidence.risk in DECLINING and evidence.decoding != policy.decoding:
+    judged = evidence.risk in DECLINING and evidence.risk in policy.risks
+    if judged and evidence.decoding != policy.decoding:
         raise UsageError(
             f"the {shown(evidence.suite)} evidence of {evidence.created} is of {evidence.decoding}; the policy "
             f"{policy.name} is about {policy.decoding}",
-            hint="measure afresh: leave --evidence out; or give --temperature and --top-p as the evidence has them",
+            hint="leave --evidence out, to measure afresh; or ask for such answers by --temperature, or in the policy",
         )
 
 

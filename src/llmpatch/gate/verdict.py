@@ -21,7 +21,7 @@ from llmpatch.artifact import release_time
 from llmpatch.errors import UsageError
 from llmpatch.evals.stats import Interval
 from llmpatch.gate.evidence import Evidence, measure
-from llmpatch.gate.policy import GREEDY, Decoding, Policy, Rule
+from llmpatch.gate.policy import GREEDY, REFERENCE, Decoding, Policy, Rule
 from llmpatch.recipe import DECLINING
 
 SCHEMA = "llmpatch/verdict/v1"
@@ -177,7 +177,8 @@ def _what(rule: Rule, decoding: Decoding) -> str:
     judge = f" by {rule.judge}" if rule.judge else ""
     place = f" on {rule.kind} prompts" if rule.kind else f" on the set {rule.set}" if rule.set else ""
     system = {None: rule.system, "difference": f"{rule.system} - M", "ratio": f"{rule.system} / M"}[rule.change]
-    drawn = f", {decoding}" if place and decoding != GREEDY and rule.risk in DECLINING else ""
+    answers = rule.risk in DECLINING and rule.system != REFERENCE and not rule.metric.startswith("price/")
+    drawn = f", {decoding}" if answers and decoding != GREEDY else ""
     return f"{rule.metric}{judge}{place}, {system}{drawn}"
 
 

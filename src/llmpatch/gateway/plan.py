@@ -37,6 +37,8 @@ class Plan:
         ids: See ``text``.
         bos: What follows them in raw text.
         adapter: Name (vLLM) or number (llama.cpp) of the LoRA; empty where there is none.
+        temperature: Of a request that names none; ``None`` leaves it to the engine.
+        top_p: Likewise.
     """
 
     to: str
@@ -45,6 +47,8 @@ class Plan:
     ids: tuple[int, ...]
     bos: str = ""
     adapter: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
 
     def chat(self, body: Mapping[str, Any]) -> Body:
         """A chat request with the patch.
@@ -95,6 +99,9 @@ class Plan:
             found["model"] = self.adapter
         elif self.to == "lora-gguf":
             found["lora"] = [{"id": int(self.adapter), "scale": 1.0}]
+        for key, value in (("temperature", self.temperature), ("top_p", self.top_p)):
+            if value is not None and found.get(key) is None:
+                found[key] = value
         return found
 
 
