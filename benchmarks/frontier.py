@@ -72,9 +72,8 @@ def main() -> None:
             )
             print(system.name, {kind: round(rate["value"], 3) for kind, rate in rates.items()})
     if options.add:
-        measured = {point["name"] for point in points}
         kept = json.loads(options.out.read_text(encoding="utf-8"))["points"]
-        points = [*points, *(point for point in kept if point["name"] not in measured)]
+        points = list({point["name"]: point for point in [*kept, *points]}.values())  # in the order of the earlier ones
     write_json(options.out, {"judge": JUDGE, "environment": environment(), "points": points})
 
 
