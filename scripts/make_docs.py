@@ -153,7 +153,8 @@ def results() -> str:
     text = f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
     if FRONTIER.is_file():
         text += (
-            f"\n\nBeside other checkpoints, a trial that is not released (ADR 0034) and LoRA on the same pairs (`benchmarks/frontier.py`):\n\n{frontier_table()}"
+            "\n\nBeside other checkpoints, a trial that is not released (ADR 0034) and LoRA on the same pairs "
+            f"(`benchmarks/frontier.py`):\n\n{frontier_table()}"
         )
     if PROBE.is_file():
         text += (
