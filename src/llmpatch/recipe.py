@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.strict_yaml import parse_mapping, parse_value
-from llmpatch.training_recipe import BalanceSection, Section, TrainingSection
+from llmpatch.training_recipe import BalanceSection, Section, Temperature, TopP, TrainingSection
 
 MAX_RECIPE_BYTES = 1 << 16
 Risk = Literal["refusal", "toxicity", "gender-bias", "personal-data"]
@@ -37,8 +37,8 @@ class DecodingSection(Section):
     """How a model is sampled. Temperature 0 is greedy."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 

@@ -11,6 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+HOTTEST = 5
+Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]  # 0 is greedy
+TopP = Annotated[float, Field(gt=0, le=1)]
+
 
 class Section(BaseModel):
     """A frozen part of a recipe that refuses keys it does not know."""
@@ -76,8 +80,8 @@ class KeepSection(Section):
     weight: Annotated[float, Field(ge=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 8
     answer_tokens: Annotated[int, Field(ge=1)] = 24
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
     kl: KL = "forward"
     balance: BalanceSection | None = None
 

@@ -1,7 +1,10 @@
 """``--temperature`` and ``--top-p``, where they take the place of something that has its own: a policy's, an engine's.
 
-@drawing_options("Judge answers drawn as your engine draws them.")
-def command(temperature, top_p): ...          # None: as it is
+    @drawing_options("Judge answers drawn as your engine draws them.")
+    def command(temperature, top_p): ...          # None: as it is
+
+The ranges refuse NaN, which click's own let in. They repeat those of :mod:`llmpatch.training_recipe`, which would slow down
+``--help``.
 """
 
 from __future__ import annotations

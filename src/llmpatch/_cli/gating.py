@@ -88,13 +88,15 @@ def open_gate(
         from llmpatch.progress import console
         from llmpatch.store import Judged
 
+        judged = joined(patches)
+        wanted = (policy or default_policy(default_risks(judged))).about(
+            temperature, top_p
+        )  # before the base is loaded
         if base is not None and not loaded:
             loaded.append(load_base(base, revision))
         for patch in patches if loaded else ():
             for text in patch.check_base(loaded[0]):
                 warn(text)
-        judged = joined(patches)
-        wanted = (policy or default_policy(default_risks(judged))).about(temperature, top_p)
         verdict = run_gate(
             judged, loaded[0] if loaded else None, policy=wanted, evidence=evidence_files, prompts=files,
             limit=limit, store=run, progress=console(),

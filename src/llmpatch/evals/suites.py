@@ -21,6 +21,7 @@ from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 from llmpatch.recipe import DECLINING, RISKS
+from llmpatch.training_recipe import HOTTEST
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,6 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "toxicity": TOXICITY_JUDGES,
 }
 CORPUS = Path("corpora") / "wikitext2-test.txt"
-HOTTEST = 5  # above, a recipe has none
 WHERE = "run in a clone, or name its data folder in LLMPATCH_DATA"
 MAX_CORPUS_BYTES = 1 << 24
 

@@ -24,6 +24,7 @@ from llmpatch.evals.stats import Interval
 from llmpatch.files import read_bytes
 from llmpatch.gate.policy import BASE, PATCHED, Decoding, Rule
 from llmpatch.recipe import describe
+from llmpatch.training_recipe import Temperature, TopP
 
 MAX_EVIDENCE_BYTES = 1 << 22
 MAX_MAGNITUDE = 1e12
@@ -64,8 +65,8 @@ class _Prompts(_Part):
 
 
 class _Decoding(_Part):
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
 
 
 class _Document(_Part):

@@ -26,6 +26,7 @@ from llmpatch.errors import UsageError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.recipe import DECLINING, describe
 from llmpatch.strict_yaml import parse_mapping
+from llmpatch.training_recipe import Temperature, TopP
 
 SCHEMA = "llmpatch/policy/v1"
 MAX_POLICY_BYTES = 1 << 16
@@ -103,8 +104,8 @@ class Decoding(_Section):
     ``top_p`` is the nucleus that is drawn from.
     """
 
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

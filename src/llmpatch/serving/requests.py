@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from llmpatch.serving.limits import MAX_PATCHES, MAX_PROMPTS, MAX_STOP_CHARACTERS, MAX_STOPS, MAX_TOP_LOGPROBS
+from llmpatch.training_recipe import Temperature, TopP
 
 
 def _unicode(text: str) -> str:
@@ -52,8 +53,8 @@ class _Common(_Closed):
     model: Annotated[Text, Field(max_length=1024)] | None = None
     patches: Annotated[list[PatchName], Field(max_length=MAX_PATCHES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
