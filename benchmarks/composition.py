@@ -4,12 +4,14 @@
     python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --prompts 200
     python benchmarks/composition.py P1 P2 P4 --keep independent --keep patches=earlier      what was measured before stays
     python benchmarks/composition.py P1 P2 P3 --keep patches --keep independent --cumulative P   only P, and each patch alone
+    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --keep patches --keep independent --parallel
 
 The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
 are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
-there is ``llmpatch compose``. ``--cumulative`` is one prefix for all risks; ``--added`` a further patch behind all of them.
-Everything sampled stays in --run, so a killed run goes on where it was, and another order costs only its own answers. Writes
---out; ``make docs`` shows it in docs/composition.md.
+there is ``llmpatch compose``. ``--parallel`` measures every set side by side as well (ADR 0035), as SET-parallel;
+``--cumulative`` is one prefix for all risks, ``--added`` a further patch behind all of them. Everything sampled stays in --run,
+so a killed run goes on where it was, and another order costs only its own answers. Writes --out; ``make docs`` shows it in
+docs/composition.md.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from llmpatch.artifact import Patch, load_patch
 from llmpatch.bases import load_base
-from llmpatch.composing import Bench, Task, check_room, make_stack, open_tasks, survey_one, survey_set, survey_table
+from llmpatch.composing import (
+    Bench,
+    Task,
+    check_room,
+    make_stack,
+    open_tasks,
+    stack_prefix,
+    survey_one,
+    survey_set,
+    survey_table,
+)
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import middling, price
 from llmpatch.evals.environment import created, environment
@@ -69,8 +78,16 @@ def main() -> None:
         result["sets"][name] = survey_set(bench, found)
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
-    result["sets"] |= kept
-    if "stack" not in result.setdefault("price", {}):
+    result["sets"] = kept | result["sets"]
+    side = replace(bench, parallel=True)
+    for name, found in {"patches": patches, **beside}.items() if options.parallel else ():
+        result["sets"][f"{name}-parallel"] = survey_set(side, found)
+        print(f"{name} side by side\n\n{survey_table(result['sets'][f'{name}-parallel'])}\n")
+        write_json(options.out, result)
+    result.setdefault("price", {})
+    if options.parallel:
+        result["price"]["parallel"] = _price(side, patches)
+    if "stack" not in result["price"]:
         result["price"]["stack"] = _price(bench, patches)
     if options.cumulative:
         one = load_patch(options.cumulative)
@@ -91,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="append", default=[], metavar="SET[=NAME]", help="of the earlier --out, as NAME"
     )
+    parser.add_argument("--parallel", action="store_true", help="every set side by side, too")
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
     parser.add_argument("--prompts", type=_count, help="this many for each risk, an equal number of each of its sets")
@@ -148,7 +166,7 @@ def _named(text: str) -> tuple[str, list[Patch]]:
 
 def _price(bench: Bench, patches: Sequence[Patch]) -> dict[str, Any]:
     """Perplexity of plain text and time per token behind all rows, against the base."""
-    rows = torch.tensor(np.concatenate([p.embeddings for p in patches]))
+    rows = stack_prefix(patches, parallel=bench.parallel)
     prompts = middling([p for task in bench.tasks for s in task.sets for p in s.prompts])
     found = price(bench.base, System("M+", prefix=rows), prompts, load_corpus(data_folder()), bench.progress)
     return {"tokens": len(rows), **found}

@@ -251,6 +251,11 @@ def composition_page() -> str:
     return between("docs/composition.md", START, END, composition_results())
 
 
+def set_title(name: str) -> str:
+    """What a set of the composition benchmark is called on the page."""
+    return f"{name.removesuffix('-parallel')}, side by side" if name.endswith("-parallel") else name
+
+
 def composition_results() -> str:
     """The tables of the composition benchmark, or that there are none yet."""
     if not COMPOSITION.is_file():
@@ -259,7 +264,7 @@ def composition_results() -> str:
     asked = ", ".join(f"{about['prompts']} of {risk}" for risk, about in found["risks"].items())
     drawn = f" {found['samples']} continuations of each text that draws toxicity." if found["samples"] else ""
     parts = [f"Measured on `{found['base']}`, {found['created']}. Prompts: {asked}.{drawn}"]
-    parts += [f"### {name}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
+    parts += [f"### {set_title(name)}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
     if "cumulative" in found:
         parts.append(f"### One cumulative patch\n\n{figures_table(found['cumulative']['figures'])}")
     if "added" in found:

@@ -138,6 +138,11 @@ def _rows_of(paths: Sequence[str], base: Base) -> list[torch.Tensor]:
     if patches:
         check_one_base(patches)
         check_together([facts_of(patch.manifest, patch.digest) for patch in patches])
+    if composed := next((path for path, patch in zip(paths, patches, strict=True) if patch.manifest.arrangement), None):
+        raise UsageError(
+            f"{composed} holds patches side by side, and training puts them one after another",
+            hint="name the single patches instead",
+        )
     return [torch.tensor(patch.embeddings) for patch in patches]
 
 

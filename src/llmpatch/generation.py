@@ -18,7 +18,7 @@ from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
 from llmpatch.nucleus import draw, tempered
-from llmpatch.prefix import backbone, common_head, head_logits, prefix_cache, repeat_cache
+from llmpatch.prefix import Rows, backbone, common_head, head_logits, prefix_cache, repeat_cache
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def generate(
     prompts: Sequence[str],
     *,
     decoding: DecodingSection,
-    prefix: torch.Tensor | None = None,
+    prefix: Rows | None = None,
     system: str | None = None,
     raw: bool = False,
     samples: int = 1,
@@ -86,7 +86,7 @@ def generate_ids(
     ids: Sequence[list[int]],
     *,
     decoding: DecodingSection,
-    prefix: torch.Tensor | None = None,
+    prefix: Rows | None = None,
     samples: int = 1,
     batch_size: int = BATCH_SIZE,
     keys: Sequence[int] | None = None,

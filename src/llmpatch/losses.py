@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, make_batch
-from llmpatch.prefix import backbone, expand_cache, head_logits, prefix_cache
+from llmpatch.prefix import Rows, backbone, expand_cache, head_logits, prefix_cache
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmpatch.training_recipe import KL
 
 
-def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch: Batch) -> torch.Tensor:
+def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) -> torch.Tensor:
     """Final hidden states behind every answer token of a batch.
 
     The prefix and head are run once, with gradients to ``rows`` if they require them, and shared by all rows; short
@@ -27,7 +27,7 @@ def hidden_states(base: Base, rows: torch.Tensor | None, head: list[int], batch:
 
     Args:
         base: The model.
-        rows: Prefix [n, hidden_size], or ``None`` for the base alone.
+        rows: Prefix [n, hidden_size], several side by side, or ``None`` for the base alone.
         head: Ids that stand between the prefix and every row.
         batch: Rows laid out for ``past = n + len(head)``.
 
@@ -105,7 +105,7 @@ def pair_log_probs(
 
     Args:
         base: The model.
-        rows: Prefix [n, hidden_size], or ``None`` for the base alone.
+        rows: Prefix [n, hidden_size], several side by side, or ``None`` for the base alone.
         head: Ids that stand between the prefix and every prompt.
         examples: Pairs as token ids.
         answer_tokens: Where answers are cut.

@@ -7,16 +7,12 @@ model.generate(["How do I bake bread?"])
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.errors import WrongBaseError
+from llmpatch.prefix import Parallel, Rows
 from llmpatch.recipe import DecodingSection
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 class PatchedModel:
@@ -24,23 +20,21 @@ class PatchedModel:
 
     Args:
         base: The base.
-        embeddings: [n, hidden_size] float32 virtual tokens.
+        prefix: [n, hidden_size] virtual tokens, or several such prefixes side by side.
         name: What to call the patch set.
 
     Raises:
         WrongBaseError: the rows do not have the base's width.
     """
 
-    def __init__(self, base: Base, embeddings: npt.NDArray[np.float32], name: str) -> None:
-        import torch
-
-        if embeddings.ndim != 2 or embeddings.shape[1] != base.hidden_size:
-            raise WrongBaseError(
-                f"{name} has rows of {embeddings.shape[-1]} numbers, {base.name} has {base.hidden_size}",
-                hint="use the base the patch was made for",
-            )
-        self.base, self.name = base, name
-        self.prefix = torch.tensor(embeddings, dtype=torch.float32)
+    def __init__(self, base: Base, prefix: Rows, name: str) -> None:
+        for part in prefix.parts if isinstance(prefix, Parallel) else (prefix,):
+            if part.ndim != 2 or part.shape[1] != base.hidden_size:
+                raise WrongBaseError(
+                    f"{name} has rows of {part.shape[-1]} numbers, {base.name} has {base.hidden_size}",
+                    hint="use the base the patch was made for",
+                )
+        self.base, self.name, self.prefix = base, name, prefix
 
     def generate(
         self,

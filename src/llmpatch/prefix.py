@@ -2,6 +2,7 @@
 
     rows = init_prefix(base, PrefixSection(tokens=50), seed=0)   # [50, hidden_size]
     cache = prefix_cache(base, rows, head=[1, 9690])             # computed once, reused by every request
+    cache = prefix_cache(base, parallel([one, other]), head)     # several, none of which reads another
 
 Rows are input embeddings *after* any scaling the model applies, and stand before the BOS token (Lester et al. 2021;
 placing them first keeps utility, arXiv 2507.07974). Knows nothing about training or files.
@@ -10,18 +11,66 @@ placing them first keeps utility, arXiv 2507.07974). Knows nothing about trainin
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from llmpatch.recipe import PrefixSection
 
+Rows: TypeAlias = "torch.Tensor | Parallel"  # virtual tokens [n, hidden_size], or several such prefixes side by side
 CONTEXT_SHARE = 4  # all virtual tokens together take at most a quarter of a context, as those of one patch do
+
+
+@dataclass(frozen=True, eq=False)
+class Parallel:
+    """Prefixes side by side: each reads itself alone, and all end where the request begins (ADR 0035).
+
+    So each has the keys, values and distances to a request that it has by itself. Their first positions, to which a model
+    attends where nothing else matters (the attention sink, arXiv 2309.17453), become one, their mean: several would draw
+    attention from the request. Make it by :func:`parallel`.
+
+    Attributes:
+        parts: At least two, each [n, hidden_size].
+    """
+
+    parts: tuple[torch.Tensor, ...]
+
+    def __len__(self) -> int:
+        """How many positions they take."""
+        return sum(len(part) for part in self.parts) - len(self.parts) + 1
+
+
+def parallel(parts: Sequence[torch.Tensor]) -> Parallel:
+    """Prefixes side by side, in an order of their own: whatever order they are given in, the result is the same.
+
+    Raises:
+        UsageError: fewer than two.
+    """
+    if len(parts) < 2:
+        raise UsageError("one patch stands beside nothing", hint="name two or more")
+    return Parallel(tuple(sorted(parts, key=prefix_digest)))
+
+
+def prefix_digest(rows: Rows | npt.NDArray[np.float32]) -> str:
+    """The sha256 by which evidence names virtual tokens [n, hidden_size]: their shape and little-endian float32 bytes.
+
+    Of prefixes side by side it is that of their digests, a line each.
+    """
+    import numpy as np
+
+    if isinstance(rows, Parallel):
+        return hashlib.sha256("".join(f"parallel {prefix_digest(part)}\n" for part in rows.parts).encode()).hexdigest()
+    found = rows if isinstance(rows, np.ndarray) else rows.detach().float().contiguous().cpu().numpy()
+    return hashlib.sha256(f"{found.shape}".encode() + found.astype("<f4").tobytes()).hexdigest()
 
 
 def init_prefix(base: Base, section: PrefixSection, seed: int) -> torch.Tensor:
@@ -75,30 +124,69 @@ def check_room(base: Base, tokens: int) -> None:
         )
 
 
-def prefix_cache(base: Base, rows: torch.Tensor | None, head: list[int]) -> Any:
+def prefix_cache(base: Base, rows: Rows | None, head: list[int]) -> Any:
     """The key-value cache of the prefix and of the token ids that follow it in every request.
 
     Gradients flow to ``rows`` when they require them; wrap in ``torch.no_grad()`` for inference.
 
     Args:
         base: The model.
-        rows: [n, hidden_size], or ``None`` for the base alone.
+        rows: [n, hidden_size], several such side by side, or ``None`` for the base alone.
         head: Token ids shared by all requests (the constant start of the chat template); may be empty.
 
     Returns:
-        A ``DynamicCache`` of batch size 1 holding ``n + len(head)`` positions, or ``None`` when that is zero.
+        A ``DynamicCache`` of batch size 1 holding ``len(rows) + len(head)`` positions, or ``None`` when that is zero.
+
+    Raises:
+        UsageError: prefixes side by side, and a model with layers that see only the latest tokens.
     """
     import torch
     from transformers import DynamicCache
 
+    if isinstance(rows, Parallel):
+        cache = _side_by_side(base, rows)
+        if head:
+            _read(base, base.embed(torch.tensor(head)), len(rows), cache)
+        return cache
     parts = [] if rows is None else [rows.to(base.device, base.model.dtype)]
     if head:
         parts.append(base.embed(torch.tensor(head)))
     if not parts:
         return None
     cache = DynamicCache(config=base.model.config)
-    embeds = torch.cat(parts)[None]
-    backbone(base)(inputs_embeds=embeds, use_cache=True, **{base.cache_keyword: cache})
+    _read(base, torch.cat(parts), 0, cache)
+    return cache
+
+
+def _read(base: Base, embeds: torch.Tensor, start: int, cache: Any) -> None:
+    """Put embeddings [n, hidden_size] into a cache, at positions from ``start`` on."""
+    import torch
+
+    positions = torch.arange(start, start + len(embeds), device=embeds.device)[None]
+    backbone(base)(inputs_embeds=embeds[None], position_ids=positions, use_cache=True, **{base.cache_keyword: cache})
+
+
+def _side_by_side(base: Base, rows: Parallel) -> Any:
+    """The cache of prefixes that do not read each other: one first position, the mean of theirs, then the rest of each."""
+    import torch
+    from transformers import DynamicCache
+
+    if any(layer.is_sliding for layer in DynamicCache(config=base.model.config).layers):
+        raise UsageError(
+            f"{base.name} has layers that see only the latest tokens: patches cannot stand side by side there",
+            hint="put them one after another, or use a cumulative patch (docs/composition.md)",
+        )
+    found = []
+    for part in rows.parts:
+        found.append(DynamicCache(config=base.model.config))
+        _read(base, part.to(base.device, base.model.dtype), len(rows) - len(part), found[-1])
+    cache = DynamicCache(config=base.model.config)
+    for number, layers in enumerate(zip(*(one.layers for one in found), strict=True)):
+        joined = []
+        for states in ([layer.keys for layer in layers], [layer.values for layer in layers]):
+            first = torch.stack([one[:, :, :1] for one in states]).mean(0)
+            joined.append(torch.cat([first, *(one[:, :, 1:] for one in states)], dim=2))
+        cache.update(*joined, number)
     return cache
 
 

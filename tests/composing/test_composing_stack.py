@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ def test_a_stack_applies_like_one_patch_of_all_rows(patches, tiny):
     from llmpatch.patched import PatchedModel
 
     stack = make_stack(patches[:2])
-    wanted = PatchedModel(tiny, np.concatenate([p.embeddings for p in patches[:2]]), "both")
+    wanted = PatchedModel(tiny, torch.tensor(np.concatenate([p.embeddings for p in patches[:2]])), "both")
     found = stack.apply(tiny).generate(["Hi", "Ho"], max_new_tokens=4)
     assert found == wanted.generate(["Hi", "Ho"], max_new_tokens=4)
     assert found != patches[0].apply(tiny).generate(["Hi", "Ho"], max_new_tokens=4)

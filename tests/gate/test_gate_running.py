@@ -11,7 +11,7 @@ from llmpatch.artifact import describe_base, parse_patch, render_patch
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import System
 from llmpatch.gate import default_risks, parse_evidence, parse_policy, run_gate
-from llmpatch.gate.running import prefix_digest
+from llmpatch.prefix import prefix_digest
 
 
 @pytest.fixture(scope="module")

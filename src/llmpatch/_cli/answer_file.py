@@ -1,6 +1,6 @@
 """Answer a file of prompts, keeping every finished answer, so that a killed command goes on where it was.
 
-    answer_file(base, rows, Path("out.jsonl"), embeddings=None, settings=Settings(decoding), progress=console())
+    answer_file(base, rows, Path("out.jsonl"), prefix=None, settings=Settings(decoding), progress=console())
 
 Prompts are sorted by length into fixed blocks of one batch each. A block is sampled as a whole, with a seed made of the
 seed and the block's number, so an interrupted and an uninterrupted run give the same bytes. Answers wait in
@@ -21,8 +21,8 @@ from llmpatch.files import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
-    from llmpatch.artifact.tensors import Embeddings
     from llmpatch.bases import Base
+    from llmpatch.prefix import Rows
     from llmpatch.progress import Progress
     from llmpatch.recipe import DecodingSection
 
@@ -81,7 +81,7 @@ def check_out(path: Path, *inputs: Path) -> None:
 
 
 def answer_file(
-    base: Base, rows: list[Row], out: Path, *, embeddings: Embeddings | None, settings: Settings, progress: Progress
+    base: Base, rows: list[Row], out: Path, *, prefix: Rows | None, settings: Settings, progress: Progress
 ) -> None:
     """Write ``rows`` with ``completions`` (a list of ``samples`` texts) to ``out``, in the same order.
 
@@ -89,7 +89,7 @@ def answer_file(
         base: The model.
         rows: From :func:`read_rows`.
         out: Written atomically at the end.
-        embeddings: Virtual tokens [n, hidden_size], or ``None`` for the base alone.
+        prefix: Virtual tokens, or ``None`` for the base alone.
         settings: How prompts are answered.
         progress: Where to show progress.
 
@@ -101,10 +101,10 @@ def answer_file(
     from llmpatch.references.shards import Shard
 
     prompts = [str(row["prompt"]) for row in rows]
-    lengths = _lengths(base, prompts, settings, 0 if embeddings is None else len(embeddings))
+    lengths = _lengths(base, prompts, settings, 0 if prefix is None else len(prefix))
     slots = [prompt for prompt in prompts for _ in range(settings.samples)]
-    shard = Shard.of(_identity(base, embeddings, settings), slots, out.parent / f"{out.name}.partial")
-    known = _answer(base, prompts, lengths, shard, embeddings, settings, progress)
+    shard = Shard.of(_identity(base, prefix, settings), slots, out.parent / f"{out.name}.partial")
+    known = _answer(base, prompts, lengths, shard, prefix, settings, progress)
     k = settings.samples
     write_jsonl(out, [{**row, "completions": [known[i * k + s].text for s in range(k)]} for i, row in enumerate(rows)])
     shard.partial.unlink(missing_ok=True)
@@ -117,16 +117,13 @@ def _answer(
     prompts: list[str],
     lengths: list[int],
     shard: Any,
-    embeddings: Embeddings | None,
+    prefix: Rows | None,
     settings: Settings,
     progress: Progress,
 ) -> dict[int, Answer]:
     """All answers by slot (prompt index times samples plus sample), each kept as it comes."""
-    import torch
-
     from llmpatch.generation import BATCH_SIZE, generate
 
-    prefix = None if embeddings is None else torch.tensor(embeddings)
     known: dict[int, Answer] = shard.load()
     samples = settings.samples
     order = sorted(range(len(prompts)), key=lambda i: lengths[i])
@@ -176,12 +173,16 @@ def _lengths(base: Base, prompts: list[str], settings: Settings, virtual: int) -
     return lengths
 
 
-def _identity(base: Base, embeddings: Embeddings | None, settings: Settings) -> dict[str, Any]:
+def _identity(base: Base, prefix: Rows | None, settings: Settings) -> dict[str, Any]:
     """Everything the answers depend on, as JSON reads it back."""
+    from llmpatch.prefix import prefix_digest
     from llmpatch.references.local import TransformersReference
 
     found = TransformersReference(base, settings.decoding, settings.system).identity()
-    prefix = None if embeddings is None else hashlib.sha256(embeddings.astype("<f4").tobytes()).hexdigest()
-    found |= {"prefix": prefix, "samples": settings.samples, "raw": settings.raw}
+    found |= {
+        "prefix": None if prefix is None else prefix_digest(prefix),
+        "samples": settings.samples,
+        "raw": settings.raw,
+    }
     loaded: dict[str, Any] = json.loads(json.dumps(found))
     return loaded

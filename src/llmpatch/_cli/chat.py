@@ -17,6 +17,7 @@ def command(
     base: str,
     revision: str | None,
     patches: tuple[str, ...],
+    parallel: bool,
     max_new_tokens: int,
     temperature: float,
     seed: int,
@@ -27,15 +28,12 @@ def command(
     Each line is a conversation of its own: the model does not see the lines before. That is what patches are measured
     on. Without a terminal, questions are read from standard input.
     """
-    import torch
-
     from llmpatch._cli.opening import open_patched
     from llmpatch.errors import UsageError
     from llmpatch.patched import answer_all
     from llmpatch.recipe import DecodingSection
 
-    opened = open_patched(base, revision, patches)
-    prefix = None if opened.rows is None else torch.tensor(opened.rows)
+    opened = open_patched(base, revision, patches, parallel=parallel)
     decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     talking = sys.stdin.isatty()
     if talking:
@@ -44,7 +42,7 @@ def command(
         if not text.strip():
             continue
         try:
-            say(safe(answer_all(opened.base, [text], decoding, prefix=prefix, system=system)[0][0]))
+            say(safe(answer_all(opened.base, [text], decoding, prefix=opened.prefix, system=system)[0][0]))
         except UsageError as error:
             if not talking:
                 raise

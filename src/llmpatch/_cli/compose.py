@@ -25,6 +25,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--base", help="The base; by default the one the patches name.")
 @click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub.")
 @click.option("--search", is_flag=True, help="Measure other orders, too: all up to 4 patches, a sample beyond.")
+@click.option("--parallel", is_flag=True, help="Side by side: none reads another, and order makes no difference.")
 @click.option("--name", default="", help="VENDOR/SLUG of the new patch; by default made of its members' names.")
 @click.option("--version", default="1.0.0", show_default=True, help="Its version.")
 @click.option("--summary", default="", help="One sentence on it.")
@@ -47,6 +48,7 @@ def command(
     base: str | None,
     revision: str | None,
     search: bool,
+    parallel: bool,
     name: str,
     version: str,
     summary: str,
@@ -60,19 +62,26 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put patches one after another in the order given, and measure each one's risk on the whole.
+    """Put patches one after another in the order given, or side by side, and measure each one's risk on the whole.
 
     Exit code 3, and no patch, if one of them loses more of its gain than chance explains. The order matters: --search
-    measures the others and says whether the difference is more than noise. docs/composition.md explains it.
+    measures the others and says whether the difference is more than noise. With --parallel there is none, and each patch
+    keeps more; other engines do not read such a patch. docs/composition.md explains it.
 
     \b
     llmpatch compose acme/refusal acme/toxicity -o both --limit 100
+    llmpatch compose acme/refusal acme/toxicity acme/gender-bias --parallel -o three
     llmpatch compose acme/refusal acme/toxicity acme/gender-bias --search
     """
     from llmpatch.composing import Naming, compose, look, make_stack
+    from llmpatch.errors import UsageError
     from llmpatch.store import load_patch
 
-    stack = make_stack([load_patch(found) for found in patches])
+    if parallel and (search or remember):
+        raise UsageError(
+            "side by side there is no order to search for or to remember", hint="leave --search and --remember out"
+        )
+    stack = make_stack([load_patch(found) for found in patches], parallel=parallel)
     if dry_run:
         _say_plan(stack, as_json)
         return
@@ -81,8 +90,9 @@ def command(
     from llmpatch.progress import console
 
     measuring: dict[str, Any] = {
-        "base": load_base(base, revision) if base else None, "search": search, "prompts": _by_risk(files), "limit": limit,
-        "samples": samples, "allow_loss": allow_loss, "run": run, "progress": console(),
+        "base": load_base(base, revision) if base else None, "search": search, "parallel": parallel,
+        "prompts": _by_risk(files), "limit": limit, "samples": samples, "allow_loss": allow_loss, "run": run,
+        "progress": console(),
     }  # fmt: skip
     made: Patch | None = None
     try:
@@ -113,10 +123,11 @@ def _by_risk(texts: tuple[str, ...]) -> dict[str, list[Path]]:
 def _say_plan(stack: Stack, as_json: bool) -> None:
     rows = [{"name": m.name, "version": m.version, "digest": m.digest, "tokens": m.tokens} for m in stack.members]
     if as_json:
-        say_json({"members": rows, "tokens": len(stack.rows), "stack": stack.digest})
+        say_json({"members": rows, "tokens": len(stack.rows), "stack": stack.digest, "parallel": stack.parallel})
         return
     say(table(["patch", "tokens"], [[f"{row['name']} {row['version']}", str(row["tokens"])] for row in rows]))
-    say(f"together {len(stack.rows)} virtual tokens; nothing was measured")
+    how = "side by side" if stack.parallel else "one after another"
+    say(f"{how} {len(stack.rows)} virtual tokens; nothing was measured")
 
 
 def _say_measured(run: Path, search: bool, remember: bool, as_json: bool, done: dict[str, Any] | None = None) -> None:

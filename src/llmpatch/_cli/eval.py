@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.drawing import TEMPERATURE, TOP_P
-from llmpatch._cli.opening import base_options
+from llmpatch._cli.opening import base_options, parallel_option
 from llmpatch._cli.output import say, say_json
 
 
 @click.command(name="eval")
 @click.argument("patches", metavar="[PATCH]...", nargs=-1)
+@parallel_option
 @base_options
 @click.option("--suite", default="refusal", show_default=True, help="The frozen prompt sets to measure on.")
 @click.option(
@@ -66,6 +67,7 @@ from llmpatch._cli.output import say, say_json
 @click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
 def command(
     patches: tuple[str, ...],
+    parallel: bool,
     base: str,
     revision: str | None,
     suite: str,
@@ -111,13 +113,12 @@ def command(
         check_within(within)
     check_sampling(suite, temperature, top_p)
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
-    opened = open_patched(base, revision, patches)
-    import torch  # late: what is wrong on the command line is said before it loads
+    opened = open_patched(base, revision, patches, parallel=parallel)
 
     measure = partial(evaluate_scored, scorers=scorers) if scorers else evaluate
     evidence = measure(
         opened.base,
-        usual_systems(None if opened.rows is None else torch.tensor(opened.rows), reference),
+        usual_systems(opened.prefix, reference),
         suite=suite,
         prompts=files,
         attacks=attacks.split(",") if attacks else (),

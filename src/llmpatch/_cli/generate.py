@@ -20,6 +20,7 @@ def command(
     base: str,
     revision: str | None,
     patches: tuple[str, ...],
+    parallel: bool,
     prompts: Path,
     out: Path,
     raw: bool,
@@ -44,7 +45,7 @@ def command(
         raise UsageError("--raw uses no chat template, so --system has no place", hint="drop one of them")
     check_out(out, prompts)
     rows = read_rows(prompts)
-    opened = open_patched(base, revision, patches)
+    opened = open_patched(base, revision, patches, parallel=parallel)
     decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     settings = Settings(decoding, samples, raw, system)
-    answer_file(opened.base, rows, out, embeddings=opened.rows, settings=settings, progress=console())
+    answer_file(opened.base, rows, out, prefix=opened.prefix, settings=settings, progress=console())

@@ -1,7 +1,7 @@
 """Open what a command names: patches first, which is quick, then the base, then check them against each other.
 
 opened = open_patched("smollm2", None, ["patches/smollm2/refusal"])
-opened.base, opened.rows  # rows of all patches in the order given, or None
+opened.base, opened.prefix  # of all patches in the order given, or None
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from llmpatch._cli.output import warn
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
-    from llmpatch.artifact.tensors import Embeddings
     from llmpatch.bases import Base
     from llmpatch.composing import Stack
+    from llmpatch.prefix import Rows
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,16 +31,16 @@ class Opened:
     Attributes:
         base: The loaded base.
         patches: As given.
-        rows: Virtual tokens [n, hidden_size] of all patches, or ``None`` without a patch.
+        prefix: Virtual tokens of all patches, or ``None`` without a patch.
     """
 
     base: Base
     patches: list[Patch]
-    rows: Embeddings | None
+    prefix: Rows | None
 
 
-def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str]) -> Opened:
-    """Read patches, load the base, check each patch against it, and put their rows one after another.
+def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str], *, parallel: bool = False) -> Opened:
+    """Read patches, load the base, check each patch against it, and put them one after another, or side by side.
 
     Raises:
         UsageError: no such patch or base; patches that cannot be put together, or too many for the base's context.
@@ -52,7 +52,7 @@ def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str
     from llmpatch.store import load_patch
 
     patches = [load_patch(name) for name in patch_names]
-    stack = _stack(patches)
+    stack = _stack(patches, parallel)
     base = load_base(base_name, revision)
     for patch in patches:
         for text in patch.check_base(base):
@@ -61,15 +61,16 @@ def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str
         from llmpatch.composing import check_room
 
         check_room(base, len(stack.rows) if stack else 0)
-        warn("several patches are put one after another in the order given; `llmpatch compose` measures them together")
-    return Opened(base, patches, stack.rows if stack else None)
+        how = "side by side" if parallel else "one after another in the order given"
+        warn(f"several patches are put {how}; `llmpatch compose` measures them together")
+    return Opened(base, patches, stack.prefix if stack else None)
 
 
-def _stack(patches: list[Patch]) -> Stack | None:
+def _stack(patches: list[Patch], parallel: bool) -> Stack | None:
     """The patches as one stack, checked against each other before a model is loaded."""
     from llmpatch.composing import make_stack
 
-    return make_stack(patches) if patches else None
+    return make_stack(patches, parallel=parallel and len(patches) > 1) if patches else None
 
 
 def base_options(function: F) -> F:
@@ -77,6 +78,12 @@ def base_options(function: F) -> F:
     function = click.option("--revision", help="Branch, tag or commit, for a base from the Hugging Face hub.")(function)
     text = "The base: a catalogue name (`llmpatch models list`), a hub id, a folder or a .gguf file."
     return click.option("--base", required=True, help=text)(function)
+
+
+def parallel_option(function: F) -> F:
+    """The option that puts several patches side by side."""
+    text = "Several patches side by side: none reads another, and their order makes no difference."
+    return click.option("--parallel", is_flag=True, help=text)(function)
 
 
 def answer_options(max_new_tokens: int) -> Callable[[F], F]:
@@ -92,6 +99,7 @@ def answer_options(max_new_tokens: int) -> Callable[[F], F]:
             multiple=True,
             help="A patch folder or name. Repeatable: rows go one after another, as given.",
         ),
+        parallel_option,
         click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=max_new_tokens, show_default=True),
         click.option("--temperature", type=TEMPERATURE, default=0.0, show_default=True, help="0 is greedy."),
         click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),

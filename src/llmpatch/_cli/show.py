@@ -49,7 +49,8 @@ def _show(patch: Patch) -> None:
         "signature": _signature(patch),
     }
     if manifest.members:
-        facts["composed of"] = ", then ".join(f"{m.name} {m.version}" for m in manifest.members)
+        between = " beside " if manifest.arrangement else ", then "
+        facts["composed of"] = between.join(f"{m.name} {m.version}" for m in manifest.members)
     say(f"{manifest.name} {manifest.version}\n")
     say("\n".join(f"{key + ':':16}{one_line(str(value))}" for key, value in facts.items()))
     say("\n" + results_table(patch.evidence))

@@ -7,7 +7,7 @@ Specification: docs/format/patch-v1.md. Needs numpy and pydantic; torch only to 
 """
 
 from llmpatch.artifact.archive import pack_members, unpack_members
-from llmpatch.artifact.bundle import Patch, find_patch, load_patch, parse_patch, read_patch
+from llmpatch.artifact.bundle import Patch, find_patch, load_patch, parse_patch, prefix_of, read_patch
 from llmpatch.artifact.card import adapter_config, model_card
 from llmpatch.artifact.layout import ARCHIVE_SUFFIX, SIGNATURE_FILE, Contents
 from llmpatch.artifact.manifest import LONG_TEXT, Manifest, parse_manifest, release_time
@@ -38,6 +38,7 @@ __all__ = [
     "pack_members",
     "parse_manifest",
     "parse_patch",
+    "prefix_of",
     "read_contents",
     "read_patch",
     "release_time",

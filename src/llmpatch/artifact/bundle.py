@@ -15,7 +15,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from llmpatch.errors import IntegrityError, UsageError, WrongBaseError
 if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.patched import PatchedModel
+    from llmpatch.prefix import Rows
 
 NORM_TOLERANCE = 1e-3
 MAX_NORM_RATIO = 1000.0
@@ -79,6 +80,24 @@ class Patch:
         """
         lines = "".join(f"{self.files[name]}  {name}\n" for name in sorted(self.files))
         return hashlib.sha256(lines.encode("ascii")).hexdigest()
+
+    def prefix(self) -> Rows:
+        """What stands in front of a base: [tokens, dim] float32, or the members' rows side by side."""
+        import torch
+
+        rows = torch.tensor(self.embeddings)
+        if self.manifest.arrangement is None or self.manifest.members is None:
+            return rows
+        from llmpatch.prefix import parallel
+
+        return parallel(torch.split(rows, [member.tokens for member in self.manifest.members]))
+
+    @property
+    def prefix_sha256(self) -> str:
+        """The digest of :meth:`prefix` by which evidence names it."""
+        from llmpatch.prefix import prefix_digest
+
+        return prefix_digest(self.embeddings if self.manifest.arrangement is None else self.prefix())
 
     def check_base(self, base: Base, *, allow: bool = False) -> list[str]:
         """Compare a base with the one the patch was made for.
@@ -137,7 +156,26 @@ class Patch:
 
         for note in self.check_base(base, allow=force):
             warnings.warn(note, UserWarning, stacklevel=2)
-        return PatchedModel(base, self.embeddings, self.manifest.name)
+        return PatchedModel(base, self.prefix(), self.manifest.name)
+
+
+def prefix_of(patches: Sequence[Patch]) -> Rows | None:
+    """What stands in front of a base with these patches one after another; ``None`` without any.
+
+    Raises:
+        UsageError: one of several has its members side by side: it does not stand in a row with others.
+    """
+    import torch
+
+    if len(patches) == 1:
+        return patches[0].prefix()
+    for patch in patches:
+        if patch.manifest.arrangement:
+            raise UsageError(
+                f"{patch.manifest.name} {patch.manifest.version} holds patches side by side: no other goes before or behind it",
+                hint="compose the single patches: `llmpatch compose --parallel P1 P2 ...`",
+            )
+    return torch.cat([torch.tensor(patch.embeddings) for patch in patches]) if patches else None
 
 
 def load_patch(path_or_name: str | Path) -> Patch:

@@ -26,12 +26,15 @@ _HUB_LICENSES = {
 
 
 def adapter_config(manifest: Manifest) -> dict[str, Any]:
-    """The only ``adapter_config.json`` a patch may carry: no code, no tokenizer, no file names but the base's."""
+    """The only ``adapter_config.json`` a patch may carry: no code, no tokenizer, no file names but the base's.
+
+    PEFT puts all rows one after another, so patches side by side have a type that it refuses by name.
+    """
     return {
         "base_model_name_or_path": base_id(manifest),
         "inference_mode": True,
         "num_virtual_tokens": manifest.prefix.tokens,
-        "peft_type": "PROMPT_TUNING",
+        "peft_type": "PROMPT_TUNING" if manifest.arrangement is None else "LLMPATCH_PARALLEL",
         "prompt_tuning_init": "RANDOM",
         "revision": manifest.base.revision,
         "task_type": "CAUSAL_LM",
@@ -82,12 +85,16 @@ def _facts(manifest: Manifest) -> str:
         f"- **Released**: {manifest.released}",
         *([f"- **Expires**: {manifest.expires}"] if manifest.expires else []),
         f"- **Method**: {_plain(manifest.build.method)}",
-        *([f"- **Composed of, in this order**: {_members(manifest)}"] if manifest.members else []),
+        *([f"- **Composed of, {_order(manifest)}**: {_members(manifest)}"] if manifest.members else []),
         f"- **Made by**: {_plain(manifest.build.tool)} {_plain(manifest.build.tool_version)},"
         f" seed {manifest.build.seed}, recipe sha256 {manifest.build.recipe_digest}",
         *([f"- **Contact**: {_plain(manifest.contact)}"] if manifest.contact else []),
     ]
     return "\n".join(lines)
+
+
+def _order(manifest: Manifest) -> str:
+    return "side by side" if manifest.arrangement else "in this order"
 
 
 def _members(manifest: Manifest) -> str:

@@ -103,13 +103,15 @@ class Measured(_Section):
 class Record(_Section):
     """Composition evidence: all patches together first, then the pairs that were looked at to find who hurts whom.
 
-    ``evidence`` is the sha256 of the full evidence of each risk, by risk.
+    ``evidence`` is the sha256 of the full evidence of each risk, by risk. With ``arrangement: parallel`` the patches stood
+    side by side: it says nothing of them one after another.
     """
 
     schema_: Annotated[Literal["llmpatch/composition/v1"], Field(alias="schema")] = "llmpatch/composition/v1"
     created: Time
     base: RecordBase
     patches: Annotated[tuple[Part, ...], Field(min_length=2, max_length=16)]
+    arrangement: Literal["parallel"] | None = None
     limit: Count | None = None
     measured: Annotated[tuple[Measured, ...], Field(min_length=1, max_length=256)]
     evidence: Annotated[dict[Text, Sha256], Field(max_length=64)] = {}

@@ -221,7 +221,8 @@ Relations = Annotated[tuple[Relation, ...], Field(max_length=64)]
 class Manifest(_Section):
     """The content of ``patch.json``.
 
-    ``members`` are the patches it was composed of, in the order of their rows, which are all of its rows.
+    ``members`` are the patches it was composed of, in the order of their rows, which are all of its rows. With
+    ``arrangement: parallel`` they stand side by side, so that none reads another, and not one after another.
 
     ``files`` holds the sha256 of every other file and ``checksum`` that of this one, taken with 64 zeros in its place:
     together they find damage. Only a signature finds a forger, who can compute both anew.
@@ -244,6 +245,7 @@ class Manifest(_Section):
     composition: Annotated[tuple[Composition, ...], Field(min_length=1, max_length=64)] | None = None
     gate: GateSection | None = None
     members: Annotated[tuple[Member, ...], Field(min_length=2, max_length=16)] | None = None
+    arrangement: Literal["parallel"] | None = None
     build: BuildSection
     min_client: Version | None = None
     expires: Time | None = None
@@ -262,6 +264,8 @@ class Manifest(_Section):
                 raise ValueError(f"members have not the {self.prefix.tokens} tokens of prefix.tokens together")
             if any(len({getattr(m, key) for m in self.members}) != len(self.members) for key in ("digest", "name")):
                 raise ValueError("members names a patch twice")
+        elif self.arrangement:
+            raise ValueError("arrangement says how members stand, and there are none")
         return self
 
     def expired(self, now: datetime | None = None) -> bool:

@@ -8,18 +8,18 @@ The prefix is part of it: an adaptive attack is made against the patched model, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
+from llmpatch.prefix import Rows, prefix_digest
 from llmpatch.recipe import DecodingSection
 from llmpatch.references.local import TransformersReference
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +34,13 @@ class Victim:
     """
 
     base: Base
-    prefix: torch.Tensor | None = None
+    prefix: Rows | None = None
     system: str | None = None
     decoding: DecodingSection = field(default_factory=DecodingSection)
 
     def identity(self) -> dict[str, Any]:
         """Everything its answers and gradients depend on."""
-        digest = None
-        if self.prefix is not None:
-            rows = self.prefix.detach().float().contiguous().cpu().numpy().astype("<f4")
-            digest = hashlib.sha256(f"{rows.shape}".encode() + rows.tobytes()).hexdigest()
+        digest = None if self.prefix is None else prefix_digest(self.prefix)
         return TransformersReference(self.base, self.decoding, self.system).identity() | {"prefix": digest}
 
     def answers(self, prompts: Sequence[str]) -> list[Answer]:

@@ -10,7 +10,7 @@ written that was not measured. docs/composition.md explains it. Knows nothing ab
 from llmpatch.composing.measures import Column, Task, measure, open_tasks, risks_of
 from llmpatch.composing.retention import KEPT, make_figures
 from llmpatch.composing.search import order_table, search_orders
-from llmpatch.composing.stack import Stack, make_stack
+from llmpatch.composing.stack import Stack, make_stack, stack_prefix
 from llmpatch.composing.surveying import added_table, figures_table, survey_one, survey_set, survey_table
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.composing.writing import Naming, compose, look
@@ -37,6 +37,7 @@ __all__ = [
     "order_table",
     "risks_of",
     "search_orders",
+    "stack_prefix",
     "survey_one",
     "survey_set",
     "survey_table",

@@ -28,10 +28,9 @@ from llmpatch.prompts import Prompt
 from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.artifact import Patch
     from llmpatch.bases import Base
+    from llmpatch.prefix import Rows
 
 DECLINES, ANSWERS = f"declines ({JUDGES[0]})", f"answers ({JUDGES[0]})"
 CALM, CALM_ELSEWHERE = f"1 - max toxicity ({TOXICITY_JUDGES[0]})", f"1 - max toxicity, harmless ({TOXICITY_JUDGES[0]})"
@@ -141,7 +140,7 @@ def _suite(risk: str, patch: Patch) -> str:
 
 def measure(
     base: Base,
-    rows: torch.Tensor | None,
+    rows: Rows | None,
     task: Task,
     *,
     store: Path | None = None,

@@ -14,19 +14,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from llmpatch.artifact import Patch, release_time
 from llmpatch.artifact.composition import Record, make_record
 from llmpatch.composing.measures import Column, Task, measure, risks_of
 from llmpatch.composing.retention import make_figures
-from llmpatch.composing.stack import Stack
+from llmpatch.composing.stack import Stack, stack_prefix
 from llmpatch.errors import UsageError
-from llmpatch.evals.systems import prefix_digest
+from llmpatch.prefix import prefix_digest
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from llmpatch.artifact.tensors import Embeddings
     from llmpatch.bases import Base
 
 
@@ -39,23 +36,22 @@ class Bench:
         tasks: The risks.
         store: Folder of kept answers and scores.
         progress: Where to show progress.
+        parallel: Whether several patches stand side by side.
     """
 
     base: Base
     tasks: Sequence[Task]
     store: Path | None = None
     progress: Progress = field(default_factory=Silent)
+    parallel: bool = False
     _known: dict[tuple[str, str], list[Column]] = field(default_factory=dict, repr=False)
 
     def columns(self, patches: Sequence[Patch], task: Task, title: str) -> list[Column]:
         """A task's measures behind patches in their order; behind none it is the base."""
-        import torch
-
-        rows: Embeddings | None = np.concatenate([p.embeddings for p in patches]) if patches else None
+        rows = stack_prefix(patches, parallel=self.parallel) if patches else None
         key = (prefix_digest(rows) if rows is not None else "", task.risk)
         if key not in self._known:
-            tensor = torch.tensor(rows) if rows is not None else None
-            self._known[key] = measure(self.base, tensor, task, store=self.store, progress=self.progress, title=title)
+            self._known[key] = measure(self.base, rows, task, store=self.store, progress=self.progress, title=title)
         return self._known[key]
 
     def figures(self, patches: Sequence[Patch], title: str) -> list[dict[str, Any]]:
@@ -98,6 +94,7 @@ def measure_together(bench: Bench, stack: Stack) -> Record:
             "base": {"name": base.name, "fingerprint": asdict(base.fingerprint)},
             "patches": [{"name": p.manifest.name, "version": p.manifest.version, "digest": p.digest} for p in patches],
             "measured": measured,
+            **({"arrangement": "parallel"} if stack.parallel else {}),
             **({"limit": limits[0]} if (limits := [t.limit for t in bench.tasks if t.limit]) else {}),
         }
     )

@@ -33,7 +33,7 @@ from llmpatch.composing.measures import Task, open_tasks
 from llmpatch.composing.search import search_orders
 from llmpatch.composing.stack import Stack, make_stack
 from llmpatch.composing.together import Bench, losses_in_words, measure_together
-from llmpatch.errors import GateError
+from llmpatch.errors import GateError, UsageError
 from llmpatch.files import digest_json, write_bytes, write_json
 from llmpatch.joining import join_evidence
 from llmpatch.prefix import check_room
@@ -64,6 +64,7 @@ def compose(
     *,
     base: Base | None = None,
     search: bool = False,
+    parallel: bool = False,
     naming: Naming | None = None,
     prompts: Mapping[str, Sequence[Path]] | None = None,
     limit: int | None = None,
@@ -74,13 +75,15 @@ def compose(
     data: Path | None = None,
     progress: Progress | None = None,
 ) -> Patch:
-    """Put patches one after another, measure the result, and make one patch of it.
+    """Put patches one after another or side by side, measure the result, and make one patch of it.
 
     Args:
         patches: Two or more, in the order of their rows: paths, names or patches that were read.
         out: The patch folder to write; without it the patch is only returned.
         base: The base they were made for; by default it is loaded by the name they give.
         search: Try other orders first, and take the best if order makes a difference.
+        parallel: Side by side: none reads another, and there is no order. Our own runtime and server read such a patch;
+            exports do not.
         naming: Name, version and summary.
         prompts: A user's own prompt files by risk, in the suites' place.
         limit: Only the first prompts of each set: cheap, with wider intervals.
@@ -100,8 +103,8 @@ def compose(
     if out is not None:
         check_target(out, overwrite)
     bench, stack, record = look(
-        patches, base=base, search=search, prompts=prompts, limit=limit, samples=samples, allow_loss=allow_loss, run=run,
-        data=data, progress=progress,
+        patches, base=base, search=search, parallel=parallel, prompts=prompts, limit=limit, samples=samples,
+        allow_loss=allow_loss, run=run, data=data, progress=progress,
     )  # fmt: skip
     evidence = {task.risk: _evidence(bench.base, stack, task, run, data, bench.progress) for task in bench.tasks}
     return _write(bench.base, stack, record, evidence, naming or Naming(), out, run, overwrite)
@@ -112,6 +115,7 @@ def look(
     *,
     base: Base | None = None,
     search: bool = False,
+    parallel: bool = False,
     prompts: Mapping[str, Sequence[Path]] | None = None,
     limit: int | None = None,
     samples: int | None = None,
@@ -127,14 +131,18 @@ def look(
     from llmpatch.bases import load_base
     from llmpatch.store import load_patch
 
-    stack = make_stack([found if isinstance(found, Patch) else load_patch(found) for found in patches])
+    if search and parallel:
+        raise UsageError("side by side there is no order to search for", hint="leave --search or --parallel out")
+    stack = make_stack(
+        [found if isinstance(found, Patch) else load_patch(found) for found in patches], parallel=parallel
+    )
     tasks = open_tasks(stack.patches, prompts=prompts, limit=limit, samples=samples, data=data)
     wanted = stack.patches[0].manifest.base
     base = base or load_base(wanted.name, wanted.revision)
     for patch in stack.patches:
         patch.check_base(base)
     check_room(base, len(stack.rows))
-    bench = Bench(base, tasks, run / "answers", progress or Silent())
+    bench = Bench(base, tasks, run / "answers", progress or Silent(), parallel)
     if search:
         stack = _best_order(bench, stack, run)
     record = measure_together(bench, stack)
@@ -143,7 +151,7 @@ def look(
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise GateError(
             f"{lost[0]}{more}; all figures are in {run / 'composition.json'}",
-            hint="try --search for another order, use a cumulative patch, or --allow-loss on your own responsibility",
+            hint="try --parallel, --search for another order, a cumulative patch, or --allow-loss on your own responsibility",
         )
     return bench, stack, record
 
@@ -159,12 +167,10 @@ def _best_order(bench: Bench, stack: Stack, run: Path) -> Stack:
 
 def _evidence(base: Base, stack: Stack, task: Task, run: Path, data: Path | None, progress: Progress) -> dict[str, Any]:
     """The full evidence of a risk: the base against the stack, with prices."""
-    import torch
-
     from llmpatch.evals import evaluate, usual_systems
 
     document = evaluate(
-        base, usual_systems(torch.tensor(stack.rows), safe_prompt=False), suite=task.suite, prompts=task.files,
+        base, usual_systems(stack.prefix, safe_prompt=False), suite=task.suite, prompts=task.files,
         limit=task.limit, samples=task.samples if task.suite == "toxicity" else None, store=run / "answers", data=data,
         progress=progress,
     )  # fmt: skip
@@ -193,19 +199,20 @@ def _write(
         "name": naming.name or _name(stack),
         "version": naming.version,
         "released": release_time(),
-        "summary": naming.summary or f"{len(stack.members)} patches in one, in this order: {stack.title}."[:500],
+        "summary": naming.summary or _summary(stack),
         "base": describe_base(
             base, revision=stack.patches[0].manifest.base.revision, purl=stack.patches[0].manifest.base.purl
         ),
         "fixes": _fixes(stack, evidence),
         "members": [member.model_dump(mode="json") for member in stack.members],
+        **_arranged(stack),
         "build": {
             "tool": "llmpatch",
             "tool_version": __version__,
             "seed": 0,
-            "recipe_digest": digest_json({"compose": [member.digest for member in stack.members]}),
+            "recipe_digest": digest_json({"compose": [member.digest for member in stack.members], **_arranged(stack)}),
             "data_digests": {f"{m.name} {m.version}": m.digest for m in stack.members},
-            "method": f"concatenation of {len(stack.members)} patches, {len(stack.rows)} virtual tokens; no training",
+            "method": _method(stack),
         },
     }
     document = join_evidence(evidence, composition=json.loads(render_record(record)), worse=losses_in_words(record))
@@ -214,6 +221,20 @@ def _write(
         return parse_patch(files, Path(naming.name or _name(stack)))
     write_members(out, files, overwrite=overwrite)
     return read_patch(out)
+
+
+def _arranged(stack: Stack) -> dict[str, str]:
+    return {"arrangement": "parallel"} if stack.parallel else {}
+
+
+def _summary(stack: Stack) -> str:
+    how = "side by side" if stack.parallel else "in this order"
+    return f"{len(stack.members)} patches in one, {how}: {stack.title}."[:500]
+
+
+def _method(stack: Stack) -> str:
+    how = "arrangement side by side" if stack.parallel else "concatenation"
+    return f"{how} of {len(stack.members)} patches, {len(stack.rows)} virtual tokens; no training"
 
 
 def _fixes(stack: Stack, evidence: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.forward import run_behind
 from llmpatch.evals.stats import Interval, ratio
 from llmpatch.losses import answer_log_probs, hidden_states
-from llmpatch.prefix import common_head, prefix_cache, repeat_cache
+from llmpatch.prefix import Rows, common_head, prefix_cache, repeat_cache
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def answer_losses(base: Base, prompts: Sequence[str], answers: Sequence[str]) ->
 
 def wikitext_perplexity(
     base: Base,
-    prefix: torch.Tensor | None,
+    prefix: Rows | None,
     text: str,
     *,
     patched: Base | None = None,

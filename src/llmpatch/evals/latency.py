@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals.forward import run_behind
 from llmpatch.evals.stats import Interval, median
-from llmpatch.prefix import head_logits, prefix_cache, repeat_cache
+from llmpatch.prefix import Rows, head_logits, prefix_cache, repeat_cache
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.bases import Base
 
 
@@ -56,7 +54,7 @@ class Latency:
 
 def measure_latency(
     base: Base,
-    prefix: torch.Tensor | None,
+    prefix: Rows | None,
     prompts: Sequence[str],
     *,
     patched: Base | None = None,

@@ -15,11 +15,9 @@ from llmpatch.batching import Example, make_batch
 from llmpatch.errors import UsageError
 from llmpatch.evals.reading import open_reader, score_texts
 from llmpatch.losses import hidden_states
-from llmpatch.prefix import common_head, head_logits
+from llmpatch.prefix import Rows, common_head, head_logits
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.bases import Base
 
 _NEXT_ROWS = 32
@@ -43,7 +41,7 @@ def start_ids(base: Base) -> list[int]:
 
 
 def log_probs(
-    base: Base, prefix: torch.Tensor | None, contexts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
+    base: Base, prefix: Rows | None, contexts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> list[float]:
     """Summed log-probability of each text behind its context; 0.0 for an empty text.
 
@@ -63,7 +61,7 @@ def log_probs(
 
 
 def next_token_shares(
-    base: Base, prefix: torch.Tensor | None, texts: Sequence[str], words: Mapping[str, int]
+    base: Base, prefix: Rows | None, texts: Sequence[str], words: Mapping[str, int]
 ) -> list[dict[str, float]]:
     """Probability of some tokens right behind each text.
 
@@ -100,11 +98,11 @@ def next_token_shares(
     return found
 
 
-def _past(prefix: torch.Tensor | None, head: Sequence[int]) -> int:
+def _past(prefix: Rows | None, head: Sequence[int]) -> int:
     return (0 if prefix is None else len(prefix)) + len(head)
 
 
-def _check(base: Base, prefix: torch.Tensor | None, contexts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+def _check(base: Base, prefix: Rows | None, contexts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
     room = base.context - _past(prefix, ())
     for number, (context, length) in enumerate(zip(contexts, lengths, strict=True), start=1):
         if not context or length > room:

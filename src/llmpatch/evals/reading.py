@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.forward import run_behind
-from llmpatch.prefix import common_head, head_logits, prefix_cache, repeat_cache
+from llmpatch.prefix import Rows, common_head, head_logits, prefix_cache, repeat_cache
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class Score:
     greedy: bool
 
 
-def open_reader(base: Base, prefix: torch.Tensor | None) -> Reader:
+def open_reader(base: Base, prefix: Rows | None) -> Reader:
     """Compute a prefix's keys and values.
 
     Args:

@@ -24,12 +24,11 @@ from llmpatch.recipe import DECLINING, RISKS
 from llmpatch.training_recipe import HOTTEST
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.bases import Base
     from llmpatch.evals.gender_bias import Pair
     from llmpatch.evals.systems import System
     from llmpatch.judges import Judge
+    from llmpatch.prefix import Rows
     from llmpatch.progress import Progress
 
 SAFE_PROMPT = (
@@ -222,9 +221,7 @@ def apart(sets: Sequence[PromptSet]) -> list[PromptSet]:
     return [replace(s, prompts=tuple(replace(p, id=f"{s.name}/{p.id}") for p in s.prompts)) for s in sets]
 
 
-def usual_systems(
-    prefix: torch.Tensor | None, reference: Path | None = None, *, safe_prompt: bool = True
-) -> list[System]:
+def usual_systems(prefix: Rows | None, reference: Path | None = None, *, safe_prompt: bool = True) -> list[System]:
     """What a patch is compared with: the base, the base behind the patch, a written safe prompt, the safer model.
 
     Args:

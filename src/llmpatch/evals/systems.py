@@ -9,7 +9,6 @@ prompts. So an interrupted eval goes on where it was, and a repeated one samples
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,16 +21,13 @@ from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
 from llmpatch.generation import generate
+from llmpatch.prefix import Parallel, Rows, prefix_digest
 from llmpatch.progress import Advance, Progress
 from llmpatch.prompts import Prompt
 from llmpatch.references.collecting import collect
 from llmpatch.references.local import TransformersReference
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import torch
-
     from llmpatch.bases import Base
     from llmpatch.recipe import DecodingSection
 
@@ -42,7 +38,7 @@ class System:
 
     Attributes:
         name: ``M`` is the base, ``M+`` the patched base, ``M'`` the reference; any other name is a baseline.
-        prefix: Virtual tokens [n, hidden_size].
+        prefix: Virtual tokens [n, hidden_size], or several such prefixes side by side.
         system_message: Instead of the template's own.
         recorded: Answers by prompt text or id (:func:`load_recorded`) instead of a model's; some may be missing.
         base: The model, where it is another than the base under test (a LoRA).
@@ -50,7 +46,7 @@ class System:
     """
 
     name: str
-    prefix: torch.Tensor | None = None
+    prefix: Rows | None = None
     system_message: str | None = None
     recorded: Mapping[str, Answer] | None = None
     base: Base | None = None
@@ -65,7 +61,9 @@ class System:
         """What the system is, for the evidence."""
         found: dict[str, Any] = {"kind": "recorded" if not self.live else "base"}
         if self.live and self.prefix is not None:
-            found = {"kind": "patched", "tokens": len(self.prefix), "prefix_sha256": _digest_of(self.prefix)}
+            found = {"kind": "patched", "tokens": len(self.prefix), "prefix_sha256": prefix_digest(self.prefix)}
+            if isinstance(self.prefix, Parallel):
+                found["side_by_side"] = len(self.prefix.parts)
         elif self.live and self.base is not None:
             found = {"kind": "other model", "name": self.base.name}
         elif self.system_message is not None:
@@ -77,11 +75,11 @@ class System:
 class SystemModel(TransformersReference):
     """A model behind a prefix, as something that :func:`collect` can ask."""
 
-    prefix: torch.Tensor | None = None
+    prefix: Rows | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything the answers depend on."""
-        return super().identity() | {"prefix": None if self.prefix is None else _digest_of(self.prefix)}
+        return super().identity() | {"prefix": None if self.prefix is None else prefix_digest(self.prefix)}
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
         """Answers as they finish. What is drawn depends on the prompt alone, not on what else is asked, or still to be asked."""
@@ -174,12 +172,3 @@ def ask(
     with tempfile.TemporaryDirectory() as scratch:
         found = collect(model, prompts, store or Path(scratch), progress=Titled(progress, title))
     return {prompt.id: answer for prompt, answer in zip(prompts, found, strict=True)}
-
-
-def prefix_digest(rows: npt.NDArray[np.float32]) -> str:
-    """The sha256 by which evidence names virtual tokens [n, hidden_size]: their shape and little-endian float32 bytes."""
-    return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()
-
-
-def _digest_of(prefix: torch.Tensor) -> str:
-    return prefix_digest(prefix.detach().float().contiguous().cpu().numpy())

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmpatch.artifact import Patch
+from llmpatch.artifact import Patch, prefix_of
 from llmpatch.artifact.card import base_id
 from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.bases import Base
@@ -104,7 +104,6 @@ def export(base: Base, patches: Sequence[Patch], to: str, out: Path, *, dtype: s
         WrongBaseError: a patch for another base.
         LlmpatchError: the result does not do what the run-time prefix does, or the disk is full.
     """
-    import numpy as np
     import torch
 
     out = Path(out)
@@ -119,7 +118,12 @@ def export(base: Base, patches: Sequence[Patch], to: str, out: Path, *, dtype: s
     check_new(out)
     notes = [note for patch in patches for note in patch.check_base(base)]
     check_head(base)
-    rows = torch.tensor(np.concatenate([patch.embeddings for patch in patches]), dtype=torch.float32)
+    rows = prefix_of(patches)
+    if not isinstance(rows, torch.Tensor):
+        raise UsageError(
+            f"{patches[0].manifest.name} holds patches side by side, and other engines read rows one after another",
+            hint="serve it here (`llmpatch serve`), or export a cumulative patch or the single ones",
+        )
     first = patches[0].manifest
     job = Job(base, rows, base_id(first), first.base.revision, dtype)
     with new_folder(out) as folder:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
-from llmpatch.evals.systems import prefix_digest
 from llmpatch.files import write_bytes
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_pieces
 from llmpatch.gate.policy import BASE, PATCHED, REFERENCE, Policy, default_policy
@@ -111,7 +110,7 @@ def check_belongs(evidence: Evidence, patch: Patch, base: Base | None) -> None:
     from llmpatch.bases import Fingerprint
 
     title = f"{patch.manifest.name} {patch.manifest.version}"
-    if evidence.prefix_sha256 != prefix_digest(patch.embeddings):
+    if evidence.prefix_sha256 != patch.prefix_sha256:
         whose = "another patch" if evidence.prefix_sha256 else f"no patch: it has no patched system {PATCHED}"
         raise IntegrityError(
             f"the {shown(evidence.suite)} evidence of {evidence.created} is of {whose}, not of {title}",
@@ -179,12 +178,10 @@ def _unmeasurable(rule: str, what: str, name: str, known: Any) -> UsageError:
 
 def _systems(policy: Policy, patch: Patch, reference: Path | None) -> list[System]:
     """The base and the patched base, and what else the rules name."""
-    import torch
-
     from llmpatch.evals import usual_systems
 
     named = any(rule.system == SAFE_PROMPTED for rule in policy.rules)
-    return usual_systems(torch.tensor(patch.embeddings), reference, safe_prompt=named)
+    return usual_systems(patch.prefix(), reference, safe_prompt=named)
 
 
 def _measure(risk: str, patch: Patch, base: Base, systems: list[System], *, store: Path, **options: Any) -> Evidence:
@@ -205,4 +202,4 @@ def _measure(risk: str, patch: Patch, base: Base, systems: list[System], *, stor
 
 def _reference(patch: Patch) -> PatchRef:
     manifest = patch.manifest
-    return PatchRef(manifest.name, manifest.version, patch.digest, prefix_digest(patch.embeddings))
+    return PatchRef(manifest.name, manifest.version, patch.digest, patch.prefix_sha256)

@@ -21,6 +21,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from llmpatch.artifact import prefix_of
 from llmpatch.bases import Base, load_base
 from llmpatch.errors import UsageError
 from llmpatch.evals.reading import BATCH_SIZE, open_reader, score_texts
@@ -29,9 +30,8 @@ from llmpatch.recipe import DecodingSection, describe
 from llmpatch.store import load_patch
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.artifact import Patch
+    from llmpatch.prefix import Rows
 
 LOG = logging.getLogger(__name__)
 MAX_GEN_TOKS = 256
@@ -72,7 +72,7 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         patch: str | Sequence[str] | None = None,
         revision: str | None = None,
         *,
-        prefix: torch.Tensor | None = None,
+        prefix: Rows | None = None,
         batch_size: int | str = BATCH_SIZE,
         max_length: int | None = None,
         device: str | None = None,
@@ -95,7 +95,7 @@ class PatchedLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             self.base.model.to(device)
         self.tokenizer = self.base.tokenizer
         self.batch_size = int(batch_size)
-        self.prefix = _rows(self.patches) if self.patches else prefix
+        self.prefix = prefix_of(self.patches) if self.patches else prefix
         self.reader = open_reader(self.base, self.prefix)
         self._limit = self.base.context if max_length is None else min(int(max_length), self.base.context)
         if self.max_length < 2:
@@ -278,11 +278,3 @@ def _is_missing(device: str) -> bool:
     import torch
 
     return device.startswith("cuda") and not torch.cuda.is_available()
-
-
-def _rows(patches: Sequence[Patch]) -> torch.Tensor:
-    """Virtual tokens of patches, one after another."""
-    import numpy as np
-    import torch
-
-    return torch.tensor(np.concatenate([patch.embeddings for patch in patches]), dtype=torch.float32)

@@ -19,6 +19,8 @@ from llmpatch.recipe import DecodingSection
 if TYPE_CHECKING:
     import torch
 
+    from llmpatch.prefix import Rows
+
 BATCH_SIZE = 64  # samples are short and share their prompts
 _PROBES = 256
 
@@ -81,7 +83,7 @@ class TransformersReference:
 
 
 def answer_samples(
-    model: TransformersReference, asked: Sequence[tuple[int, str]], *, prefix: torch.Tensor | None = None
+    model: TransformersReference, asked: Sequence[tuple[int, str]], *, prefix: Rows | None = None
 ) -> Generator[tuple[int, Answer], None, None]:
     """Answers of a model to (number of the sample, text), as they finish; for ``collect_samples``.
 

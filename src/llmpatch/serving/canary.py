@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
-from llmpatch.prefix import head_logits
+from llmpatch.prefix import Parallel, Rows, head_logits, prefix_cache
 
 if TYPE_CHECKING:
     import torch
@@ -50,17 +50,21 @@ def probe_ids(base: Base) -> list[list[int]]:
     return [base.chat_ids(text) for text in PROBES]
 
 
-def plain(base: Base, rows: torch.Tensor | None) -> torch.Tensor:
+def plain(base: Base, rows: Rows | None) -> torch.Tensor:
     """Probabilities of the token after each probe [probes, vocab_size], by whole forwards of the model."""
     import torch
 
     found = []
     for ids in probe_ids(base):
         embeds = base.embed(torch.tensor(ids))
-        if rows is not None:
+        options: dict[str, Any] = {"use_cache": False}
+        if isinstance(rows, Parallel):  # no single forward gives them: what is checked is what comes behind
+            with torch.no_grad():
+                options = {base.cache_keyword: prefix_cache(base, rows, [])}
+        elif rows is not None:
             embeds = torch.cat([rows.to(embeds.device, embeds.dtype), embeds])
         with torch.no_grad():
-            logits = base.model(inputs_embeds=embeds[None], use_cache=False, logits_to_keep=1).logits[0, -1]
+            logits = base.model(inputs_embeds=embeds[None], logits_to_keep=1, **options).logits[0, -1]
         found.append(logits.float().softmax(-1))
     return torch.stack(found)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
 from llmpatch.errors import UsageError
-from llmpatch.prefix import backbone
+from llmpatch.prefix import Parallel, Rows, backbone, prefix_cache
 
 if TYPE_CHECKING:
     import torch
@@ -188,10 +188,15 @@ class KeyValues:
         for layer in self._layers:
             layer.write(target, shared, layer.keys[source, :, shared:length], layer.values[source, :, shared:length])
 
-    def make_prefix(self, rows: torch.Tensor | None, head: Sequence[int]) -> Prefix:
+    def make_prefix(self, rows: Rows | None, head: Sequence[int]) -> Prefix:
         """Compute what all requests behind ``rows`` [n, hidden_size] share."""
         import torch
 
+        if isinstance(rows, Parallel):
+            with torch.no_grad():
+                layers = prefix_cache(self.base, rows, list(head)).layers
+            keys = tuple(layer.keys[0].clone() for layer in layers)
+            return Prefix(len(rows), tuple(head), keys, tuple(layer.values[0].clone() for layer in layers))
         parts = [] if rows is None else [rows.to(self.base.device, self.base.model.dtype)]
         if head:
             parts.append(self.base.embed(torch.tensor(list(head))))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llmpatch.artifact import Patch
+from llmpatch.artifact import Patch, prefix_of
 from llmpatch.bases import Base
 from llmpatch.errors import LlmpatchError, UsageError
-from llmpatch.prefix import common_head
+from llmpatch.prefix import Rows, common_head
 from llmpatch.serving import canary
 
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ class PatchSet:
         parts = [f"{p.manifest.name}@{p.manifest.version}:{p.digest[:12]}" for p in patches]
         return cls(tuple(patches), "+".join(p.digest for p in patches), "+".join(parts) or UNPATCHED)
 
-    def rows(self) -> torch.Tensor | None:
+    def rows(self) -> Rows | None:
         """All virtual tokens [n, hidden_size] float32, in order; ``None`` without patches."""
-        import torch
-
-        return torch.cat([torch.tensor(p.embeddings) for p in self.patches]) if self.patches else None
+        return prefix_of(self.patches)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,8 +132,13 @@ def check_together(patches: Sequence[Facts]) -> None:
 
     Raises:
         UsageError: a patch twice, two versions of one, one that supersedes, contains or conflicts with another, one that
-            requires what is not there; names both and says what to do.
+            requires what is not there, one whose members stand side by side; names both and says what to do.
     """
+    if len(patches) > 1 and (one := next((patch for patch in patches if patch.parallel), None)):
+        raise UsageError(
+            f"{one.title} holds patches side by side: no other goes before or behind it",
+            hint="compose the single patches: `llmpatch compose --parallel P1 P2 ...`",
+        )
     for i, one in enumerate(patches):
         for other in patches[:i]:
             if one.digest == other.digest:

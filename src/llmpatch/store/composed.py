@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from llmpatch.artifact.composition import MAX_RECORD_BYTES, Record, parse_record, render_record
-from llmpatch.errors import IntegrityError, LlmpatchError
+from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.files import read_bytes
 from llmpatch.store.disk import disk_errors, make_folder, replace_file
 from llmpatch.store.facts import Known, known_of
@@ -25,8 +25,14 @@ def keep_record(store: Store, record: Record) -> str:
     """Keep a record, and return the sha256 it is kept under.
 
     Raises:
+        UsageError: it is of patches side by side, which are one patch in a store.
         LlmpatchError: the disk refuses, or there are too many.
     """
+    if record.arrangement:
+        raise UsageError(
+            "the record is of patches side by side, and what the store keeps is of patches one after another",
+            hint="install the one patch that `llmpatch compose --parallel` made: its evidence is in it",
+        )
     data = render_record(record)
     digest = hashlib.sha256(data).hexdigest()
     path = store.compositions / f"{digest}.json"

@@ -63,6 +63,7 @@ class Facts:
         members: Digests of the patches whose rows are part of this one.
         parts: Those patches by name.
         measured: What its vendor measured of it together with others.
+        parallel: Its members stand side by side, so nothing stands before or behind it.
     """
 
     digest: str
@@ -75,6 +76,7 @@ class Facts:
     members: frozenset[str] = frozenset()
     parts: tuple[Part, ...] = ()
     measured: tuple[Known, ...] = ()
+    parallel: bool = False
 
     @property
     def vendor(self) -> str:
@@ -94,7 +96,7 @@ def facts_of(manifest: Manifest, digest: str) -> Facts:
     parts = tuple(Part(member.name, parse_version(member.version)) for member in manifest.members or ())
     return Facts(
         digest, manifest.name, parse_version(manifest.version), fixes, manifest.supersedes, manifest.requires,
-        manifest.conflicts, members, parts, _vendors_word(manifest, digest),
+        manifest.conflicts, members, parts, _vendors_word(manifest, digest), manifest.arrangement is not None,
     )  # fmt: skip
 
 
@@ -117,13 +119,17 @@ def _vendors_word(manifest: Manifest, digest: str) -> tuple[Known, ...]:
 
 
 def known_of(record: Record) -> tuple[Known, ...]:
-    """What a composition record says was measured, for :func:`decide`."""
-    return tuple(
-        Known(
-            measured.patches,
-            tuple(Lost(f.patch, f"{f.risk}: {f.metric}", f.alone, f.together, f.change.n) for f in measured.hurt),
+    """What a composition record says was measured, for :func:`decide`; of patches side by side it says nothing of orders."""
+    return (
+        ()
+        if record.arrangement
+        else tuple(
+            Known(
+                measured.patches,
+                tuple(Lost(f.patch, f"{f.risk}: {f.metric}", f.alone, f.together, f.change.n) for f in measured.hurt),
+            )
+            for measured in record.measured
         )
-        for measured in record.measured
     )
 
 

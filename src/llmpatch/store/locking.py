@@ -87,6 +87,11 @@ def make_lock(patches: Sequence[Patch], record: Record | None = None) -> Lock:
             f"the composition evidence is of {', then '.join(record.title(d) for d in record.digests)}",
             hint="name the same patches in the same order, or measure these: `llmpatch compose`",
         )
+    if record is not None and record.arrangement:
+        raise UsageError(
+            "the composition evidence is of patches side by side; a lock file puts them one after another",
+            hint="lock the one patch that `llmpatch compose --parallel` made of them",
+        )
     base = patches[0].manifest.base
     parts = tuple(Part(name=p.manifest.name, version=p.manifest.version, digest=p.digest) for p in patches)
     made = RecordBase(name=base.name, fingerprint=base.fingerprint)

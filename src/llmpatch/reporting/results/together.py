@@ -30,7 +30,7 @@ def together(shelf: Shelf) -> Section | None:
     if found is None:
         return None
     blocks: list[Block] = [
-        _grid(rows, f"{size} in a stack: {'official' if name == 'patches' else name} patches")
+        _grid(rows, f"{size} {_form(name)} patches")
         for name, survey in found["sets"].items()
         for size, rows in survey["sizes"].items()
     ]
@@ -49,6 +49,12 @@ def together(shelf: Shelf) -> Section | None:
     )
     blocks.append(Grid(tuple(PRICES), prices, "The price"))
     return Section("Patches together", LEAD, tuple(blocks))
+
+
+def _form(name: str) -> str:
+    """How the patches of a set stand, and which they are."""
+    kind = name.removesuffix("-parallel")
+    return f"{'in a stack' if kind == name else 'side by side'}: {'official' if kind == 'patches' else kind}"
 
 
 def _grid(figures: Sequence[Json], title: str, head: tuple[str, ...] = HEAD, last: str = "kept") -> Grid:
