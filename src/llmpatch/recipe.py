@@ -19,6 +19,7 @@ from llmpatch.errors import RecipeError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.strict_yaml import parse_mapping, parse_value
 from llmpatch.training_recipe import BalanceSection, Section, Temperature, TopP, TrainingSection
+from llmpatch.versions import PATTERN as VERSION
 
 MAX_RECIPE_BYTES = 1 << 16
 Risk = Literal["refusal", "toxicity", "gender-bias", "personal-data"]
@@ -176,7 +177,7 @@ class Recipe(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$", max_length=128)]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$", max_length=64)]
+    version: Annotated[str, Field(pattern=VERSION, max_length=64)]
     summary: Annotated[str, Field(min_length=1, max_length=500)]
     license: str = "Apache-2.0"
     risk: Risk = "refusal"

@@ -20,6 +20,7 @@ STAGES = ("alpha", "beta", "rc")
 _FINAL = len(STAGES)
 _NUMBER = r"(0|[1-9][0-9]{0,8})"
 _VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-(alpha|beta|rc)\.{_NUMBER})?")
+PATTERN = f"^{_VERSION.pattern}$"  # for schemas
 _CLAUSE = re.compile(rf"(>=|<=|>|<|==|!=|~=)? *({_NUMBER}(?:\.{_NUMBER})?|{_VERSION.pattern})")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*")
 MAX_RANGE = 128
@@ -116,6 +117,32 @@ def parse_version(text: str) -> Version:
     if found is None:
         raise UsageError(f"{text[:64]!r} is not a version", hint="write N.N.N, or N.N.N-rc.N (alpha, beta, rc)")
     return _version(found.groups())
+
+
+def version_text(text: str) -> str:
+    """The text of a version, for a schema.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parse_version(text)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+def range_text(text: str) -> str:
+    """The text of a range, for a schema.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parse_range(text)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+    return text
 
 
 def parse_range(text: str) -> Range:

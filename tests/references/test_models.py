@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from llmpatch.bases import load_base
 from llmpatch.catalogue import locate
@@ -54,7 +55,6 @@ def test_llama_cpp_reports_a_file_it_cannot_load(tmp_path):
 
 @pytest.mark.real
 def test_transformers_answers_and_tells_changed_weights_apart(tmp_path):
-    import torch
 
     base = load_base("smollm2")
     reference = TransformersReference(base, DECODING)
@@ -69,3 +69,18 @@ def test_transformers_answers_and_tells_changed_weights_apart(tmp_path):
     merged = TransformersReference(base, DECODING).identity()
     assert merged["fingerprint"] == identity["fingerprint"]
     assert merged["weights"] != identity["weights"]
+
+
+def test_what_is_drawn_depends_on_the_prompt_alone(tiny, tmp_path):
+    """A run that was killed, or asked for more than another, draws what an uninterrupted one draws."""
+    decoding = DecodingSection(max_new_tokens=8, temperature=1.0)
+    prompts = [Prompt(str(i), f"Say {i}", "everyday") for i in range(6)]
+    whole = collect(TransformersReference(tiny, decoding), prompts, tmp_path / "whole", progress=Silent())
+    collect(TransformersReference(tiny, decoding), prompts[:3], tmp_path / "parts", progress=Silent())
+    for raw, prefix in ((False, tiny.embed(torch.arange(3))), (True, None)):
+        model = TransformersReference(tiny, decoding, raw=raw, prefix=prefix)
+        every, some = (collect(model, p, tmp_path / f"{raw}{len(p)}", progress=Silent()) for p in (prompts, prompts[2:4]))
+        assert every[2:4] == some
+        assert every != whole
+    assert len({answer.text for answer in whole}) == 6
+    assert collect(TransformersReference(tiny, decoding), prompts[::-1], tmp_path / "other", progress=Silent()) == whole[::-1]

@@ -191,6 +191,28 @@ def test_slow_retrieval(site, monkeypatch):
             look(registry)
         assert time.monotonic() - began < 5
 
+    def drip_headers(handler):
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        for number in range(200):
+            handler.wfile.write(f"X-Header-{number}: 1\r\n".encode())
+            handler.wfile.flush()
+            time.sleep(0.05)
+        return True
+
+    def wait(handler):
+        for _ in range(200):
+            handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            handler.wfile.flush()
+            time.sleep(0.05)
+        return True
+
+    for number, slow in enumerate((drip_headers, wait)):
+        with serve(site, slow) as (url, _):
+            registry, began = customer(url, f"slow{number}", root=site / "metadata/1.root.json"), time.monotonic()
+            with pytest.raises(LlmpatchError, match="too slow"):
+                look(registry)
+            assert time.monotonic() - began < 5
+
     def silent(handler):
         time.sleep(1.5)
         return True

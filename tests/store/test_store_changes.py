@@ -243,6 +243,23 @@ def test_revoking_the_only_patch_leaves_none(store, tmp_path):
         pick(state(store), "acme/refusal")
 
 
+def test_revoking_brings_nothing_back_that_was_rolled_back_or_deactivated(store, tmp_path):
+    good, bad = add(store, tmp_path), add(store, tmp_path, version="1.1.0")
+    activate(store, good, gate=Gate())
+    activate(store, bad, gate=Gate())
+    rollback(store)
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+    revoke(store, good, "x_ACME-2026-0003: worse than it says")
+    assert active(state(store)) == []
+    assert statuses(state(store))["acme/refusal 1.1.0"] == "rolled back"
+    other, third = add(store, tmp_path, "acme/other", fixed=(3,)), add(store, tmp_path, "acme/third", fixed=(4,))
+    activate(store, other, gate=Gate())
+    deactivate(store, other)
+    activate(store, third, gate=Gate())
+    revoke(store, third, "bad")
+    assert active(state(store)) == []
+
+
 def test_an_upgrade_stays_within_its_pin_and_does_not_return_to_what_was_rolled_back(store, tmp_path):
     old = add(store, tmp_path)
     activate(store, old, gate=Gate())

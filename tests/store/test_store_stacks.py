@@ -68,6 +68,14 @@ def test_an_order_that_was_measured_to_lose_is_refused_with_the_numbers():
     check_measured((B, A, C), known)
 
 
+def test_who_saw_a_loss_counts_more_than_who_saw_none_in_the_same_order():
+    loss, none = Known((A.digest, B.digest), (LOST,)), Known((A.digest, B.digest))
+    check_measured((A, B), [none])
+    for known in ([loss, none], [none, loss]):
+        with pytest.raises(UsageError, match="loses together"):
+            check_measured((A, B), known)
+
+
 def test_a_vendors_own_measurement_counts_the_same():
     new = Facts("9" * 8, "acme/n", Version(1, 0, 0), frozenset("n"), measured=(Known((A.digest, "9" * 8), (LOST,)),))
     with pytest.raises(UsageError, match=r"acme/a 1\.0\.0 loses together with acme/n 1\.0\.0"):

@@ -10,8 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from llmpatch.artifact.manifest import Text, Time, printable
-from llmpatch.errors import UsageError
-from llmpatch.versions import parse_range, parse_version
+from llmpatch.versions import range_text, version_text
 
 EVERYTHING = "0"  # OSV: introduced before any version
 ID = r"^x_([A-Z0-9]+(?:-[A-Z0-9]+)*)-[0-9]{4}-[0-9]{4,8}$"
@@ -28,32 +27,16 @@ def _markdown(text: str) -> str:
     return text
 
 
-def _a_range(text: str) -> str:
-    try:
-        parse_range(text)
-    except UsageError as error:
-        raise ValueError(error.message) from None
-    return text
-
-
-def _a_version(text: str) -> str:
-    try:
-        parse_version(text)
-    except UsageError as error:
-        raise ValueError(error.message) from None
-    return text
-
-
 def _a_start(text: str) -> str:
-    return text if text == EVERYTHING else _a_version(text)
+    return text if text == EVERYTHING else version_text(text)
 
 
 AdvisoryId = Annotated[str, Field(max_length=96, pattern=ID)]
 UtcTime = Annotated[Time, AfterValidator(_in_utc)]
 Markdown = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_markdown)]
-Version = Annotated[str, Field(max_length=64), AfterValidator(_a_version)]
+Version = Annotated[str, Field(max_length=64), AfterValidator(version_text)]
 Start = Annotated[str, Field(max_length=64), AfterValidator(_a_start)]
-RangeText = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_a_range)]
+RangeText = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(range_text)]
 Url = Annotated[str, Field(max_length=500, pattern=r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Texts = Annotated[tuple[Text, ...], Field(max_length=64)]

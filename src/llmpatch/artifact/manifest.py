@@ -22,12 +22,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.artifact.tensors import MAX_DIM, MAX_TOKENS
 from llmpatch.errors import IntegrityError, UsageError
+from llmpatch.versions import PATTERN as VERSION
+from llmpatch.versions import range_text
 
 SCHEMA = "llmpatch/patch/v1"
 NO_DIGEST = "0" * 64
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # several scripts and emoji need them, and they cannot reorder text
-_VERSION = r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-(alpha|beta|rc)\.(0|[1-9][0-9]*))?$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
@@ -54,7 +55,10 @@ LONG_TEXT = 500  # characters of a summary or method
 LongText = Annotated[str, Field(min_length=1, max_length=LONG_TEXT, pattern=_NO_CONTROLS), _PLAIN]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$")]
-Version = Annotated[str, Field(max_length=64, pattern=_VERSION)]
+Version = Annotated[str, Field(max_length=64, pattern=VERSION)]
+RangeText = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^(\*|[0-9a-z.<>=!~, -]+)$"), AfterValidator(range_text)
+]
 Time = Annotated[
     str, Field(max_length=40, pattern=_TIME, json_schema_extra={"format": "date-time"}), AfterValidator(_real_time)
 ]
@@ -129,7 +133,7 @@ class Relation(_Section):
     """Another patch, by name and version range (``>=1.2.0,<2``; ``*`` is any)."""
 
     name: Name
-    versions: Annotated[str, Field(max_length=128, pattern=r"^(\*|[0-9a-z.<>=!~, -]+)$")] = "*"
+    versions: RangeText = "*"
 
 
 class BuildSection(_Section):

@@ -10,17 +10,15 @@ prompts. So an interrupted eval goes on where it was, and a repeated one samples
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
 from llmpatch.files import read_jsonl
-from llmpatch.generation import generate
 from llmpatch.prefix import Parallel, Rows, prefix_digest
 from llmpatch.progress import Advance, Progress
 from llmpatch.prompts import Prompt
@@ -75,18 +73,9 @@ class System:
 class SystemModel(TransformersReference):
     """A model behind a prefix, as something that :func:`collect` can ask."""
 
-    prefix: Rows | None = None
-
     def identity(self) -> dict[str, Any]:
         """Everything the answers depend on."""
         return super().identity() | {"prefix": None if self.prefix is None else prefix_digest(self.prefix)}
-
-    def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
-        """Answers as they finish. What is drawn depends on the prompt alone, not on what else is asked, or still to be asked."""
-        keys = [crc32(prompt.encode()) for prompt in prompts]
-        found = generate(self.base, prompts, decoding=self.decoding, prefix=self.prefix, system=self.system, keys=keys)
-        for index, answers in found:
-            yield index, answers[0]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from zlib import crc32
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
+from llmpatch.prefix import Rows, prefix_digest
 from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     import torch
-
-    from llmpatch.prefix import Rows
 
 BATCH_SIZE = 64  # samples are short and share their prompts
 _PROBES = 256
@@ -34,12 +33,14 @@ class TransformersReference:
         decoding: How it is sampled.
         system: A system message instead of the template's own.
         raw: Continue the prompts as they stand instead of answering through the chat template.
+        prefix: Virtual tokens in front of it.
     """
 
     base: Base
     decoding: DecodingSection
     system: str | None = None
     raw: bool = False
+    prefix: Rows | None = None
 
     @cached_property
     def weights(self) -> str:
@@ -68,17 +69,22 @@ class TransformersReference:
             "decoding": self.decoding.model_dump(mode="json"),
             "system": self.system,
             **({"raw": True} if self.raw else {}),
+            **({} if self.prefix is None else {"prefix": prefix_digest(self.prefix)}),
         }
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
-        """See :class:`llmpatch.references.Reference`.
+        """See :class:`llmpatch.references.Reference`. What is drawn depends on the prompt alone, not on what else is asked.
 
         Raises:
             UsageError: a prompt that does not fit the model's context.
         """
         from llmpatch.generation import generate
 
-        for index, answers in generate(self.base, prompts, decoding=self.decoding, system=self.system, raw=self.raw):
+        found = generate(
+            self.base, prompts, decoding=self.decoding, prefix=self.prefix, system=self.system, raw=self.raw,
+            keys=[crc32(prompt.encode()) for prompt in prompts],
+        )  # fmt: skip
+        for index, answers in found:
             yield index, answers[0]
 
 

@@ -6,12 +6,17 @@ read_web(url, limit=65536, headers={}, where="patch.json")
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True)
@@ -51,31 +56,60 @@ def stream(url: str, patience: Patience, headers: Mapping[str, str]) -> Iterator
     """
     import httpx
 
-    began, received = time.monotonic(), 0
     sent = {**headers, "Accept-Encoding": "identity"}
+    client = httpx.Client(timeout=patience.silence, follow_redirects=True, max_redirects=5)
+    watch = _Watch(patience, client)
     try:
-        with (
-            httpx.Client(timeout=patience.silence, follow_redirects=True, max_redirects=5) as client,
-            client.stream("GET", url, headers=sent) as response,
-        ):
+        with client, watch, client.stream("GET", url, headers=sent) as response:
             if response.status_code != 200:
                 raise StatusError(url, response.status_code)
             for block in response.iter_raw():
-                received += len(block)
-                elapsed = time.monotonic() - began
-                if elapsed > patience.grace and received < patience.rate * elapsed:
-                    raise SlowError(
-                        f"{shown(url, 200)}: too slow, {received:,} bytes in {elapsed:.0f} s", hint="try another mirror"
-                    )
+                watch.received += len(block)
+                if watch.late():
+                    watch.gave_up = True
+                    break
                 yield block
     except httpx.TimeoutException:
         raise SlowError(
             f"{shown(url, 200)}: too slow, silent for {patience.silence:.0f} s", hint="try another mirror"
         ) from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise LlmpatchError(
-            f"cannot fetch {shown(url, 200)}: {shown(str(error), 200)}", hint="check the address and the network"
-        ) from None
+    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
+        if not watch.gave_up:
+            raise LlmpatchError(
+                f"cannot fetch {shown(url, 200)}: {shown(str(error), 200)}", hint="check the address and the network"
+            ) from None
+    if watch.gave_up:
+        said = f"{watch.received:,} bytes in {watch.elapsed:.0f} s"
+        raise SlowError(f"{shown(url, 200)}: too slow, {said}", hint="try another mirror")
+
+
+class _Watch:
+    """Ends a request that drips, wherever it drips: in headers and in lines between blocks no block comes to be counted."""
+
+    def __init__(self, patience: Patience, client: httpx.Client) -> None:
+        self.patience, self.client, self.received, self.gave_up = patience, client, 0, False
+        self._began, self._done = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def late(self) -> bool:
+        return self.elapsed > self.patience.grace and self.received < self.patience.rate * self.elapsed
+
+    def _look(self) -> None:
+        while not self._done.wait(min(1.0, self.patience.grace)):
+            if self.late():
+                self.gave_up = True
+                self.client.close()
+                return
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
 
 
 def read_web(

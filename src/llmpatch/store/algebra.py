@@ -108,14 +108,19 @@ def check_requirements(patches: Sequence[Facts]) -> None:
 def check_measured(patches: Sequence[Facts], known: Sequence[Known] = ()) -> None:
     """Refuse an order in which something was measured to be lost: the very one, or one whose patches stand in it so.
 
+    Of the very order, who saw a loss counts more than who saw none; that nothing was lost in all of it counts more than a
+    loss in a part of it.
+
     Raises:
         UsageError: names who loses what behind whom, with the numbers.
     """
     order = tuple(patch.digest for patch in patches)
     titles = {patch.digest: patch.title for patch in patches}
     found = [*known, *(piece for patch in patches for piece in patch.measured)]
-    if any(piece.patches == order and not piece.losses for piece in found):
-        return  # the set itself was measured whole, which says more than a part of it
+    if not any(piece.patches == order and piece.losses for piece in found) and any(
+        piece.patches == order for piece in found
+    ):
+        return
     for piece in sorted(found, key=lambda piece: len(piece.patches)):
         if piece.losses and _stands_in(piece.patches, order):
             lost = min(piece.losses, key=lambda lost: lost.together - lost.alone)

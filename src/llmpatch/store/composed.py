@@ -10,6 +10,7 @@ would have refused.
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from llmpatch.artifact.composition import MAX_RECORD_BYTES, Record, parse_record, render_record
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
@@ -49,19 +50,20 @@ def keep_record(store: Store, record: Record) -> str:
 
 
 def known_here(store: Store) -> tuple[Known, ...]:
-    """What all kept records say.
+    """What all kept records say; of one order measured twice, the later one.
 
     Raises:
         IntegrityError: one is damaged; names it.
     """
     if not store.compositions.is_dir():
         return ()
-    found: list[Known] = []
+    records: list[Record] = []
     for path in sorted(store.compositions.glob("*.json")):
         data = read_bytes(path, limit=MAX_RECORD_BYTES)
         if hashlib.sha256(data).hexdigest() != path.stem:
             raise IntegrityError(
                 f"{path} was changed or damaged", hint="delete it, and measure again: `llmpatch compose --remember`"
             )
-        found += known_of(parse_record(data, where=str(path)))
-    return tuple(found)
+        records.append(parse_record(data, where=str(path)))
+    records.sort(key=lambda record: datetime.fromisoformat(record.created))
+    return tuple({known.patches: known for record in records for known in known_of(record)}.values())

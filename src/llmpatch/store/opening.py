@@ -20,7 +20,7 @@ from llmpatch.catalogue import models_folder
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.store.contents import check_members, pick, read_stored
 from llmpatch.store.generations import Head, Store, ancestors, load
-from llmpatch.store.state import ActiveSet
+from llmpatch.store.state import ActiveSet, undone
 from llmpatch.versions import is_request
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _first_whole(store: Store, head: Head, base: Fingerprint) -> Active:
         return Active((), (), head.generation.number)
     problem = ""
     for number, group in _candidates(store, head, base):
-        if set(group.patches) & head.state.revoked.keys():
+        if set(group.patches) & head.state.revoked.keys() or undone(head.state, group):
             continue
         try:
             patches = tuple(read_stored(store, digest) for digest in group.patches)

@@ -17,7 +17,7 @@ from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageErro
 from llmpatch.store.contents import check_members, read_stored, title
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit
 from llmpatch.store.installing import Done, because
-from llmpatch.store.state import ActiveSet, Generation, State, changed, with_active
+from llmpatch.store.state import ActiveSet, Generation, State, changed, undone, with_active
 
 
 def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
@@ -54,7 +54,8 @@ def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
 def revoke(store: Store, digest: str, reason: str) -> Done:
     """Put a digest on the list of those that are never active again. Bases that use it fall back.
 
-    Each falls back to the last set that was active there, whole and free of revoked patches; without one to nothing.
+    Each falls back to the last set that was active there, whole and free of revoked patches; without one to nothing. What was
+    rolled back or deactivated does not come back: somebody had a reason.
 
     Raises:
         IntegrityError: the store is damaged.
@@ -173,6 +174,6 @@ def _fall(store: Store, group: ActiveSet, past: Sequence[Generation], revoked: d
     now = changed(past[0].state, active=(), revoked=revoked)
     for generation in past:
         for old in generation.state.active:
-            if old.fingerprint == group.fingerprint and whole_set(store, now, old):
+            if old.fingerprint == group.fingerprint and not undone(now, old) and whole_set(store, now, old):
                 return old
     return None

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llmpatch.artifact.manifest import FingerprintSection, LongText, Name, Sha256, Text, Time
+from llmpatch.artifact.manifest import FingerprintSection, LongText, Name, RangeText, Sha256, Text, Time
 from llmpatch.artifact.manifest import Version as VersionText
 from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.errors import IntegrityError, LlmpatchError
@@ -30,7 +30,6 @@ Status = Literal["stored", "active", "superseded", "inactive", "rolled back", "r
 Action = Literal[
     "install", "activate", "deactivate", "rollback", "pin", "unpin", "upgrade", "revoke", "gc", "repair", "none"
 ]
-RangeText = Annotated[str, Field(max_length=128, pattern=r"^(\*|[0-9a-z.<>=!~, -]+)$")]
 
 
 class _Section(BaseModel):
@@ -209,6 +208,12 @@ def with_active(state: State, active: tuple[ActiveSet, ...], leaving: Mapping[st
     installed = tuple(entry.model_copy(update={"status": status(entry)}) for entry in state.installed)
     marks = raised(state.high_water, [entry for entry in state.installed if entry.digest in now])
     return changed(state, installed=installed, active=active, high_water=marks)
+
+
+def undone(state: State, group: ActiveSet) -> bool:
+    """Whether a patch of an earlier set was rolled back or deactivated since."""
+    gone = {entry.digest for entry in state.installed if entry.status in ("rolled back", "inactive")}
+    return bool(gone & set(group.patches))
 
 
 def raised(marks: Mapping[str, str], entries: Collection[Installed]) -> dict[str, str]:
