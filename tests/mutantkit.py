@@ -249,7 +249,9 @@ def hostile_size(chance: random.Random) -> Mutant:
     """As large or as deep as the bounds allow, and beyond."""
     name = chance.choice(sorted(GOOD))
     size = chance.choice([0, 1 << 10, (64 << 10) + 1, 1 << 20])
-    keys = b"{" + b",".join(b'"%06x":0' % i for i in range(size // 11)) + b',"000000":0}'  # the one that is there twice last
+    keys = (
+        b"{" + b",".join(b'"%06x":0' % i for i in range(size // 11)) + b',"000000":0}'
+    )  # the one that is there twice last
     data = chance.choice([b"[" * size, b'{"a":' * (size // 5), b"0" * size, b'{"' + b"a" * size, b"\x80" * size, keys])
     members = GOOD | {name: data}
     return (

@@ -119,3 +119,16 @@ def test_identity_is_of_what_decides_pairs(project):  # noqa: F811
     path = project / "borderline_validation.jsonl"
     path.write_text(path.read_text() + '{"prompt": "one more"}\n')
     assert identity_of(make_recipe()) != first
+
+
+def test_a_model_that_was_trained_again_under_its_path_makes_other_pairs(project):  # noqa: F811
+    folder = project / "mine"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(1 << 20))
+    recipe = make_recipe(base={"name": str(folder)})
+    first = identity_of(recipe)
+    assert identity_of(recipe) == first
+    (folder / "model.safetensors").write_bytes(b"\x01" * (1 << 20))
+    second = identity_of(recipe)
+    (folder / "extra.json").write_text("{}")
+    assert len({first, second, identity_of(recipe)}) == 3

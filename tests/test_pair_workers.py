@@ -197,3 +197,16 @@ def test_a_rate_limit_is_of_all_workers_together(many, monkeypatch):
     limited = {"kind": "endpoint", "model": "m", "url": "http://127.0.0.1:9/v1", "requests_per_minute": 100}
     make_pair_shards(make_recipe(reference=limited), many / "pairs", workers=3, progress=Silent())
     assert seen[0].reference.requests_per_minute == 33
+
+
+def test_more_workers_than_requests_a_minute_are_not_started(many, monkeypatch):
+    seen = []
+
+    def start(job, shards, missing, workers, done):
+        seen.append((job.recipe, workers))
+
+    monkeypatch.setattr("llmpatch.pair_workers._side_by_side", start)
+    limited = {"kind": "endpoint", "model": "m", "url": "http://127.0.0.1:9/v1", "requests_per_minute": 2}
+    make_pair_shards(make_recipe(reference=limited), many / "pairs", workers=8, progress=Silent())
+    ((recipe, workers),) = seen
+    assert recipe.reference.requests_per_minute * workers == 2

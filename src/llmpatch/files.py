@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 
 MAX_LINE_BYTES = 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -153,6 +154,27 @@ def _unreadable(path: Path, error: OSError) -> LlmpatchError:
     if isinstance(error, IsADirectoryError):
         return UsageError(f"{path} is a folder, a file was expected", hint="check the path")
     return LlmpatchError(f"cannot read {path}: {error.strerror}", hint="check its permissions")
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` as the user's folder; of a user who is not there it stays as it is, and so is not found."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def sampled(path: Path) -> str:
+    """The sha256 of the size and of evenly spaced blocks of a file, or of all files of a folder: of gigabytes, quickly."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path)} {size}\n".encode())
+        with file.open("rb") as stream:
+            for number in range(_SAMPLES):
+                stream.seek(number * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.files import digest_json, iterate_lines, read_bytes, sha256_file, write_json, write_jsonl
+from llmpatch.files import digest_json, iterate_lines, read_bytes, sampled, sha256_file, write_json, write_jsonl
 from llmpatch.pairs import Dropped, Pair
 from llmpatch.prompts import KINDS
 from llmpatch.recipe import Recipe
@@ -175,6 +175,8 @@ class PairShards:
 def identity_of(recipe: Recipe) -> str:
     """Digest of all in a recipe that decides its pairs, the bytes of its files included; training may differ.
 
+    Of models that lie here it holds samples of their files: one may be trained again under the same path.
+
     Raises:
         UsageError: a file is not there.
     """
@@ -184,9 +186,13 @@ def identity_of(recipe: Recipe) -> str:
     paths = {path for section in sets for path in (*section.train, *section.validation)}
     if recipe.reference.kind == "recorded" and recipe.reference.path:
         paths.add(recipe.reference.path)
+    models = {
+        name: sampled(Path(name)) for name in (recipe.base.name, recipe.reference.model) if name and Path(name).exists()
+    }
     if lost := [path for path in sorted(paths) if not Path(path).is_file()]:
         raise UsageError(f"no such file: {lost[0]}", hint="the recipe's paths start in the folder you are in")
-    return digest_json([said, {path: sha256_file(Path(path)) for path in sorted(paths)}])
+    files = {path: sha256_file(Path(path)) for path in sorted(paths)}
+    return digest_json([said, files, *([models] if models else [])])
 
 
 def draw(shards: PairShards, most: int, seed: int) -> tuple[list[Pair], dict[str, dict[str, int]]]:

@@ -54,7 +54,8 @@ def make_pair_shards(
     shards = PairShards.open(folder, identity_of(recipe), size=size, chunks=len(dealt))
     missing = shards.missing()
     if recipe.reference.requests_per_minute and workers > 1:  # the endpoint counts all of them together
-        each = max(1, recipe.reference.requests_per_minute // workers)
+        workers = min(workers, recipe.reference.requests_per_minute)
+        each = recipe.reference.requests_per_minute // workers
         own = recipe.reference.model_copy(update={"requests_per_minute": each})
         recipe = recipe.model_copy(update={"reference": own})
     job = Job(recipe, dealt, folder / "answers")

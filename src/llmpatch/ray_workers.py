@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from llmpatch import errors
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.pairing import DEATHS
 from llmpatch.pairs import Dropped, Pair
@@ -108,6 +109,12 @@ def on_ray(
             ray.shutdown()
 
 
+def _failure(text: str) -> type[LlmpatchError]:
+    """The kind of error that an actor's text begins with, so that the exit code is the one without a cluster."""
+    kind = getattr(errors, text.partition(":")[0], None)
+    return kind if isinstance(kind, type) and issubclass(kind, LlmpatchError) else LlmpatchError
+
+
 def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -144,7 +151,7 @@ def _make(
         for row in made.iter_rows():
             number = int(row["number"])
             if row["failure"]:
-                raise LlmpatchError(f"chunk {number}: {row['failure']}", hint=row["made"])
+                raise _failure(row["failure"])(f"chunk {number}: {row['failure']}", hint=row["made"])
             shards.write(number, *_MADE.validate_json(row["made"]))
             done(number)
     except ray.exceptions.RayError as error:

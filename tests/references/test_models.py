@@ -79,8 +79,13 @@ def test_what_is_drawn_depends_on_the_prompt_alone(tiny, tmp_path):
     collect(TransformersReference(tiny, decoding), prompts[:3], tmp_path / "parts", progress=Silent())
     for raw, prefix in ((False, tiny.embed(torch.arange(3))), (True, None)):
         model = TransformersReference(tiny, decoding, raw=raw, prefix=prefix)
-        every, some = (collect(model, p, tmp_path / f"{raw}{len(p)}", progress=Silent()) for p in (prompts, prompts[2:4]))
+        every, some = (
+            collect(model, p, tmp_path / f"{raw}{len(p)}", progress=Silent()) for p in (prompts, prompts[2:4])
+        )
         assert every[2:4] == some
         assert every != whole
     assert len({answer.text for answer in whole}) == 6
-    assert collect(TransformersReference(tiny, decoding), prompts[::-1], tmp_path / "other", progress=Silent()) == whole[::-1]
+    assert (
+        collect(TransformersReference(tiny, decoding), prompts[::-1], tmp_path / "other", progress=Silent())
+        == whole[::-1]
+    )

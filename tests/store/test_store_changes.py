@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from llmpatch.errors import GateError, IntegrityError, TrustError, UsageError
 from llmpatch.store import (
     Store,
+    Verified,
     activate,
     ancestors,
     collect,
@@ -27,7 +29,7 @@ from llmpatch.store import (
 )
 from llmpatch.store.disk import remove_folder
 from llmpatch.versions import parse_version
-from storekit import ADVISORIES, Gate, active, add, base, folder, statuses
+from storekit import ADVISORIES, Gate, active, add, base, folder, statuses, verified
 
 
 @pytest.fixture
@@ -241,6 +243,22 @@ def test_revoking_the_only_patch_leaves_none(store, tmp_path):
     assert active(state(store)) == []
     with pytest.raises(TrustError, match="revoked: bad"):
         pick(state(store), "acme/refusal")
+
+
+def test_a_signature_that_was_checked_takes_the_place_of_one_that_was_not(store):
+    plain = verified()
+    digest = plain.patch.digest
+
+    def installed(signer, signature):
+        found = install(
+            store, Path("made"), lambda _: Verified(plain.patch, {**plain.contents, "patch.sig": signature}, signer)
+        )
+        return found.signer, (store.folder(digest) / "patch.sig").read_bytes()
+
+    assert installed(None, b"a stranger's") == (None, b"a stranger's")
+    assert installed("vendor", b"the vendor's") == ("vendor", b"the vendor's")
+    assert installed(None, b"a stranger's") == ("vendor", b"the vendor's")
+    assert installed("new key", b"by the new key") == ("new key", b"by the new key")
 
 
 def test_revoking_brings_nothing_back_that_was_rolled_back_or_deactivated(store, tmp_path):

@@ -36,6 +36,7 @@ from llmpatch.artifact.reading import read_contents
 from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.artifact.tensors import Embeddings, Tensor, decode_tensor, row_norms
 from llmpatch.errors import IntegrityError, UsageError, WrongBaseError
+from llmpatch.files import expanded
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
@@ -190,7 +191,7 @@ def load_patch(path_or_name: str | Path) -> Patch:
 
 def find_patch(path_or_name: str | Path) -> Path:
     """The path that is meant: a name that is no path is looked up in ``./patches``, as a folder or a ``.lpatch``."""
-    path = Path(path_or_name).expanduser()
+    path = expanded(path_or_name)
     if os.path.lexists(path) or not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", str(path_or_name)):
         return path
     named = Path("patches") / path

@@ -19,6 +19,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.files import expanded
 from llmpatch.registry.web import Patience, SlowError, StatusError, stream
 
 _BLOCK = 1 << 16
@@ -93,13 +94,16 @@ def check_url(text: str) -> str:
         UsageError: it is neither a folder nor an address by http, https or file.
     """
     if "://" not in text:
-        path = Path(text).expanduser()
+        path = expanded(text)
         if not path.is_dir():
             raise UsageError(f"{shown(text, 200)} is neither an address nor a folder", hint="https://..., or a folder")
         text = path.resolve().as_uri()
-    parts = urlsplit(text) if text.isprintable() else None
+    try:
+        parts = urlsplit(text) if text.isprintable() else None
+    except ValueError:  # a bracket that opens no IPv6 address
+        parts = None
     usable = parts is not None and not parts.query and not parts.fragment and "@" not in parts.netloc
-    if parts is None or not usable or parts.scheme not in ("http", "https", "file") or len(text) > 500:
+    if parts is None or not usable or parts.scheme not in ("http", "https", "file") or len(text) > 499:
         raise UsageError(
             f"{shown(text, 200)} is no address of a registry",
             hint="http://, https:// or file:// and a path; no user, query or fragment",

@@ -41,8 +41,9 @@ def put(store: Store, verified: Verified) -> None:
         remove_folder(folder)
         add_folder(store.patches, folder.name, verified.contents)
         return
-    signature = verified.contents.get(_SIGNATURE)
-    if signature is not None and not (folder / _SIGNATURE).exists():
+    signature, path = verified.contents.get(_SIGNATURE), folder / _SIGNATURE
+    # One that was checked takes the place of one that nobody checked, or of one by a key that was changed since.
+    if signature is not None and (not path.exists() or (verified.signer and path.read_bytes() != signature)):
         add_file(folder, _SIGNATURE, signature)
 
 

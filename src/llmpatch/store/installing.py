@@ -63,7 +63,7 @@ def install(store: Store, source: Path, verify: Verify, *, reason: str = "", ori
         _check_new(head.state, made)
         old = head.state.entry(made.digest)
         put(store, verified)
-        if old is not None and (made.signer is None or old.signer is not None):
+        if old is not None and made.signer in (None, old.signer):
             return None
         entry = old.model_copy(update={"signer": made.signer}) if old else made
         others = tuple(e for e in head.state.installed if e.digest != made.digest)
