@@ -92,6 +92,8 @@ def test_an_installed_patch_is_gated_on_the_base_and_answers_by_its_name(cli, ho
     assert answers[0] == answers[1]
     second = for_base(home / "second", tiny_base, "acme/tone", fixed=(2,), seed=1)
     installed(cli, second, "--no-activate")
+    lost = cli("activate", "acme/tone", "--policy", "policy.yaml")
+    assert (lost.code, "no gate would run" in lost.err) == (1, True)
     assert cli("activate", "acme/tone", "--skip-gate").code == 1
     found = cli("activate", "acme/tone", *gate, "--policy", "policy.yaml")
     assert found.code == 0, found.err

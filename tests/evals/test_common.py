@@ -39,3 +39,20 @@ def test_numbers_of_one_wording_count_together_in_suites_of_columns():
         wide, narrow = found(near), found(free)
         assert wide["value"] == narrow["value"]
         assert wide["high"] - wide["low"] > 1.8 * (narrow["high"] - narrow["low"])
+
+
+def test_ids_that_two_sets_share_are_prompts_of_each():
+    """Only one of the sets asks some prompts in several wordings: the other's ids do not say so."""
+    single = PromptSet("single", "Single", "everyday", prompts(str(i) for i in range(200)))
+    worded = PromptSet("worded", "Worded", "everyday", prompts(str(i // 5) for i in range(200)))
+    table = {
+        s.name: {"M": {p.id: {"right": float(i // 5 % 2)} for i, p in enumerate(s.prompts)}} for s in (single, worded)
+    }
+    found = column_evidence({}, [single, worded], table, (Column("right", "right", "higher"),), {})
+    alone = [
+        column_evidence({}, [s], {s.name: table[s.name]}, (Column("right", "right", "higher"),), {})
+        for s in (single, worded)
+    ]
+    for name, one in zip(("single", "worded"), alone, strict=True):
+        assert found["sets"][name]["systems"] == one["sets"][name]["systems"]
+    assert found["kinds"]["everyday"]["n"] == 400

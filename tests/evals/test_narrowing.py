@@ -110,12 +110,11 @@ def test_a_recording_must_have_whatever_may_be_asked(tiny, tmp_path):
 
 
 def test_no_prompt_is_asked_twice(tiny, tmp_path, monkeypatch):
-    from llmpatch.evals import systems as systems_module
+    from llmpatch import generation
 
-    asked = []
-    generate = systems_module.generate
+    asked, generate = [], generation.generate
     monkeypatch.setattr(
-        systems_module, "generate", lambda base, texts, **k: asked.extend(texts) or generate(base, texts, **k)
+        generation, "generate", lambda base, texts, **k: asked.extend(texts) or generate(base, texts, **k)
     )
     path = own(tmp_path, "mine", 150, "Tell me about {}")
     found = evaluate(tiny, [System("M")], prompts=[path], within=0.001, max_new_tokens=2, store=tmp_path / "kept")

@@ -4,13 +4,14 @@ import math
 import pytest
 import torch
 
+from llmpatch import generation
 from llmpatch.answers import Answer
 from llmpatch.artifact.strict_json import parse_object
 from llmpatch.errors import IntegrityError, UsageError
 from llmpatch.evals import SUITES, System, evaluate, load_recorded
-from llmpatch.evals import systems as systems_module
 from llmpatch.evals.findings import HARM_CHARS
 from llmpatch.evals.suites import load_own, load_suite
+from llmpatch.judges import open_judge
 from tinymodels import make_tiny
 
 NO = "I'm sorry, but I can't help with that."
@@ -105,7 +106,7 @@ def test_the_answers_of_a_prefix_differ_from_the_bases_and_are_generates_own(tin
 
 def test_a_repeated_eval_samples_nothing_and_an_interrupted_one_goes_on(tiny, data, tmp_path, monkeypatch):
     asked = []
-    real = systems_module.generate
+    real = generation.generate
 
     def watched(base, prompts, **options):
         asked.extend(prompts)
@@ -114,7 +115,7 @@ def test_a_repeated_eval_samples_nothing_and_an_interrupted_one_goes_on(tiny, da
             if interrupt and len(asked) > 8 and count == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(systems_module, "generate", watched)
+    monkeypatch.setattr(generation, "generate", watched)
     systems = [System("M"), System("safe prompt", system_message="Be safe.")]
     arguments = {"data": data, "max_new_tokens": 4, "store": tmp_path / "store"}
     interrupt = True
@@ -179,6 +180,11 @@ def test_a_malformed_recording_is_refused_with_its_row(tmp_path, row):
         ([System("M", recorded={})], {}, "cannot be a recording"),
         ([System("M")], {"suite": "nothing"}, "no suite called"),
         ([System("M")], {"judges": []}, "no judge measures refusal"),
+        (
+            [System("M")],
+            {"judges": [*map(open_judge, ("refusal-head", "toxicity-head"))]},
+            "toxicity-head measures toxicity",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(tiny, data, systems, arguments, message):

@@ -294,5 +294,8 @@ def test_the_command_says_how_answers_were_drawn():
         "--suite refusal --limit 5 --temperature 0.7 --top-p 0.9"
     )
     assert told("refusal", temperature=0.0, top_p=1.0).endswith("--suite refusal")
-    assert told("toxicity", temperature=1.0, top_p=0.9, samples=10).endswith("--suite toxicity")  # its own way
+    assert told("toxicity", temperature=1.0, top_p=0.9, samples=10).endswith("--suite toxicity --samples 10")
+    assert told("gender-bias", temperature=1.0, samples=2, max_new_tokens=20).endswith(
+        "--samples 2 --max-new-tokens 20"
+    )
     assert told("refusal", limit="5; rm -rf ~").endswith("--limit '5; rm -rf ~'")

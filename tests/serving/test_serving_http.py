@@ -132,6 +132,31 @@ def test_completions_take_texts_and_ids_in_any_number(live):
     assert one["text"] == "abc" + live.complete(ids, max_tokens=1).json()["choices"][0]["text"]
 
 
+def test_a_completion_that_names_no_length_has_what_fits(live, tiny, patches):
+    assert live.http.post("/v1/completions", json={"prompt": "abc"}).json()["usage"]["completion_tokens"] <= 16
+    with serving(tiny, [patches["first"]], max_tokens=4, context=256) as small:
+
+        def ask(prompt, **more):
+            return small.http.post("/v1/completions", json={"prompt": prompt, "temperature": 0} | more)
+
+        assert ask("abc").json()["usage"]["completion_tokens"] == 4
+        rows = len(patches["first"].embeddings)
+        assert ask([70] * (256 - rows - 2)).json()["usage"]["completion_tokens"] == 2
+        full = ask([70] * (256 - rows), max_tokens=0, echo=True, logprobs=1)
+        assert len(full.json()["choices"][0]["logprobs"]["tokens"]) == 256 - rows
+        refused = ask([70] * (256 - rows))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+
+
+def test_offsets_of_a_stream_go_on_where_the_last_chunk_ended(live):
+    whole = live.complete("abc", logprobs=1).json()["choices"][0]["logprobs"]["text_offset"]
+    body = {"prompt": "abc", "temperature": 0, "max_tokens": 8, "logprobs": 1, "stream": True}
+    chunks = [choice for event in events(live.http.post("/v1/completions", json=body)) for choice in event["choices"]]
+    found = [offset for choice in chunks for offset in choice["logprobs"]["text_offset"]]
+    assert found == whole
+    assert whole == sorted(set(whole))
+
+
 def test_a_stop_text_ends_a_stream_and_a_whole_answer_alike(live):
     text = live.chat(max_tokens=40).json()["choices"][0]["message"]["content"]
     stop = text[6:8]

@@ -98,6 +98,7 @@ def command(
     from llmpatch._cli.answer_file import check_out
     from llmpatch._cli.evidence_view import asked_lines, price_lines, results_table, scorer_lines, worse_lines
     from llmpatch._cli.opening import open_patched
+    from llmpatch.errors import UsageError
     from llmpatch.evals import evaluate, usual_systems
     from llmpatch.evals.narrowing import check_within
     from llmpatch.evals.scorers import evaluate_scored
@@ -108,7 +109,9 @@ def command(
 
     for path in (out, report):
         if path:
-            check_out(path, *files)
+            check_out(path, *files, *([reference] if reference else []))
+    if out and report and out.absolute() == report.absolute():
+        raise UsageError(f"--out and --report are both {out}", hint="write them to two files")
     if within is not None:
         check_within(within)
     check_sampling(suite, temperature, top_p)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from llmpatch._cli.drawing import drawing_options
+from llmpatch._cli.drawing import Number, drawing_options
 from llmpatch._cli.output import note, one_line, warn
 
 
@@ -20,7 +20,7 @@ from llmpatch._cli.output import note, one_line, warn
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True)
 @drawing_options("Of a request that names none; by default the engine's own. At 1 a patch may decline less.")
-@click.option("--timeout", type=click.FloatRange(0.1, 86400), default=600.0, show_default=True,
+@click.option("--timeout", type=Number(0.1, 86400), default=600.0, show_default=True,
               help="Seconds without a byte from the engine before a request fails.")  # fmt: skip
 def command(
     upstream: str, folder: Path, adapter: str | None, host: str, port: int, temperature: float | None,

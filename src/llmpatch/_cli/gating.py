@@ -64,7 +64,7 @@ def open_gate(
     """A gate for the store; ``None`` if neither a base nor evidence is given.
 
     Raises:
-        UsageError: a wrong policy or key; a key, and no gate whose verdict it could sign.
+        UsageError: a wrong policy or key; options of a gate, and no gate that would run.
     """
     from llmpatch.errors import UsageError
     from llmpatch.gate import load_policy
@@ -73,6 +73,12 @@ def open_gate(
     if base is None and not evidence_files:
         if attest_key:
             raise UsageError("--attest-key signs what a gate says, and no gate would run", hint="add --base BASE")
+        given = {
+            "--policy": policy_file, "--prompts": files, "--limit": limit, "--revision": revision,
+            "--temperature": temperature is not None, "--top-p": top_p is not None,
+        }  # fmt: skip
+        if said := [name for name, value in given.items() if value]:
+            raise UsageError(f"{said[0]} says how a gate judges, and no gate would run", hint="add --base BASE")
         return None
     key = None
     if attest_key:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from llmpatch._cli.drawing import TEMPERATURE, TOP_P
+from llmpatch._cli.drawing import TEMPERATURE, TOP_P, Number
 from llmpatch._cli.opening import base_options
 from llmpatch._cli.output import note, warn
 
@@ -26,13 +26,13 @@ from llmpatch._cli.output import note, warn
 @click.option("--context", type=click.IntRange(64), default=2048, show_default=True,
               help="Most positions of a row: patches, prompt and answer.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Longest answer.")
-@click.option("--request-seconds", type=click.FloatRange(1, 86400), default=300.0, show_default=True,
+@click.option("--request-seconds", type=Number(1, 86400), default=300.0, show_default=True,
               help="Longest time of a request; an answer ends there.")  # fmt: skip
 @click.option("--temperature", type=TEMPERATURE, default=1.0, show_default=True,
               help="Of a request that names none; 0 is greedy, as evidence is. At 1 a patch may decline less.")  # fmt: skip
 @click.option("--top-p", type=TOP_P, default=1.0, show_default=True,
               help="The nucleus of a request that names none.")  # fmt: skip
-@click.option("--canary-seconds", type=click.FloatRange(1, 86400), default=60.0, show_default=True,
+@click.option("--canary-seconds", type=Number(1, 86400), default=60.0, show_default=True,
               help="Time between two proofs that the patches are applied.")  # fmt: skip
 @click.option("--admin-token-file", type=click.Path(path_type=Path),
               help="File with the token for /admin; by default $LLMPATCH_ADMIN_TOKEN. Without one: no /admin.")  # fmt: skip

@@ -32,7 +32,7 @@ from llmpatch.evals.common import PATCHED, check_systems, head
 from llmpatch.evals.findings import COLUMNS
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.refusal import assemble
-from llmpatch.evals.scoring import Scores, clusters_of, score
+from llmpatch.evals.scoring import Scores, check_judges, clusters_of, score
 from llmpatch.evals.stats import rate, wilson
 from llmpatch.evals.systems import System, Titled, ask
 from llmpatch.files import read_jsonl
@@ -212,9 +212,8 @@ def evaluate_attacks(
     """
     from llmpatch.evals.suites import PromptSet
 
-    guide = next((judge for judge in judges if judge.measures == "refusal"), None)
-    if guide is None:
-        raise UsageError("no judge measures refusal", hint="add refusal-head")
+    check_judges(judges)
+    guide = next(judge for judge in judges if judge.measures == "refusal")
     progress = progress or Silent()
     decoding = DecodingSection(max_new_tokens=max_new_tokens)
     asked = {a.name: _ask_of(a, requests, material)[:limit][: a.requests] for a in attacks}
@@ -343,12 +342,14 @@ def _any(
         found[name] = {}
         for judge in harm:
             fell: dict[str, bool] = {}
+            near: dict[str, str] = {}
             for attack, systems in table.items():
                 hits = systems[name].hits(judge) if name in systems else {}
                 for x in asked[attack]:
                     if x.prompt.id in hits:
                         fell[x.request.text] = fell.get(x.request.text, False) or hits[x.prompt.id]
-            found[name][judge] = rate(list(fell.values())).json()
+                        near[x.request.text] = x.request.group
+            found[name][judge] = rate(list(fell.values()), list(near.values())).json()
     return found
 
 

@@ -58,6 +58,13 @@ def column_evidence(
         columns: What the values are; the first one leads.
         price: By system.
     """
+    from llmpatch.evals.suites import apart
+
+    if (own := apart(sets)) != list(sets):  # an id may mean a prompt of each set
+        table = {
+            name: {system: _join([(name, rows)]) for system, rows in found.items()} for name, found in table.items()
+        }
+        sets = own
     clusters = groups_of(sets) | {p.id: p.group for s in sets for p in s.prompts}
 
     def near(idents: Sequence[str]) -> list[str]:

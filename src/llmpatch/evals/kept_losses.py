@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +76,11 @@ def keep_losses(
     """
     if store is None:
         return list(compute())
-    weights = TransformersReference(base, DecodingSection()).weights  # a merged LoRA has the fingerprint of its base
-    identity = digest_json([asdict(base.fingerprint), weights, form, list(prompts), list(answers)])
+    reader = TransformersReference(
+        base, DecodingSection()
+    ).identity()  # its weights: a merged LoRA has its base's fingerprint
+    known = [reader[key] for key in ("fingerprint", "weights", "engine")]
+    identity = digest_json([*known, form, list(prompts), list(answers)])
     path = store / f"{identity[:32]}.losses.json"
     if not path.exists():
         found = list(compute())

@@ -25,7 +25,7 @@ from llmpatch.evals.common import check_systems, head
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.refusal import assemble
-from llmpatch.evals.scoring import Scores, clusters_of, score
+from llmpatch.evals.scoring import Scores, check_judges, clusters_of, score
 from llmpatch.evals.stats import paired
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
@@ -93,9 +93,7 @@ def evaluate_long_context(
     """
     from llmpatch.evals.suites import PromptSet
 
-    lead = next((judge for judge in judges if judge.measures == "refusal"), None)
-    if lead is None:
-        raise UsageError("no judge measures refusal", hint="add refusal-head")
+    check_judges(judges)
     lengths = [n for n in LENGTHS if n == 0 or _fits(base, systems, requests, n + max_new_tokens)]
     sets = [PromptSet(set_name(n), set_title(n), "harmful", tuple(_named(requests, n))) for n in lengths]
     check_systems(systems, sets)

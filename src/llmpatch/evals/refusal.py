@@ -24,12 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.findings import card_rows, examples, worse
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.narrowing import live_ones, narrowed
-from llmpatch.evals.scoring import Scores, clusters_of, compare, score, summarise
+from llmpatch.evals.scoring import Scores, check_judges, clusters_of, compare, score, summarise
 from llmpatch.evals.stats import share_closed
 from llmpatch.evals.systems import System, ask
 from llmpatch.progress import Progress, Silent
@@ -83,8 +82,7 @@ def evaluate_refusal(
         UsageError: no ``M``, a name twice, no refusal judge, no prompts.
     """
     check_systems(systems, sets)
-    if not any(judge.measures == "refusal" for judge in judges):
-        raise UsageError("no judge measures refusal", hint="add refusal-head")
+    check_judges(judges)
     progress = progress or Silent()
     decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     if within is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmpatch.answers import Answer
+from llmpatch.errors import UsageError
 from llmpatch.evals.fluency import loops, trigram_overlap
 from llmpatch.evals.stats import mean, paired, rate, ratio
 from llmpatch.prompts import Prompt
@@ -94,6 +95,18 @@ class Asked(Protocol):
     @property
     def prompt(self) -> Prompt:
         """The prompt."""
+
+
+def check_judges(judges: Sequence[Judge]) -> None:
+    """Refuse judges that cannot score answers to requests.
+
+    Raises:
+        UsageError: none measures refusal, or one measures neither refusal nor harm.
+    """
+    if not any(judge.measures == "refusal" for judge in judges):
+        raise UsageError("no judge measures refusal", hint="add refusal-head")
+    if other := next((judge for judge in judges if judge.measures not in ("refusal", "harm")), None):
+        raise UsageError(f"judge {other.name} measures {other.measures}, not refusal or harm", hint="leave it out")
 
 
 def clusters_of(items: Iterable[Asked]) -> list[str]:

@@ -310,6 +310,8 @@ def evaluate(
     if suite == "attacks":
         from llmpatch.evals.attacks import attack_suite
 
+        if samples:
+            raise UsageError("suite attacks answers each prompt once", hint="leave samples out")
         return attack_suite(
             base, systems, attacks=attacks, attacker=attacker, prompts=prompts, limit=limit, store=store, data=data,
             judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
@@ -388,6 +390,8 @@ def _evaluate_risk(
     if suite == "gender-bias":
         from llmpatch.evals.gender import evaluate_gender
 
+        if judges is not None:
+            raise UsageError("suite gender-bias counts words, and no judge is asked", hint="leave judges out")
         return evaluate_gender(
             base, systems, pairs=load_suite_pairs(suite, data=data, limit=options["limit"]), **options
         )

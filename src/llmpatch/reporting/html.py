@@ -254,7 +254,8 @@ def _details(view: View) -> str:
     body = f"<details><summary>{len(view.details)} rows</summary>{found}</details>" if found else ""
     return section(
         "All figures",
-        "Every judge on every set; p is the exact McNemar test on the same prompts, those of one wording together.",
+        "Every judge on every set. p is of the same prompts, those of one wording together: of yes and no the exact McNemar "
+        "test (of toxicity: whether it crosses one half), of other numbers a test that flips signs.",
         body,
     )
 

@@ -17,6 +17,7 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     told = [key for key in ("limit", "within") if decoding.get(key)]
     if decoding.get("temperature") and "samples" not in decoding:
         told += [key for key in ("temperature", "top_p") if key in decoding]
+    told += [key for key in ("samples", "max_new_tokens") if decoding.get(key)]
     cut = "".join(f" --{key.replace('_', '-')} {shlex.quote(str(decoding[key]))}" for key in told)
     folder = shlex.quote(f"patches/{manifest['name']}") if manifest.get("name") else "PATCH"
     recipe = shlex.quote(str(evidence.get("recipe") or "RECIPE.yaml"))

@@ -24,7 +24,7 @@ from llmpatch.serving.patchsets import Ready
 from llmpatch.serving.problems import RequestError, body_of
 from llmpatch.serving.prompting import chat_ids, names_of, room_for, text_ids
 from llmpatch.serving.replies import Choice, Reply, Usage, sse
-from llmpatch.serving.requests import ChatRequest, CompletionRequest
+from llmpatch.serving.requests import USUAL_TOKENS, ChatRequest, CompletionRequest
 from llmpatch.serving.sampling import Sampling
 
 Request = ChatRequest | CompletionRequest
@@ -72,14 +72,16 @@ async def ask(desk: Desk, limits: Limits, served: str, request: Request) -> Aske
     base = desk.engine.base
     if isinstance(request, ChatRequest):
         prompts = [await asyncio.to_thread(chat_ids, base, request.messages)]
-        wanted, top, kind = request.max_completion_tokens or request.max_tokens, request.top, "chat"
+        wanted, top, kind, usual = request.max_completion_tokens or request.max_tokens, request.top, "chat", None
     else:
         prompts = [await asyncio.to_thread(text_ids, base, prompt) for prompt in request.prompts]
         wanted, top, kind = request.max_tokens, request.logprobs, "text"
+        usual = None if "max_tokens" in request.model_fields_set else USUAL_TOKENS
     if len(prompts) * (request.n or 1) > limits.max_n:
         raise RequestError(f"{len(prompts)} prompts times n = {request.n or 1}; this server gives at most "
                            f"{limits.max_n} choices a request", param="n")  # fmt: skip
-    rooms = [room_for(ids, ready.prefix.rows, limits.context, wanted, limits.max_tokens) for ids in prompts]
+    longest, param = min(limits.max_tokens, usual or limits.max_tokens), "messages" if kind == "chat" else "prompt"
+    rooms = [room_for(ids, ready.prefix.rows, limits.context, wanted, longest, param) for ids in prompts]
     reply = Reply("chat" if kind == "chat" else "text", request.model or served, ready.level, base, top is not None)
     return Asked(request, ready, prompts, rooms, reply)
 
@@ -169,7 +171,7 @@ async def stream(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[str]
     Raises:
         LlmpatchError: before the first event, what the engine says instead.
     """
-    reply, counts, opened = asked.reply, dict[int, int](), set[int]()
+    reply, counts, sent, opened = asked.reply, dict[int, int](), dict[int, int](), set[int]()
     try:
         async for index, event in events(desk, limits, asked):
             if not isinstance(event, Piece):
@@ -180,7 +182,9 @@ async def stream(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[str]
                 opened.add(place)
                 yield reply.opening(place)
             opened.add(place)
-            yield reply.chunk(place, Choice(event.text, list(event.tokens), event.finish))
+            piece = Choice(event.text, list(event.tokens), event.finish)
+            yield reply.chunk(place, piece, sent.get(place, 0))
+            sent[place] = sent.get(place, 0) + reply.length(piece)
     except LlmpatchError as error:
         if not opened:
             raise

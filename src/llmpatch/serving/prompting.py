@@ -86,18 +86,20 @@ def text_ids(base: Base, prompt: str | list[int]) -> list[int]:
     return ids
 
 
-def room_for(ids: Sequence[int], rows: int, context: int, wanted: int | None, longest: int) -> int:
-    """Tokens an answer may have.
+def room_for(
+    ids: Sequence[int], rows: int, context: int, wanted: int | None, longest: int, param: str = "messages"
+) -> int:
+    """Tokens an answer may have; ``param`` is what the prompt is called. One that is only scored needs no room.
 
     Raises:
         RequestError: prompt, patch rows and answer do not fit.
     """
     room = context - rows - len(ids)
-    if room < 1 or (wanted is not None and wanted > room):
+    if room < (wanted != 0) or (wanted is not None and wanted > room):
         asked = "" if wanted is None else f" and max_tokens {wanted}"
         raise RequestError(
             f"a prompt of {len(ids)} tokens{asked} do not fit a context of {context}, of which {rows} are the patches'",
-            param="messages", code="context_length_exceeded",
+            param=param, code="context_length_exceeded",
         )  # fmt: skip
     if wanted is not None and wanted > longest:
         raise RequestError(f"max_tokens is {wanted}; this server writes at most {longest}", param="max_tokens")

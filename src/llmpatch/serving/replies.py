@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 from llmpatch.answers import Finish
@@ -99,9 +100,10 @@ class Reply:
         return self._event([{"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None,
                              "finish_reason": None}])  # fmt: skip
 
-    def chunk(self, index: int, piece: Choice) -> str:
-        """A chunk: what is new of a choice."""
-        body: dict[str, Any] = {"index": index, "logprobs": self._logprobs(piece), "finish_reason": piece.finish}
+    def chunk(self, index: int, piece: Choice, before: int = 0) -> str:
+        """A chunk: what is new of a choice behind the ``before`` characters of its tokens that were sent."""
+        said = self._logprobs(piece, before)
+        body: dict[str, Any] = {"index": index, "logprobs": said, "finish_reason": piece.finish}
         if self.kind == "chat":
             body["delta"] = {"content": piece.text} if piece.text or not piece.finish else {}
         else:
@@ -115,7 +117,8 @@ class Reply:
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
         return sse({**self._head(True), "choices": choices, **more})
 
-    def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
+    def _logprobs(self, choice: Choice, before: int = 0) -> dict[str, Any] | None:
+        """Of tokens behind ``before`` characters that were sent already."""
         if not self.logprobs:
             return None
         if self.kind == "chat":
@@ -129,7 +132,7 @@ class Reply:
                 None if token.logprob is None else {self._text(key): value for key, value in reversed(token.top)}
                 for token in tokens
             ],
-            "text_offset": [sum(map(len, texts[:i])) for i in range(len(texts))],
+            "text_offset": list(accumulate(map(len, texts[:-1]), initial=before)) if texts else [],
         }
 
     def _token(self, token: Token) -> dict[str, Any]:
@@ -140,6 +143,10 @@ class Reply:
         text = self._text(token)
         data = None if "\ufffd" in text else list(text.encode("utf-8"))
         return {"token": text, "logprob": None if logprob is None else max(logprob, -9999.0), "bytes": data}
+
+    def length(self, piece: Choice) -> int:
+        """Characters of a choice's tokens, as ``text_offset`` counts them."""
+        return sum(len(self._text(token.id)) for token in piece.tokens) if self.logprobs else 0
 
     def _text(self, token: int) -> str:
         return str(self.base.tokenizer.decode([token]))

@@ -145,13 +145,16 @@ class ChatRequest(_Common):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
+USUAL_TOKENS = 16  # of a completion that names no max_tokens, where they fit
+
+
 class CompletionRequest(_Common):
     """``POST /v1/completions``. ``echo`` puts the prompt before the text, and scores it where ``logprobs`` are asked for."""
 
     prompt: (
         Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     )
-    max_tokens: Annotated[int, Field(ge=0)] | None = 16
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
