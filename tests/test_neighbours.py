@@ -10,6 +10,7 @@ import torch
 
 from llmpatch.batching import Example, choose
 from llmpatch.neighbours import Neighbours, arrange, within
+from llmpatch.prefix import prefix_cache
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.training_recipe import NeighboursSection, StageSection, TrainingSection
@@ -208,6 +209,35 @@ def test_a_prefix_learns_what_a_stack_does(tiny):
     result = train(tiny, make_data(), start(), section, seed=0, kept=[teacher])
     found = [row["kept"] for row in result.history if "kept" in row]
     assert sum(found[-5:]) < 0.5 * sum(found[:5])
+
+
+def test_side_by_side_no_trained_row_reads_a_neighbour_and_runs_repeat(tiny):
+    beside = neighbours(parallel=True, subsets=False)
+    there = arrange(tiny, beside, start(), seed=0, step=0)
+    around, without = there.around(start()), there.without()
+    assert sorted(map(len, around.parts)) == sorted([2, 3, 4, len(start())])
+    assert len(without.parts) == 3
+    with torch.no_grad():
+        alone, among = (prefix_cache(tiny, part, []).layers[1].values for part in (start(), around))
+    place = 1 + sum(len(part) - 1 for part in there.before)
+    assert torch.allclose(among[:, :, place : place + len(start()) - 1], alone[:, :, 1:], atol=1e-5)
+    data, section = make_data(), settings(dpo=4)
+    kept = Kept(make_data(), 1.0, 2, 4)
+    one, again = (train(tiny, data, start(), section, seed=0, neighbours=beside, kept=[kept]).rows for _ in range(2))
+    assert torch.equal(one, again)
+    stacked = train(tiny, data, start(), section, seed=0, neighbours=neighbours(subsets=False), kept=[kept]).rows
+    assert not torch.equal(one, stacked)
+    assert [torch.equal(a, b) for a, b in zip(beside.patches, THREE, strict=True)] == [True] * 3
+
+
+def test_beside_nobody_and_one_neighbour_are_what_they_are(tiny):
+    one = neighbours(THREE[:1], parallel=True)
+    there = arrange(tiny, one, start(), seed=0, step=0)
+    assert torch.equal(there.without(), THREE[0])
+    assert len(there.around(start())) == len(start()) + 1
+    nobody = arrange(tiny, neighbours(parallel=True, probability=0.0), start(), seed=0, step=0)
+    assert torch.equal(nobody.around(start()), start())
+    assert nobody.without() is None
 
 
 def test_a_norm_budget_holds_after_every_step(tiny):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llmpatch.answers import Answer
 from llmpatch.artifact import Patch, input_norm_p999
@@ -19,8 +19,9 @@ from llmpatch.artifact import load_patch as load_from_path
 from llmpatch.batching import Example
 from llmpatch.errors import UsageError
 from llmpatch.evals.systems import SystemModel, Titled
-from llmpatch.neighbours import Neighbours
-from llmpatch.prefix import check_room, common_head
+from llmpatch.neighbours import Arrangement, Neighbours
+from llmpatch.neighbours import together as joined
+from llmpatch.prefix import Rows, check_room, common_head
 from llmpatch.progress import Progress
 from llmpatch.prompts import Form, Prompt, load_prompts
 from llmpatch.references import collect
@@ -43,12 +44,12 @@ class Company:
     Attributes:
         neighbours: Frozen rows and where they may stand; ``None`` without any.
         kept: Answers on which a stack is kept or learnt.
-        together: All published neighbours' rows in the order listed, [n, hidden_size]; ``None`` without any.
+        together: All published neighbours in the order listed, or side by side; ``None`` without any.
     """
 
     neighbours: Neighbours | None = None
     kept: tuple[Kept, ...] = ()
-    together: torch.Tensor | None = None
+    together: Rows | None = None
 
 
 def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, progress: Progress) -> Company:
@@ -71,7 +72,7 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
     neighbours, together = None, None
     if section is not None:
         frozen = _rows_of(section.patches, base)
-        together = _joined(frozen)
+        together = joined(frozen, parallel=section.parallel)
         others = (0 if together is None else len(together)) + section.random * section.random_tokens
         check_room(base, recipe.prefix.tokens + others)
         largest = section.norm_budget * input_norm_p999(base) if section.norm_budget else None
@@ -80,7 +81,7 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
             kept.append(_kept(recipe, base, section.keep, together, None, run, progress))
     for part in recipe.training.distil:
         if part.weight:
-            stack = _joined(_rows_of(part.patches, base))
+            stack = joined(_rows_of(part.patches, base), parallel=False)
             check_room(base, 0 if stack is None else len(stack))
             speaker = {"patches": stack, "base": None, "start": start}[part.answers]
             kept.append(_kept(recipe, base, part, speaker, stack, run, progress))
@@ -100,12 +101,12 @@ def validated_together(recipe: Recipe, company: Company, validate: Validate) -> 
         raise UsageError(
             "training.neighbours.validate_together needs published patches", hint="list them, or leave it out"
         )
-    others = company.together
+    others = company.neighbours.patches if company.neighbours else ()
 
-    def both(rows: torch.Tensor) -> dict[str, float]:
-        import torch
-
-        alone, stacked = validate(rows), validate(torch.cat([others.to(rows), rows]))
+    def both(rows: Rows) -> dict[str, float]:
+        trained = cast("torch.Tensor", rows)
+        there = Arrangement(tuple(other.to(trained) for other in others), (), section.parallel)
+        alone, stacked = validate(rows), validate(there.around(trained))
         return {**alone, **{f"together_{key}": value for key, value in stacked.items()},
                 "score": min(alone["score"], stacked["score"])}  # fmt: skip
 
@@ -145,18 +146,12 @@ def _rows_of(paths: Sequence[str], base: Base) -> list[torch.Tensor]:
     return [torch.tensor(patch.embeddings) for patch in patches]
 
 
-def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    import torch
-
-    return torch.cat(list(rows)) if rows else None
-
-
 def _kept(
     recipe: Recipe,
     base: Base,
     section: KeepSection,
-    speaker: torch.Tensor | None,
-    reference: torch.Tensor | None,
+    speaker: Rows | None,
+    reference: Rows | None,
     run: Path,
     progress: Progress,
 ) -> Kept:

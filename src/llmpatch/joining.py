@@ -21,9 +21,8 @@ from llmpatch.recipe import Recipe, load_recipe
 from llmpatch.training_data import TrainingSet
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.bases import Base
+    from llmpatch.prefix import Rows
     from llmpatch.training import Validate
 
 EXAMPLES = 12  # of each risk, since the evidence of several must fit into one file
@@ -73,7 +72,7 @@ def join_validations(parts: Sequence[Recipe], validations: Sequence[Validate]) -
     if len(parts) == 1:
         return validations[0]
 
-    def validate(rows: torch.Tensor) -> dict[str, float]:
+    def validate(rows: Rows) -> dict[str, float]:
         found = {part.risk: check(rows) for part, check in zip(parts, validations, strict=True)}
         named = {f"{risk}/{key}": value for risk, figures in found.items() for key, value in figures.items()}
         return {**named, "score": sum(figures["score"] for figures in found.values()) / len(found)}

@@ -175,8 +175,8 @@ def kl_to_base(base: Base, hidden: torch.Tensor, base_hidden: torch.Tensor, kl: 
 
 def kept_losses(
     base: Base,
-    rows: torch.Tensor,
-    parts: Sequence[tuple[torch.Tensor | None, Sequence[Example], KL]],
+    rows: Rows,
+    parts: Sequence[tuple[Rows | None, Sequence[Example], KL]],
     head: list[int],
     *,
     answer_tokens: int,
@@ -199,7 +199,7 @@ def kept_losses(
     """
     import torch
 
-    def states(prefix: torch.Tensor | None, examples: Sequence[Example]) -> tuple[torch.Tensor, Batch]:
+    def states(prefix: Rows | None, examples: Sequence[Example]) -> tuple[torch.Tensor, Batch]:
         past = len(head) + (0 if prefix is None else len(prefix))
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
         return hidden_states(base, prefix, head, batch), batch

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmpatch.bases import Base
+from llmpatch.prefix import Parallel, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -41,27 +42,34 @@ class Neighbours:
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """Frozen rows before and after the trained ones in one step; both empty in a step without neighbours."""
+    """Frozen rows before and after the trained ones in one step, or beside them; both empty in a step without neighbours."""
 
     before: tuple[torch.Tensor, ...] = ()
     after: tuple[torch.Tensor, ...] = ()
+    parallel: bool = False
 
     @property
     def tokens(self) -> int:
         """How many frozen rows there are."""
         return sum(map(len, (*self.before, *self.after)))
 
-    def around(self, rows: torch.Tensor) -> torch.Tensor:
-        """The whole prefix: [n, hidden_size] -> [tokens + n, hidden_size]."""
-        import torch
+    def around(self, rows: torch.Tensor) -> Rows:
+        """The whole prefix: [n, hidden_size] -> [tokens + n, hidden_size], or all of them side by side."""
+        found = together([*self.before, rows, *self.after], parallel=self.parallel)
+        return rows if found is None else found
 
-        return torch.cat([*self.before, rows, *self.after]) if self.tokens else rows
-
-    def without(self) -> torch.Tensor | None:
+    def without(self) -> Rows | None:
         """The prefix as it would be without the trained rows; ``None`` where nothing is left."""
-        import torch
+        return together([*self.before, *self.after], parallel=self.parallel)
 
-        return torch.cat([*self.before, *self.after]) if self.tokens else None
+
+def together(rows: Sequence[torch.Tensor], *, parallel: bool) -> Rows | None:
+    """Prefixes one after another in their order, or side by side; ``None`` without any."""
+    import torch
+
+    if parallel and len(rows) > 1:
+        return Parallel(tuple(rows))
+    return torch.cat(list(rows)) if rows else None
 
 
 def arrange(base: Base, neighbours: Neighbours | None, rows: torch.Tensor, *, seed: int, step: int) -> Arrangement:
@@ -90,7 +98,7 @@ def arrange(base: Base, neighbours: Neighbours | None, rows: torch.Tensor, *, se
         draw.shuffle(chosen)
     found = [_some_rows(pool[i], draw) if section.row_subsets else pool[i] for i in chosen]
     place = {"first": 0, "last": len(found), "random": draw.randint(0, len(found))}[section.place]
-    return Arrangement(tuple(found[:place]), tuple(found[place:]))
+    return Arrangement(tuple(found[:place]), tuple(found[place:]), section.parallel)
 
 
 def within(rows: torch.Tensor, largest: float | None) -> torch.Tensor:

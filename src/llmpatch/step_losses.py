@@ -26,7 +26,7 @@ from llmpatch.losses import (
     per_answer,
 )
 from llmpatch.neighbours import Arrangement, Neighbours, arrange
-from llmpatch.prefix import check_head
+from llmpatch.prefix import Rows, check_head
 from llmpatch.progress import Progress, Silent
 from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.word_losses import Avoid, Balance, imbalance, said
@@ -77,13 +77,13 @@ class StepLosses:
         counts = shares(self.section.mix, stage.batch_size, kinds)
         return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
 
-    def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def policy(self, rows: Rows, batch: Batch) -> torch.Tensor:
         """Hidden states of what is trained, [N, hidden_size]: here the frozen base behind the prefix."""
         return hidden_states(self.base, rows, self.data.head, batch)
 
     def sft_loss(
         self,
-        rows: torch.Tensor,
+        rows: Rows,
         indices: list[int],
         stage: StageSection,
         *,
@@ -101,7 +101,7 @@ class StepLosses:
 
     def dpo_loss(
         self,
-        rows: torch.Tensor,
+        rows: Rows,
         indices: list[int],
         stage: DPOSection,
         *,
@@ -188,7 +188,7 @@ class StepLosses:
             )
         return [self._base_hidden[i, cut] for i in indices]
 
-    def _batch(self, rows: torch.Tensor, indices: list[int], cut: int, *, rejected: bool) -> Batch:
+    def _batch(self, rows: Rows, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
         batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
         window = getattr(self.base.model.config.get_text_config(), "sliding_window", None)

@@ -35,10 +35,11 @@ from llmpatch.word_losses import Avoid, Balance
 if TYPE_CHECKING:
     import torch
 
+    from llmpatch.prefix import Rows
     from llmpatch.training_recipe import StageSection, TrainingSection
 
 # (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
-Validate = Callable[["torch.Tensor"], dict[str, float]]
+Validate = Callable[["Rows"], dict[str, float]]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from llmpatch.batching import Example
 from llmpatch.files import digest_json
+from llmpatch.prefix import Parallel, Rows
 from llmpatch.word_losses import Balance
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.training_recipe import KL
 
 
@@ -41,7 +40,8 @@ class Kept:
         weight: Of the mean KL per token.
         batch_size: Answers a step.
         answer_tokens: Answers are cut to this many tokens.
-        rows: The reference prefix [n, hidden_size]; ``None`` is whatever stands around the trained rows in a step.
+        rows: The reference prefix [n, hidden_size], or several side by side; ``None`` is whatever stands around the trained
+            rows in a step.
         balance: Words that are to be equally likely after some of the prompts, whatever stands around the trained rows.
         balanced: Which prompts: places of their examples in ``data``.
         kl: Its direction (:func:`llmpatch.losses.kl_to_base`).
@@ -51,14 +51,16 @@ class Kept:
     weight: float
     batch_size: int
     answer_tokens: int
-    rows: torch.Tensor | None = None
+    rows: Rows | None = None
     balance: Balance | None = None
     balanced: frozenset[int] = frozenset()
     kl: KL = "forward"
 
     def digest(self) -> str:
         """Identity, so that a checkpoint of another reference is not resumed."""
-        rows = None if self.rows is None else self.rows.double().sum().item()
+        parts = self.rows.parts if isinstance(self.rows, Parallel) else () if self.rows is None else (self.rows,)
+        sums = [part.double().sum().item() for part in parts]
+        rows = sums if len(sums) > 1 else sums[0] if sums else None
         words = [asdict(self.balance), sorted(self.balanced)] if self.balance else []
         way = [] if self.kl == "forward" else [self.kl]
         return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words, *way])

@@ -116,7 +116,8 @@ class NeighboursSection(Section):
     trained rows among them. ``kl_weight`` replaces ``training.kl_weight`` in steps with neighbours. ``keep``: prompts of other
     risks, on which KL(neighbours || neighbours + prefix) is kept small, and without neighbours KL(base || prefix).
     ``norm_budget``: the largest norm of a trained row, as a multiple of the 99.9th percentile of the base's embeddings.
-    ``validate_together``: a checkpoint counts by the lower of its scores alone and behind all ``patches``.
+    ``validate_together``: a checkpoint counts by the lower of its scores alone and behind all ``patches``. ``parallel``: all of
+    them stand side by side, where none reads another (``place`` and ``shuffle`` say nothing then).
     """
 
     patches: Annotated[list[str], Field(max_length=15)] = []
@@ -131,6 +132,7 @@ class NeighboursSection(Section):
     keep: KeepSection | None = None
     norm_budget: Annotated[float, Field(gt=0, le=1000)] | None = None
     validate_together: bool = False
+    parallel: bool = False
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:

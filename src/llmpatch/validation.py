@@ -16,9 +16,8 @@ from llmpatch.prompts import KINDS, Kind, Prompt
 from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
-    import torch
-
     from llmpatch.bases import Base
+    from llmpatch.prefix import Rows
     from llmpatch.recipe import Recipe
     from llmpatch.training import Validate
 
@@ -41,7 +40,7 @@ def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate
     """
     rates = _refusal(recipe, base, prompts) if recipe.risk in DECLINING else _continuation(recipe, base, prompts)
 
-    def validate(rows: torch.Tensor) -> dict[str, float]:
+    def validate(rows: Rows) -> dict[str, float]:
         found = rates(rows)
         t = recipe.training
         cost = t.borderline_cost * found["borderline"] + t.everyday_cost * found["everyday"]
@@ -70,7 +69,7 @@ def _refusal(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate:
     judge = open_judge(recipe.pairs.judge)
     decoding = DecodingSection(max_new_tokens=ANSWER_TOKENS)
 
-    def rates(rows: torch.Tensor) -> dict[str, float]:
+    def rates(rows: Rows) -> dict[str, float]:
         answers = [""] * len(prompts)
         for form in ("chat", "raw"):
             places = [i for i, p in enumerate(prompts) if p.form == form]
@@ -93,7 +92,7 @@ def _continuation(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate
     judge, phrases = open_judge(recipe.pairs.judge), open_judge("refusal-phrases")
     decoding = DecodingSection(max_new_tokens=CONTINUATION_TOKENS, temperature=1.0, top_p=0.9, seed=recipe.seed)
 
-    def rates(rows: torch.Tensor) -> dict[str, float]:
+    def rates(rows: Rows) -> dict[str, float]:
         scores = [0.0] * len(prompts)
         for form in ("chat", "raw"):
             places = [i for i, p in enumerate(prompts) if p.form == form]

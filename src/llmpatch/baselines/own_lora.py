@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from llmpatch.prefix import Rows
     from llmpatch.training_recipe import TrainingSection
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -46,7 +47,7 @@ class _LoraTrainer(Trainer):
 
     tuned: Base
 
-    def policy(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+    def policy(self, rows: Rows, batch: Batch) -> torch.Tensor:  # noqa: ARG002
         """Hidden states of the adapted model; there are no rows."""
         return hidden_states(self.tuned, None, self.data.head, batch)
 
