@@ -8,7 +8,7 @@
 The first --vary is the axis of the plot, a second one gives its lines. Beside the keys of a recipe there are three of our own:
 
     stages    both; sft: without DPO; sft-long: without DPO, with DPO's steps given to SFT
-    filter    on; off: every pair is trained on, whatever its scores
+    filter    on; off: also pairs that are good or bad alike (never those where M' is worse, or says nothing)
     noise     the share of M's answers to harmful prompts that M' is made to give: a weak teacher
 
 A seed changes batches, random starts and which answers are noise; what the models said stays the same. --eval N also asks the
@@ -191,9 +191,9 @@ def _train(
         recipe, flipped = _noisy(recipe, noise, base, shared, progress)
     pairs, dropped = sample_pairs(recipe, base, prompts.train, shared, progress)
     result = train_prefix(recipe, base, pairs, prompts.validation, folder, progress)
-    checks = [row["validation"] for row in result.history if "validation" in row]
+    looked = {f"{row['stage']} step {row['step']}": row["validation"] for row in result.history if "validation" in row}
     found: dict[str, Any] = {
-        "validation": max(checks, key=lambda found: found["score"]) if checks else {},
+        "validation": looked.get(result.best_at, {}),
         "best_at": result.best_at, "seconds": round(result.seconds, 1), "pairs": summarise(pairs, dropped),
         "noise_trained_on": sum(p.kind == "harmful" and p.prompt in flipped for p in pairs), "noise": len(flipped),
     }  # fmt: skip

@@ -13,8 +13,9 @@ What is not a prefix of rows is trained by AdamW, whatever the recipe's optimise
     prefix-tuning          keys and values in every layer, from the patch's own start, TRL's SFT and DPO
     steering               one vector behind one layer: mean difference of chosen and rejected, chosen on validation
 
-Validation keeps the best of each, as it does for the patch. Everything stays in --run under the digest of what it depends on, so
-a killed run goes on where it was. Writes --out; scripts/make_results.py shows it.
+Validation keeps the best of each, as it does for the patch; recipes with neighbours, joint ones or ``keep: last`` are refused.
+Everything stays in --run under the digest of what it depends on, so a killed run goes on where it was. Writes --out;
+scripts/make_results.py shows it.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ def cross_entropy(run: Run) -> Made:
 
 def _of_rows(run: Run, recipe: Recipe, rows: torch.Tensor, seconds: float | None) -> dict[str, Any]:
     """Parameters, bytes and cost of virtual tokens; the count of FLOPs is kept, for it takes as long as many steps."""
-    identity = digest_json([run.data.digest(), recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape),
-                            *([recipe.avoid.model_dump(mode="json")] if recipe.avoid else [])])  # fmt: skip
+    words = [section.model_dump(mode="json") if section else None for section in (recipe.balance, recipe.avoid)]
+    identity = digest_json([run.data.digest(), recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape), words,
+                            asdict(run.base.fingerprint)])  # fmt: skip
     path = run.folder / "baselines" / f"flops-{identity[:16]}.json"
     if not path.exists():
         flops = peers.patch_flops(
@@ -234,6 +236,12 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Make what was asked for, measure it together, and return the table."""
     recipe = override(load_recipe(options.recipe), options.assignments)
+    t = recipe.training
+    if recipe.joint or t.neighbours or t.distil or t.keep == "last":
+        raise UsageError(
+            f"{recipe.name} learns from more than its pairs, or keeps its last prefix, as no baseline here does",
+            hint="leave joint, neighbours and distil out, and set training.keep=best",
+        )
     folder = options.run or Path("runs") / recipe.name.replace("/", "-")
     base, prompts, progress = load_base(recipe.base.name, recipe.base.revision), read_prompts(recipe), console()
     pairs, _ = sample_pairs(recipe, base, prompts.train, folder, progress)

@@ -78,7 +78,7 @@ def main() -> None:
         result["sets"][name] = survey_set(bench, found)
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
-    result["sets"] = kept | result["sets"]
+    result["sets"] |= kept
     side = replace(bench, parallel=True)
     for name, found in {"patches": patches, **beside}.items() if options.parallel else ():
         result["sets"][f"{name}-parallel"] = survey_set(side, found)

@@ -12,6 +12,7 @@ import torch
 
 from llmpatch.bases import default_device, load_base
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.pairs import Pair, encode
 from tinymodels import make_tiny
 
 
@@ -118,3 +119,22 @@ def test_a_gpu_is_used_unless_another_device_is_named(monkeypatch):
     assert default_device() == "cuda"
     monkeypatch.setenv("LLMPATCH_DEVICE", "cpu")
     assert default_device() == "cpu"
+
+
+def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_says():
+    base = make_tiny()
+    assert base.turn_end == base.tokenizer.eos_token_id
+    other = make_tiny()
+    marker = other.tokenizer.encode("~", add_special_tokens=False)[0]
+    other.tokenizer.chat_template = "{% for m in messages %}<{{ m['content'] }}>~{% endfor %}"
+    assert other.turn_end == other.tokenizer.eos_token_id  # nothing says that it ends an answer
+    third = make_tiny()
+    third.tokenizer.chat_template = other.tokenizer.chat_template
+    third.model.generation_config.eos_token_id = [third.tokenizer.eos_token_id, marker]
+    assert third.turn_end == marker
+    pairs = [Pair("1", "harmful", "Hi", "Ho", "No", True, True, 1.0, 0.0, "1", form) for form in ("chat", "raw")]
+    chat, raw = encode(third, pairs).examples
+    assert (chat.chosen[-1], raw.chosen[-1]) == (marker, third.tokenizer.eos_token_id)
+    strict = make_tiny()
+    strict.tokenizer.chat_template = "{{ raise_exception('no answers here') }}"
+    assert strict.turn_end == strict.tokenizer.eos_token_id

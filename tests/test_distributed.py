@@ -18,7 +18,10 @@ from llmpatch.building import build
 from llmpatch.distributed import ALONE, Split, joined
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.progress import Silent
+from llmpatch.training import Trainer
+from llmpatch.training_data import TrainingSet
 from test_building import make_recipe, project  # noqa: F401 - a fixture
+from test_training import HEAD, make_data, settings
 
 HERE = Path(__file__).parent
 WORK = """
@@ -85,6 +88,13 @@ def test_a_build_goes_on_from_what_several_trained(project):  # noqa: F811
     assert len(steps) == 6
     alone = build(recipe, project / "alone", run=project / "run-alone", progress=Silent())
     assert alone.embeddings == pytest.approx(patch.embeddings, abs=2e-4)
+
+
+def test_few_pairs_of_a_kind_are_fewer_than_a_step_has(tiny):
+    """Two pairs, in steps of four: two of three processes would have one, and the third none."""
+    data = TrainingSet(HEAD, make_data().examples[:2])
+    with pytest.raises(UsageError, match="3 processes cannot share steps of 2 examples"):
+        Trainer(tiny, data, settings(), seed=0, split=Pretended(0, 3))
 
 
 def test_more_processes_than_examples_are_refused(project):  # noqa: F811

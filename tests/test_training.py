@@ -7,7 +7,7 @@ import torch
 
 from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, per_answer
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import TrainingSet
 from llmpatch.training_recipe import DistilSection, DPOSection, MixSection, StageSection, TrainingSection
@@ -266,6 +266,21 @@ def test_rows_longer_than_the_sliding_window_are_refused():
     gemma = make_tiny("gemma3_text", sliding_window=12)
     with pytest.raises(UsageError, match="sliding window of 12"):
         train(gemma, make_data(), start(), settings(), seed=0)
+
+
+def test_kept_answers_longer_than_the_sliding_window_are_refused_too():
+    gemma = make_tiny("gemma3_text", sliding_window=12)
+    data = make_data()
+    with pytest.raises(UsageError, match="sliding window of 12"):
+        kept_losses(gemma, start(), [(start(4), data.examples[:2], "forward")], data.head, answer_tokens=12)
+
+
+def test_patience_counts_from_the_best_also_where_the_last_is_kept(tiny):
+    scores = iter([0.9, 0.5, 0.6, 0.5, 0.6, 0.5, 0.6, 0.5, 0.6])
+    section = settings(sft=9, dpo=0, validate_every=1, patience=2, keep="last")
+    found = train(tiny, make_data(), start(), section, seed=0, validate=lambda rows: {"score": next(scores)})
+    assert [row["step"] for row in found.history if "validation" in row] == [1, 2, 3]
+    assert found.best_at == "SFT step 3"
 
 
 def test_batches_keep_the_mix_and_visit_everything():

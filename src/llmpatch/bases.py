@@ -103,6 +103,19 @@ class Base:
         ids = found if isinstance(found, list) else [found]
         return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that ends an answer in the chat template (Gemma's is not the tokenizer's own), else the tokenizer's own."""
+        own: int | None = self.tokenizer.eos_token_id
+        said = "Xyzzy."
+        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": said}]
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False) if self.tokenizer.chat_template else ""
+        except Exception:  # a template is code, and may refuse anything
+            return own
+        behind = self.tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)
+        return next((token for token in behind if token in self.eos_ids), own)
+
     @property
     def context(self) -> int:
         """Longest sequence the model was made for, in tokens."""

@@ -200,7 +200,7 @@ def _encode(base: Base, examples: Sequence[tuple[Prompt, str, Answer]]) -> Train
     """Token ids, an equal share of each batch for each file."""
     prompts = [base.prompt_ids(p.text, raw=p.form == "raw") for p, _, _ in examples]
     head = common_head(prompts)
-    end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
+    end = (base.turn_end,) if base.turn_end is not None else ()
     made = []
     for ids, (prompt, stem, answer) in zip(prompts, examples, strict=True):
         said = tuple(base.tokenizer.encode(answer.text, add_special_tokens=False))

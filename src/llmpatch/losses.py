@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, make_batch
+from llmpatch.errors import UsageError
 from llmpatch.prefix import Rows, backbone, expand_cache, head_logits, prefix_cache
 
 if TYPE_CHECKING:
@@ -33,9 +34,18 @@ def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) 
 
     Returns:
         [N, hidden_size], in the order of ``batch.targets``.
+
+    Raises:
+        UsageError: a row is longer than what a layer of the model sees, and the mask would show it more.
     """
     import torch
 
+    window, longest = getattr(base.model.config.get_text_config(), "sliding_window", None), batch.mask.shape[-1]
+    if window and longest > window:
+        raise UsageError(
+            f"a row has {longest} tokens with the prefix, more than the sliding window of {window}",
+            hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
+        )
     cache = prefix_cache(base, rows, head)
     parts, places = [], []
     # A GPU does the padding of a small model for nothing, and waits for the launches of each further pass.

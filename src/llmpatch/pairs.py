@@ -252,21 +252,22 @@ def encode(base: Base, pairs: Sequence[Pair], *, system: str | None = None) -> T
     """
     prompts = [base.prompt_ids(p.prompt, system, raw=p.form == "raw") for p in pairs]
     head = common_head(prompts)
-    end = (base.tokenizer.eos_token_id,) if base.tokenizer.eos_token_id is not None else ()
+    ends_with = {"raw": base.tokenizer.eos_token_id, "chat": base.turn_end}
 
-    def answer(text: str, ends: bool) -> tuple[int, ...]:
-        ids = tuple(base.tokenizer.encode(text, add_special_tokens=False))
-        return ids + end if ends or not ids else ids
+    def answer(pair: Pair, text: str, ends: bool) -> tuple[int, ...]:
+        ids, end = tuple(base.tokenizer.encode(text, add_special_tokens=False)), ends_with[pair.form]
+        return (*ids, end) if end is not None and (ends or not ids) else ids
 
     return TrainingSet(
         head,
         [
             Example(
-                p.kind, tuple(ids[len(head) :]), answer(p.chosen, p.chosen_ends), answer(p.rejected, p.rejected_ends)
+                p.kind, tuple(ids[len(head) :]), answer(p, p.chosen, p.chosen_ends),
+                answer(p, p.rejected, p.rejected_ends),
             )
             for p, ids in zip(pairs, prompts, strict=True)
         ],
-    )
+    )  # fmt: skip
 
 
 def save_pairs(folder: Path, pairs: Sequence[Pair], dropped: Sequence[Dropped]) -> None:

@@ -4,8 +4,8 @@
     cache = prefix_cache(base, rows, head=[1, 9690])             # computed once, reused by every request
     cache = prefix_cache(base, parallel([one, other]), head)     # several, none of which reads another
 
-Rows are input embeddings *after* any scaling the model applies, and stand before the BOS token (Lester et al. 2021;
-placing them first keeps utility, arXiv 2507.07974). Knows nothing about training or files.
+Rows are input embeddings as the model's table gives them, *after* any scaling it applies (Gemma), and stand before the BOS
+token (Lester et al. 2021; placing them first keeps utility, arXiv 2507.07974). Knows nothing about training or files.
 """
 
 from __future__ import annotations

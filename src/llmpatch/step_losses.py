@@ -170,6 +170,11 @@ class StepLosses:
         owner = torch.tensor([order[int(o)] for o in batch.owner[where]])
         return per_answer(kl, owner, len(benign), mean=True)
 
+    def computed_with(self, index: int) -> list[int]:
+        """The examples of which everything that is computed once is computed when it is for this one."""
+        group = self._group_of.get(index)
+        return [index] if group is None else self._groups[group]
+
     def _base_states(self, indices: list[int], cut: int) -> list[torch.Tensor]:
         """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run.
 
@@ -190,14 +195,7 @@ class StepLosses:
 
     def _batch(self, rows: Rows, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
-        batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
-        window = getattr(self.base.model.config.get_text_config(), "sliding_window", None)
-        if window and past + batch.ids.shape[1] > window:
-            raise UsageError(
-                f"a training row has {past + batch.ids.shape[1]} tokens, more than the sliding window of {window}",
-                hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
-            )
-        return batch
+        return make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
 
     def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps.

@@ -82,11 +82,15 @@ class Trainer(StepLosses):
                 "there is nothing to train on: pairs_weight is 0, and there are no other answers",
                 hint="give what company.open_company finds for the recipe's distil",
             )
-        sizes = [stage.batch_size for stage in (section.sft, section.dpo) if stage.steps and section.pairs_weight]
-        if (least := min([*sizes, *(part.batch_size for part in kept)], default=split.count)) < split.count:
+        staged = [
+            (i, stage) for i, stage in enumerate((section.sft, section.dpo)) if stage.steps and section.pairs_weight
+        ]
+        sizes = [len(self.indices(stage, 0, offset)) for offset, stage in staged]  # kinds with few pairs give fewer
+        sizes += [min(part.batch_size, len(part.data.examples)) for part in kept]
+        if (least := min(sizes, default=split.count)) < split.count:
             raise UsageError(
                 f"{split.count} processes cannot share steps of {least} examples",
-                hint="use fewer, or a larger batch_size",
+                hint="use fewer, or more pairs and a larger batch_size",
             )
 
     def run(self, state: State, save: Callable[[State], None]) -> TrainingResult:
@@ -214,8 +218,8 @@ class Trainer(StepLosses):
         state.stale = 0 if found["score"] > state.best_score else state.stale + 1
         # Of equal ones the later: it has had more of what the score does not see.
         if found["score"] >= state.best_score or self.section.keep == "last":
-            state.best, state.best_score = state.rows.clone(), found["score"]
-            state.best_at = f"{name} step {state.step}"
+            state.best, state.best_at = state.rows.clone(), f"{name} step {state.step}"
+        state.best_score = max(state.best_score, found["score"])
 
 
 @contextmanager

@@ -107,10 +107,14 @@ def patch_flops(
                 losses(start, trainer.indices(short, step, offset), short)[0].backward()  # type: ignore[no-untyped-call]
 
         first, again = flops_of(run), flops_of(run)
-        seen = [
-            len({i for step in range(n) for i in trainer.indices(stage, step, offset)}) for n in (count, stage.steps)
+        # What is computed once is computed for whole groups of examples.
+        once = [
+            len(
+                {j for step in range(n) for i in trainer.indices(stage, step, offset) for j in trainer.computed_with(i)}
+            )
+            for n in (count, stage.steps)
         ]
-        total += again / count * stage.steps + (first - again) / seen[0] * seen[1]
+        total += again / count * stage.steps + (first - again) / once[0] * once[1]
     return total
 
 
