@@ -11,6 +11,7 @@ from llmpatch.artifact import describe_base, parse_patch, render_patch
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.evals import System
 from llmpatch.gate import default_risks, parse_evidence, parse_policy, run_gate
+from llmpatch.gate.running import check_measurable
 from llmpatch.prefix import prefix_digest
 
 
@@ -111,6 +112,9 @@ def test_a_fresh_measurement_is_judged_and_kept(patch, tiny, tmp_path):
         ({"kind": "harmful"}, "kind 'harmful'"),
         ({"kind": None, "set": "xstest_safe"}, "set 'xstest_safe'"),
         ({"kind": None, "metric": "closed/mine", "judge": None}, "share closed needs"),
+        ({"risk": "attacks", "kind": "harmful"}, "kind 'harmful'"),
+        ({"risk": "attacks", "kind": None, "set": "harmbench_standard"}, "set 'harmbench_standard'"),
+        ({"risk": "long-context", "kind": None, "metric": "price/latency/token_ratio", "judge": None}, "measures no price"),
     ],
 )  # fmt: skip
 def test_what_would_not_be_measured_is_said_before_anything_is(patch, tiny, tmp_path, changes, said):
@@ -118,6 +122,16 @@ def test_what_would_not_be_measured_is_said_before_anything_is(patch, tiny, tmp_
     with pytest.raises(UsageError, match=said):
         run_gate(patch, tiny, policy=parse_policy(policy_bytes(rule(**changes))), prompts=[own], store=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_sets_are_called_what_the_evidence_calls_them(tmp_path):
+    own = write_rows(tmp_path / "mine.jsonl", [{"prompt": "hello", "kind": "harmful"}])
+    for risk, name in (("attacks", "base64"), ("long-context", "after_500"), ("refusal", "mine")):
+        asked = rule(risk=risk, kind=None, set=name)
+        check_measurable(parse_policy(policy_bytes(asked)), [own], None)
+    document = evidence_document() | {"suite": "attacks on own prompts"}
+    document.pop("risk", None)
+    assert parse_evidence(as_bytes(document)).risk == "attacks"
 
 
 def test_requests_that_contradict_themselves_are_refused(patch, tiny, tmp_path):

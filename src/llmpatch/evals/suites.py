@@ -118,6 +118,7 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
     ),
 }
 SUITES["distance"] = SUITES["refusal"]
+UNPRICED = ("attacks", "distance", "facts", "ifeval", "long-context")  # their evidence has no price
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -211,6 +212,22 @@ def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptS
                 raise UsageError(f"two prompt sets are called {name!r}", hint="rename one of the files")
             sets.append(PromptSet(name, name, kind, tuple(p for p in prompts if p.kind == kind)[:limit]))
     return sets
+
+
+def measured_sets(suite: str, prompts: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
+    """The names of the sets that a suite's evidence has, and the kinds that are put together in it.
+
+    Raises:
+        UsageError: own prompts that cannot be read.
+    """
+    if suite == "attacks":
+        from llmpatch.attacks.registry import ATTACKS
+
+        return [attack.name for attack in ATTACKS.values() if not (prompts and attack.kind == "file")], []
+    if suite == "long-context":
+        return [set_name(length) for length in LENGTHS], []
+    sets: Sequence[PromptSet | SetFile] = load_own(prompts) if prompts else SUITES[suite]
+    return [s.name for s in sets], list(dict.fromkeys(str(s.kind) for s in sets))
 
 
 def apart(sets: Sequence[PromptSet]) -> list[PromptSet]:

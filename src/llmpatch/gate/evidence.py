@@ -169,7 +169,7 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         raise IntegrityError(f"{where}: {shown(str(error), 300)}", hint=_HINT) from None
     patched, heat = document.systems.get(PATCHED), document.decoding.temperature
     return Evidence(
-        risk=risk or document.risk or ("refusal" if document.suite == OWN_PROMPTS else document.suite),
+        risk=risk or document.risk or _suite_of(document.suite),
         suite=document.suite,
         created=document.created,
         sha256=sha256,
@@ -180,6 +180,11 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         tree=tree,
         fresh=fresh,
     )
+
+
+def _suite_of(text: str) -> str:
+    """The suite that evidence without a risk is of: what is no risk's says so also where prompts were a user's own."""
+    return "refusal" if text == OWN_PROMPTS else text.removesuffix(f" on {OWN_PROMPTS}")
 
 
 def measure(rule: Rule, evidence: Evidence) -> Interval | str:

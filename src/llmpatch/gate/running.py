@@ -149,9 +149,8 @@ def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | 
         UsageError: an unknown risk, system, set or kind; names the rule.
     """
     from llmpatch.evals import SUITES
-    from llmpatch.evals.suites import load_own
+    from llmpatch.evals.suites import UNPRICED, measured_sets
 
-    own = load_own(prompts) if prompts else None
     systems = [BASE, PATCHED, SAFE_PROMPTED, *([REFERENCE] if reference else [])]
     for rule in policy.rules:
         if rule.risk not in SUITES:
@@ -160,8 +159,11 @@ def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | 
             raise _unmeasurable(rule.id, "system", rule.system, systems)
         if rule.metric.startswith("closed/") and not reference:
             raise UsageError(f"rule {rule.id}: the share closed needs answers of {REFERENCE}", hint="pass --reference")
-        sets = own if own is not None else SUITES[rule.risk]
-        names, kinds = [s.name for s in sets], list(dict.fromkeys(s.kind for s in sets))
+        names, kinds = measured_sets(rule.risk, prompts)
+        if rule.metric.startswith("price/") and rule.risk in UNPRICED:
+            raise UsageError(
+                f"rule {rule.id}: the suite {rule.risk} measures no price", hint="ask it of refusal, or of another risk"
+            )
         if rule.set is not None and rule.set not in names:
             raise _unmeasurable(rule.id, "set", rule.set, names)
         if rule.kind is not None and rule.kind not in kinds:
