@@ -82,7 +82,7 @@ def main() -> None:
     side = replace(bench, parallel=True)
     for name, found in {"patches": patches, **beside}.items() if options.parallel else ():
         result["sets"][f"{name}-parallel"] = survey_set(side, found)
-        print(f"{name} side by side\n\n{survey_table(result['sets'][f'{name}-parallel'])}\n")
+        print(f"{name} side by side\n\n{survey_table(result['sets'][f'{name}-parallel'], parallel=True)}\n")
         write_json(options.out, result)
     result.setdefault("price", {})
     if options.parallel:

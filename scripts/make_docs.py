@@ -264,7 +264,10 @@ def composition_results() -> str:
     asked = ", ".join(f"{about['prompts']} of {risk}" for risk, about in found["risks"].items())
     drawn = f" {found['samples']} continuations of each text that draws toxicity." if found["samples"] else ""
     parts = [f"Measured on `{found['base']}`, {found['created']}. Prompts: {asked}.{drawn}"]
-    parts += [f"### {set_title(name)}\n\n{survey_table(survey)}" for name, survey in found["sets"].items()]
+    parts += [
+        f"### {set_title(name)}\n\n{survey_table(survey, parallel=name.endswith('-parallel'))}"
+        for name, survey in found["sets"].items()
+    ]
     if "cumulative" in found:
         parts.append(f"### One cumulative patch\n\n{figures_table(found['cumulative']['figures'])}")
     if "added" in found:

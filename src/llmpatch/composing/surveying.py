@@ -105,8 +105,8 @@ def survey_one(
     return found
 
 
-def survey_table(survey: dict[str, Any]) -> str:
-    """A survey's sizes as a Markdown table: a row per size, patch and aim."""
+def survey_table(survey: dict[str, Any], *, parallel: bool = False) -> str:
+    """A survey's sizes as a Markdown table: a row per size, patch and aim; side by side there is no order to speak of."""
     head = [
         "together",
         "patch",
@@ -128,6 +128,9 @@ def survey_table(survey: dict[str, Any]) -> str:
                 f"{row['together']:.3f}", _kept(row),
                 f"{spread['value']:+.3f} [{spread['low']:+.3f}, {spread['high']:+.3f}]", f"{row['p']:.3g}",
             ])  # fmt: skip
+    if parallel:
+        lines = [line[:-2] for line in lines]
+        lines[0][6] = "worst company"
     return _markdown(lines)
 
 
