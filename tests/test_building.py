@@ -110,7 +110,6 @@ def test_ctrl_c_in_training_keeps_the_work_and_a_second_run_ends_the_same(projec
     ("changes", "said"),
     [
         ({"summary": "two\nlines\n"}, "summary"),
-        ({"version": "01.2.3"}, "version"),
         ({"license": "free as in beer!"}, "license"),
         ({"evaluation": {"suite": "utility"}}, "measures no risk"),
         ({"evaluation": {"reference": "nowhere.jsonl"}}, r"nowhere\.jsonl"),

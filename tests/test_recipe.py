@@ -57,6 +57,8 @@ def test_shipped_recipes_are_valid_and_split_by_cluster(path):
         ("prompts", {}, "prompts.harmful"),
         ("reference.kind", "oracle", "reference.kind"),
         ("version", "1.0", "version"),
+        ("version", "01.2.3", "version"),
+        ("version", "1.0.20260731120000", "version"),
         ("name", "No Slash", "name"),
         ("training.dpo.reference", "nobody", "training.dpo.reference"),
         ("training.kl_weight", float("nan"), "training.kl_weight"),

@@ -7,6 +7,7 @@ model.generate(["How do I bake bread?"])
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
@@ -14,20 +15,28 @@ from llmpatch.errors import WrongBaseError
 from llmpatch.prefix import Parallel, Rows
 from llmpatch.recipe import DecodingSection
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 
 class PatchedModel:
     """``M+``: the frozen base plus the rows of one or more patches.
 
     Args:
         base: The base.
-        prefix: [n, hidden_size] virtual tokens, or several such prefixes side by side.
+        prefix: [n, hidden_size] virtual tokens, as a tensor or an array, or several such prefixes side by side.
         name: What to call the patch set.
 
     Raises:
         WrongBaseError: the rows do not have the base's width.
     """
 
-    def __init__(self, base: Base, prefix: Rows, name: str) -> None:
+    def __init__(self, base: Base, prefix: Rows | npt.NDArray[np.float32], name: str) -> None:
+        import torch
+
+        if not isinstance(prefix, (torch.Tensor, Parallel)):
+            prefix = torch.tensor(prefix, dtype=torch.float32)
         for part in prefix.parts if isinstance(prefix, Parallel) else (prefix,):
             if part.ndim != 2 or part.shape[1] != base.hidden_size:
                 raise WrongBaseError(

@@ -66,7 +66,7 @@ def test_a_patch_for_another_base_is_refused_before_anything_is_written(cli, wor
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_interrupted_run_continues_and_gives_the_same_bytes(tmp_path, prompts, tiny_base, monkeypatch, temperature):
     settings = Settings(DecodingSection(max_new_tokens=6, temperature=temperature, seed=3), samples=20)
-    options = {"embeddings": None, "settings": settings, "progress": Silent()}
+    options = {"prefix": None, "settings": settings, "progress": Silent()}
     answer_file(tiny_base, read_rows(prompts), tmp_path / "whole.jsonl", **options)
 
     append, count, out = Shard.append, [], tmp_path / "out.jsonl"
@@ -135,7 +135,7 @@ def test_other_options_never_reuse_answers(tmp_path, prompts, tiny_base, monkeyp
     for changes in ({}, {"raw": True}, {"system": "Be brief."}, {"samples": 2}):
         with pytest.raises(KeyboardInterrupt):
             answer_file(
-                tiny_base, rows, tmp_path / "o.jsonl", embeddings=None,
+                tiny_base, rows, tmp_path / "o.jsonl", prefix=None,
                 settings=Settings(DecodingSection(max_new_tokens=4), **changes), progress=Silent(),
             )  # fmt: skip
     assert len(set(seen)) == 4
@@ -164,7 +164,7 @@ def test_a_prompt_that_does_not_fit_is_named_by_its_row(tmp_path, tiny_base):
     rows = [{"prompt": "x"}, {"prompt": "x" * 5000}]
     settings = Settings(DecodingSection(max_new_tokens=6))
     with pytest.raises(UsageError, match="row 2 has 50"):
-        answer_file(tiny_base, rows, tmp_path / "o.jsonl", embeddings=None, settings=settings, progress=Silent())
+        answer_file(tiny_base, rows, tmp_path / "o.jsonl", prefix=None, settings=settings, progress=Silent())
     assert list(tmp_path.iterdir()) == []
 
 
