@@ -13,7 +13,7 @@ import torch
 from llmpatch.bases import default_device, load_base
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.pairs import Pair, encode
-from tinymodels import make_tiny
+from tinymodels import make_spaced_tokenizer, make_tiny
 
 
 @pytest.fixture
@@ -138,3 +138,33 @@ def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_says():
     strict = make_tiny()
     strict.tokenizer.chat_template = "{{ raise_exception('no answers here') }}"
     assert strict.turn_end == strict.tokenizer.eos_token_id
+
+
+def test_a_continuation_keeps_the_space_that_some_tokenizers_hide():
+    plain, spaced = make_tiny(), make_tiny()
+    spaced.tokenizer = make_spaced_tokenizer()
+    assert (plain.hides_spaces, spaced.hides_spaces) == (False, True)
+    for base in (plain, spaced):
+        for prompt, text in (("He is a", " fool."), ("He is a", ", and"), ("He is ", "a fool"), ("Foo", "bar")):
+            ids = base.continuation_ids(prompt, text)
+            assert [*base.text_ids(prompt), *ids] == base.text_ids(prompt + text)
+            assert base.continuation(base.text_ids(prompt), ids) == text
+    assert spaced.decode(spaced.continuation_ids("He is a", " fool.")) == "fool."  # which is what it looks like alone
+    raw = Pair("1", "harmful", "He is a", " fool.", ", and", False, False, 1.0, 0.0, "1", "raw")
+    (example,) = encode(spaced, [raw]).examples
+    assert spaced.tokenizer.convert_ids_to_tokens(list(example.rejected)) == [",", "▁", "a", "n", "d"]
+
+
+def test_what_goes_on_is_generated_with_its_space(monkeypatch):
+    from llmpatch import generation
+    from llmpatch.recipe import DecodingSection
+
+    base = make_tiny()
+    base.tokenizer = make_spaced_tokenizer()
+    said = {}
+    for raw in (True, False):
+        tokens = iter(base.continuation_ids("He is a", " fool"))
+        monkeypatch.setattr(generation, "_choose", lambda *_, tokens=tokens: [next(tokens)])
+        found = dict(generation.generate(base, ["He is a"], decoding=DecodingSection(max_new_tokens=5), raw=raw))
+        said[raw] = found[0][0].text
+    assert said == {True: " fool", False: "fool"}

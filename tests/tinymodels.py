@@ -31,6 +31,19 @@ def make_tokenizer():
     return made
 
 
+def make_spaced_tokenizer():
+    """As SentencePiece has them: a space before every text, and none before a text that begins with one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    signs = [chr(i) for i in range(33, 127)]
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "▁", *signs])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
 def make_tiny(family: str = "llama", seed: int = 0, **changes) -> Base:
     """A random two-layer model of a family, in float32."""
     import torch

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 # What two copies of one model may differ in without being different models.
+_TAIL = 8  # tokens before a text that decide how it begins
 _VOLATILE_CONFIG = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config", "architectures", "use_cache",
     "return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "problem_type", "id2label", "label2id",
@@ -175,6 +177,28 @@ class Base:
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    @cached_property
+    def hides_spaces(self) -> bool:
+        """Whether tokens by themselves lose the space before them, and text by itself gains one, as in Llama 2 and Mistral."""
+        start, whole = (self.tokenizer.encode(text, add_special_tokens=False) for text in ("x", "x a"))
+        return self.decode(whole[len(start) :]) != " a"
+
+    def continuation(self, before: Sequence[int], ids: list[int]) -> str:
+        """Text of token ids as it follows others: with the space between, where there is one."""
+        if not self.hides_spaces:
+            return self.decode(ids)
+        tail = list(before[-_TAIL:])
+        start, whole = self.decode(tail), self.decode([*tail, *ids])
+        return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
+
+    def continuation_ids(self, prompt: str, text: str) -> list[int]:
+        """Token ids of a text as it follows a raw prompt: without a space that the tokenizer puts before every text."""
+        alone = list(self.tokenizer.encode(text, add_special_tokens=False))
+        if not self.hides_spaces or not prompt:
+            return alone
+        before, whole = self.text_ids(prompt), self.text_ids(prompt + text)
+        return whole[len(before) :] if whole[: len(before)] == before else alone
 
 
 def default_device() -> str:

@@ -203,7 +203,8 @@ def _encode(base: Base, examples: Sequence[tuple[Prompt, str, Answer]]) -> Train
     end = (base.turn_end,) if base.turn_end is not None else ()
     made = []
     for ids, (prompt, stem, answer) in zip(prompts, examples, strict=True):
-        said = tuple(base.tokenizer.encode(answer.text, add_special_tokens=False))
+        before = prompt.text if prompt.form == "raw" else ""
+        said = tuple(base.continuation_ids(before, answer.text))
         ended = end if prompt.form == "chat" and answer.finish == "stop" else ()
         made.append(Example("everyday", tuple(ids[len(head) :]), (*said, *ended), (), stem))
     return TrainingSet(head, made)

@@ -77,7 +77,7 @@ def generate(
     """
     ids = [base.prompt_ids(p, system, raw=raw) for p in prompts]
     yield from generate_ids(
-        base, ids, decoding=decoding, prefix=prefix, samples=samples, batch_size=batch_size, keys=keys
+        base, ids, decoding=decoding, prefix=prefix, samples=samples, batch_size=batch_size, keys=keys, raw=raw
     )
 
 
@@ -91,6 +91,7 @@ def generate_ids(
     batch_size: int = BATCH_SIZE,
     keys: Sequence[int] | None = None,
     until: Sequence[str] = (),
+    raw: bool = False,
 ) -> Iterator[tuple[int, list[Answer]]]:
     """:func:`generate` on token ids, for callers with a form of their own.
 
@@ -103,6 +104,7 @@ def generate_ids(
         batch_size: As for :func:`generate`; fewer rows where they are long.
         keys: As for :func:`generate`.
         until: An answer ends before the first of these texts in it.
+        raw: An answer goes on where its prompt ends: with the space between, where there is one.
 
     Yields:
         As :func:`generate`.
@@ -133,7 +135,7 @@ def generate_ids(
     stops = tuple(text for text in until if text)
     times = 1 if base.device.type == "cpu" else GPU_TIMES
     for part in _batches(rows, batch_size * times, offset + decoding.max_new_tokens, BATCH_POSITIONS * times):
-        for row, answer in _decode(base, part, shared, offset, decoding, stops):
+        for row, answer in _decode(base, part, shared, offset, decoding, stops, raw):
             done = waiting.setdefault(row.index, {})
             done[row.sample] = answer
             if len(done) == samples:
@@ -161,7 +163,7 @@ def _generator(decoding: DecodingSection, index: int, sample: int) -> torch.Gene
 
 
 def _decode(
-    base: Base, rows: list[_Row], shared: Any, offset: int, decoding: DecodingSection, stops: Sequence[str]
+    base: Base, rows: list[_Row], shared: Any, offset: int, decoding: DecodingSection, stops: Sequence[str], raw: bool
 ) -> Iterator[tuple[_Row, Answer]]:
     """Write the answers of one batch; each row is yielded when it ends."""
     import torch
@@ -196,7 +198,8 @@ def _decode(
         keep = [i for i in range(len(alive)) if not ended[i] and not last]
         for i, row in enumerate(alive):
             if i not in keep:
-                yield row, Answer(_cut(base.decode(row.new), stops), "stop" if ended[i] else "length")
+                said = base.continuation(row.ids, row.new) if raw else base.decode(row.new)
+                yield row, Answer(_cut(said, stops), "stop" if ended[i] else "length")
         if not keep:
             return
         if len(keep) < len(alive):

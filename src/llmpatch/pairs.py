@@ -255,8 +255,9 @@ def encode(base: Base, pairs: Sequence[Pair], *, system: str | None = None) -> T
     ends_with = {"raw": base.tokenizer.eos_token_id, "chat": base.turn_end}
 
     def answer(pair: Pair, text: str, ends: bool) -> tuple[int, ...]:
-        ids, end = tuple(base.tokenizer.encode(text, add_special_tokens=False)), ends_with[pair.form]
-        return (*ids, end) if end is not None and (ends or not ids) else ids
+        ids = base.continuation_ids(pair.prompt if pair.form == "raw" else "", text)
+        end = ends_with[pair.form]
+        return (*ids, end) if end is not None and (ends or not ids) else tuple(ids)
 
     return TrainingSet(
         head,

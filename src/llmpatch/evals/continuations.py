@@ -96,8 +96,7 @@ def continuation_losses(
     rows = [(prompt, answer) for prompt in prompts for answer in answers.get(prompt.id, ())]
     contexts = [base.text_ids(prompt.text) for prompt, _ in rows]
     texts = [
-        base.tokenizer.encode(_joined(prompt.text, answer.text), add_special_tokens=False)[:LOSS_TOKENS]
-        for prompt, answer in rows
+        base.continuation_ids(prompt.text, _joined(prompt.text, answer.text))[:LOSS_TOKENS] for prompt, answer in rows
     ]
     found: dict[str, list[tuple[float, int]]] = {}
     for (prompt, _), ids, value in zip(rows, texts, log_probs(base, None, contexts, texts), strict=True):
