@@ -158,13 +158,14 @@ def _kept(
     """Prompts with what ``M`` behind ``speaker`` says to them."""
     examples: list[tuple[Prompt, str, Answer]] = []
     sampled = {"temperature": section.temperature, "top_p": section.top_p, "max_new_tokens": section.answer_tokens}
+    stems = [Path(path).stem for path in (*section.chat, *section.raw)]
     for form, paths in (("chat", section.chat), ("raw", section.raw)):
         for path in paths:
             prompts = _short(recipe, base, Path(path), form, section.limit)
             decoding = recipe.decoding.model_copy(update=sampled)
             model = SystemModel(base, decoding, None, form == "raw", speaker)
             found = collect(model, prompts, run / "answers", progress=Titled(progress, f"Answers to go by: {path}"))
-            stem = Path(path).stem
+            stem = Path(path).stem if stems.count(Path(path).stem) == 1 else f"{form} {path}"  # a share for each file
             examples += [(p, stem, answer) for p, answer in zip(prompts, found, strict=True) if answer.text.strip()]
     if not examples:
         raise UsageError("nothing is said to any of the prompts to keep or to distil", hint="choose other prompts")

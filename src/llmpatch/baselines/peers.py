@@ -271,5 +271,5 @@ class _Trial:
         self.wrapped.eval()
         found = self.score(_as_base(self.base, self.method, self.wrapped))
         self.wrapped.train()
-        if self.best is None or found > self.best[0]:
+        if self.best is None or found >= self.best[0]:  # of equal ones the later, as the patch's training has it
             self.keep(found, at)

@@ -54,7 +54,7 @@ def fetch_advisories(
         offline: Use what the last visit left.
 
     Returns:
-        The files, and what was left out and why.
+        The files; what was left out and why, and what lies there that no registry carries.
 
     Raises:
         LlmpatchError: as in :func:`ask_advisories`, or the disk refuses.
@@ -62,4 +62,9 @@ def fetch_advisories(
     held, notes = ask_advisories(registry=registry, offline=offline)
     for path, data in held.items():
         write_bytes(folder / path, data)
+    for path in sorted(folder.glob("*/*.json")) if registry is None and not notes else ():
+        if path.relative_to(folder).as_posix() not in held:
+            notes.append(
+                f"{path} is in no registry, or no longer: an audit of {folder} still goes by it; delete it if that is wrong"
+            )
     return [folder / path for path in held], notes
