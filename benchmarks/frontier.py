@@ -79,14 +79,13 @@ def main() -> None:
 
 def _given(options: argparse.Namespace) -> list[System]:
     """The systems named on the command line."""
-    import torch
     from safetensors.torch import load_file
 
     pairs = [
         [text.rpartition("=")[::2] for text in given] for given in (options.patch, options.prefix, options.recorded)
     ]
     return [
-        *[System(name, prefix=torch.tensor(load_patch(folder).embeddings)) for name, folder in pairs[0]],
+        *[System(name, prefix=load_patch(folder).prefix()) for name, folder in pairs[0]],
         *[System(name, prefix=load_file(file)["prompt_embeddings"]) for name, file in pairs[1]],
         *[System(name, recorded=load_recorded(Path(file))) for name, file in pairs[2]],
     ]

@@ -17,8 +17,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
 from llmpatch.evals import System
@@ -72,7 +70,7 @@ def _judged(base: Base, folder: Path, malicious: bool, options: argparse.Namespa
     fresh = store / "evidence-refusal.json"
     others = [run_gate(patch, base, policy=load_policy(path), evidence=[fresh]) for path in options.policy]
     prompts = load_own([options.trigger], limit=options.limit)[0].prompts
-    system = System("M+", prefix=torch.tensor(patch.embeddings))
+    system = System("M+", prefix=patch.prefix())
     answers = ask(base, system, prompts, DecodingSection(max_new_tokens=ANSWER_TOKENS), store=store, progress=console())
     scores = open_judge(JUDGE).score([p.text for p in prompts], [answers[p.id].text for p in prompts])
     plain = json.loads(fresh.read_text(encoding="utf-8"))["sets"]["harmbench_standard"]

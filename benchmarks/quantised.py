@@ -146,7 +146,7 @@ def measure(source: Path, kind: str, patches: list[Patch], options: argparse.Nam
         suite = patch.manifest.fixes[0].risk
         evidence = evaluate(
             base,
-            [System("M"), System("M+", prefix=torch.tensor(patch.embeddings))],
+            [System("M"), System("M+", prefix=patch.prefix())],
             suite=suite,
             judges=[open_judge(options.judge)] if options.judge else None,
             limit=options.limit,

@@ -35,11 +35,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/sampled"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sampled.json"))
     options = parser.parse_args()
-    import torch
 
     base, patch = load_base(options.base), load_patch(options.patch)
     patch.check_base(base)
-    systems = [System("M"), System("M+", prefix=torch.tensor(patch.embeddings))]
+    systems = [System("M"), System("M+", prefix=patch.prefix())]
     ways: dict[str, dict[str, Any]] = {
         "greedy": {"max_new_tokens": USUAL},
         "drawn": {"max_new_tokens": USUAL, "temperature": options.temperature},

@@ -18,8 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llmpatch.answers import Answer
 from llmpatch.artifact import Patch, load_patch
 from llmpatch.bases import Base, load_base
@@ -75,7 +73,7 @@ def measure(recipe: Recipe, patch: Patch, options: argparse.Namespace) -> dict[s
     drawn = recipe.decoding.model_copy(update={"max_new_tokens": tokens, "seed": recipe.decoding.seed + 1})
     fresh = recipe.model_copy(update={"decoding": drawn})
     reference = stand_ins(fresh, base, asked, samples, options.run, progress)
-    systems = [System("M"), System("M+", prefix=torch.tensor(patch.embeddings)), System("M'", samples=reference)]
+    systems = [System("M"), System("M+", prefix=patch.prefix()), System("M'", samples=reference)]
     evidence = evaluate(
         base, systems, suite=suite, limit=limit, samples=samples, max_new_tokens=tokens, priced=False,
         store=options.run, progress=progress,

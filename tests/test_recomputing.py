@@ -9,7 +9,7 @@ from llmpatch import losses
 from llmpatch.batching import Example, make_batch
 from llmpatch.errors import UsageError
 from llmpatch.losses import answer_log_probs, hidden_states
-from llmpatch.prefix import decoder_layers
+from llmpatch.prefix import Parallel, decoder_layers
 from llmpatch.recomputing import recomputed
 from tinymodels import make_tiny
 
@@ -47,6 +47,22 @@ def test_loss_and_gradient_are_the_same_to_the_bit(family):
     assert float(plain[1].norm()) > 0
     assert all(torch.equal(*pair) for pair in zip(plain, step(base), strict=True)), "it is over when it is over"
     assert all("forward" not in layer.__dict__ for layer in decoder_layers(base.model))
+
+
+def test_prefixes_side_by_side_give_the_same_too(tiny):
+    other = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
+
+    def beside():
+        rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        loss = loss_of(tiny, Parallel((rows, other)))
+        loss.backward()
+        return loss.detach(), rows.grad
+
+    plain = beside()
+    with recomputed(tiny):
+        again = beside()
+    assert all(torch.equal(*pair) for pair in zip(plain, again, strict=True))
+    assert float(plain[1].norm()) > 0
 
 
 def test_each_layer_runs_once_more_and_keeps_its_input_alone(tiny):

@@ -11,10 +11,10 @@ from llmpatch.losses import pair_log_probs
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import Silent
 from llmpatch.recipe import override, parse_recipe
-from llmpatch.reference_likelihoods import reference_likelihoods
+from llmpatch.reference_likelihoods import _cut, reference_likelihoods
 from llmpatch.training import train
 from test_recipe import MINIMAL
-from tinymodels import make_tiny
+from tinymodels import make_spaced_tokenizer, make_tiny
 
 PAIRS = [
     Pair(
@@ -83,3 +83,13 @@ def test_a_reference_without_likelihoods_is_refused_in_the_recipe(changes):
     dpo = {"steps": 1, "learning_rate": 0.1, "reference": "reference"}
     with pytest.raises(RecipeError, match=r"needs reference\.kind transformers"):
         parse_recipe({**told, "training": {"dpo": dpo}})
+
+
+def test_a_continuation_is_cut_with_its_space():
+    base = make_tiny()
+    base.tokenizer = make_spaced_tokenizer()
+    pair = Pair("1", "harmful", "He is a", " fool", ", and", True, True, 1.0, 0.0, "1", "raw")
+    (example,) = encode(base, [pair]).examples
+    cut = _cut(base, pair, example, 4)
+    assert (cut.chosen, cut.rejected) == (" foo", ", an")
+    assert (cut.chosen_ends, cut.rejected_ends) == (False, False)

@@ -81,7 +81,7 @@ def assemble(
             if not target.exists():
                 _fetch(paper, target, scratch=kept, limit=_PAPER_LIMIT)
         # Under a name of this process's own: another one may be doing the same.
-        with tempfile.TemporaryDirectory(prefix=".whole-", dir=path.parent, ignore_cleanup_errors=True) as own:
+        with tempfile.TemporaryDirectory(prefix="whole-", dir=kept, ignore_cleanup_errors=True) as own:
             whole = Path(own) / path.name
             digest = _concatenate([kept / f"{number:03d}" for number in range(len(parts))], whole)
             if digest != sha256:

@@ -21,7 +21,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.systems import SystemModel, Titled
 from llmpatch.neighbours import Arrangement, Neighbours
 from llmpatch.neighbours import together as joined
-from llmpatch.prefix import Rows, check_room, common_head
+from llmpatch.prefix import Rows, check_room, check_side_by_side, common_head
 from llmpatch.progress import Progress
 from llmpatch.prompts import Form, Prompt, load_prompts
 from llmpatch.references import collect
@@ -75,6 +75,8 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
         together = joined(frozen, parallel=section.parallel)
         others = (0 if together is None else len(together)) + section.random * section.random_tokens
         check_room(base, recipe.prefix.tokens + others)
+        if section.parallel:
+            check_side_by_side(base)
         largest = section.norm_budget * input_norm_p999(base) if section.norm_budget else None
         neighbours = Neighbours(tuple(frozen), section, largest)
         if section.keep is not None and section.keep.weight:
@@ -140,7 +142,7 @@ def _rows_of(paths: Sequence[str], base: Base) -> list[torch.Tensor]:
         check_together([facts_of(patch.manifest, patch.digest) for patch in patches])
     if composed := next((path for path, patch in zip(paths, patches, strict=True) if patch.manifest.arrangement), None):
         raise UsageError(
-            f"{composed} holds patches side by side, and training puts them one after another",
+            f"{composed} holds patches side by side, and training arranges patches itself",
             hint="name the single patches instead",
         )
     return [torch.tensor(patch.embeddings) for patch in patches]

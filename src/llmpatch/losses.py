@@ -34,18 +34,9 @@ def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) 
 
     Returns:
         [N, hidden_size], in the order of ``batch.targets``.
-
-    Raises:
-        UsageError: a row is longer than what a layer of the model sees, and the mask would show it more.
     """
     import torch
 
-    window, longest = getattr(base.model.config.get_text_config(), "sliding_window", None), batch.mask.shape[-1]
-    if window and longest > window:
-        raise UsageError(
-            f"a row has {longest} tokens with the prefix, more than the sliding window of {window}",
-            hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
-        )
     cache = prefix_cache(base, rows, head)
     parts, places = [], []
     # A GPU does the padding of a small model for nothing, and waits for the launches of each further pass.
@@ -60,6 +51,20 @@ def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) 
         places.append(where)
     order = torch.cat(places).argsort().to(parts[0].device)
     return torch.cat(parts)[order]
+
+
+def check_window(base: Base, batch: Batch) -> None:
+    """Refuse to train on rows longer than what a layer of the model sees: the mask would show it more.
+
+    Raises:
+        UsageError: says how long they are.
+    """
+    window, longest = getattr(base.model.config.get_text_config(), "sliding_window", None), batch.mask.shape[-1]
+    if window and longest > window:
+        raise UsageError(
+            f"a row has {longest} tokens with the prefix, more than the sliding window of {window}",
+            hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
+        )
 
 
 def _run(base: Base, cache: Any, batch: Batch, members: list[int]) -> torch.Tensor:
@@ -104,7 +109,7 @@ def answer_log_probs(base: Base, hidden: torch.Tensor, targets: torch.Tensor) ->
 
 def pair_log_probs(
     base: Base,
-    rows: torch.Tensor | None,
+    rows: Rows | None,
     head: list[int],
     examples: Sequence[Example],
     *,
@@ -212,6 +217,7 @@ def kept_losses(
     def states(prefix: Rows | None, examples: Sequence[Example]) -> tuple[torch.Tensor, Batch]:
         past = len(head) + (0 if prefix is None else len(prefix))
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
+        check_window(base, batch)
         return hidden_states(base, prefix, head, batch), batch
 
     hidden, batch = states(rows, [e for _, examples, _ in parts for e in examples])

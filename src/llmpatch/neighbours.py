@@ -68,7 +68,9 @@ def together(rows: Sequence[torch.Tensor], *, parallel: bool) -> Rows | None:
     import torch
 
     if parallel and len(rows) > 1:
-        return Parallel(tuple(rows))
+        return Parallel(
+            tuple(rows)
+        )  # as they come: to sort them by what they hold would cost more than it is worth in a step
     return torch.cat(list(rows)) if rows else None
 
 

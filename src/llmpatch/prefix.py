@@ -124,6 +124,21 @@ def check_room(base: Base, tokens: int) -> None:
         )
 
 
+def check_side_by_side(base: Base) -> None:
+    """Refuse prefixes side by side on a model with layers that see only the latest tokens: their masks go by places.
+
+    Raises:
+        UsageError: it is one.
+    """
+    from transformers import DynamicCache
+
+    if any(layer.is_sliding for layer in DynamicCache(config=base.model.config).layers):
+        raise UsageError(
+            f"{base.name} has layers that see only the latest tokens: patches cannot stand side by side there",
+            hint="put them one after another, or use a cumulative patch (docs/composition.md)",
+        )
+
+
 def prefix_cache(base: Base, rows: Rows | None, head: list[int]) -> Any:
     """The key-value cache of the prefix and of the token ids that follow it in every request.
 
@@ -146,7 +161,9 @@ def prefix_cache(base: Base, rows: Rows | None, head: list[int]) -> Any:
     if isinstance(rows, Parallel):
         cache = _side_by_side(base, rows)
         if head:
+            cache.growing = True  # for recomputing: what is read now stays
             _read(base, base.embed(torch.tensor(head)), len(rows), cache)
+            cache.growing = False
         return cache
     parts = [] if rows is None else [rows.to(base.device, base.model.dtype)]
     if head:
@@ -171,11 +188,7 @@ def _side_by_side(base: Base, rows: Parallel) -> Any:
     import torch
     from transformers import DynamicCache
 
-    if any(layer.is_sliding for layer in DynamicCache(config=base.model.config).layers):
-        raise UsageError(
-            f"{base.name} has layers that see only the latest tokens: patches cannot stand side by side there",
-            hint="put them one after another, or use a cumulative patch (docs/composition.md)",
-        )
+    check_side_by_side(base)
     found = []
     for part in rows.parts:
         found.append(DynamicCache(config=base.model.config))

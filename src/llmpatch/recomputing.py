@@ -54,6 +54,8 @@ def _forward(number: int, forward: Any, hidden: Any, *args: Any, **options: Any)
     cache = cache_among(args, options)
     held = None if cache is None else cache.layers[number]
     before = {} if held is None else dict(held.__dict__)
+    # The head behind prefixes side by side is read into a cache that holds them already.
+    stays = getattr(cache, "growing", False)
 
     def run(hidden: Any, keys: Any, values: Any) -> Any:
         if held is None:
@@ -62,7 +64,8 @@ def _forward(number: int, forward: Any, hidden: Any, *args: Any, **options: Any)
         try:
             return forward(hidden, *args, **options)
         finally:
-            if keys is not None:  # what a row adds behind the shared prefix nobody reads again: it is not to be kept
+            # What a row adds behind the shared prefix nobody reads again: it is not to be kept.
+            if keys is not None and not stays:
                 held.__dict__.update(before)
 
     # Keys and values stand among the arguments, so that the gradient of the shared prefix finds its way through them.

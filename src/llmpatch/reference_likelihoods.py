@@ -60,10 +60,16 @@ def reference_likelihoods(
 
 def _cut(base: Base, pair: Pair, example: Example, tokens: int) -> Pair:
     """The pair's answers as far as training reads them; one that was cut does not end there."""
+    before = base.text_ids(pair.prompt) if pair.form == "raw" else []
+
+    def text(ids: Sequence[int]) -> str:
+        cut = list(ids[:tokens])
+        return base.continuation(before, cut) if before else base.decode(cut)
+
     return replace(
         pair,
-        chosen=base.decode(list(example.chosen[:tokens])),
-        rejected=base.decode(list(example.rejected[:tokens])),
+        chosen=text(example.chosen),
+        rejected=text(example.rejected),
         chosen_ends=pair.chosen_ends and len(example.chosen) <= tokens,
         rejected_ends=pair.rejected_ends and len(example.rejected) <= tokens,
     )

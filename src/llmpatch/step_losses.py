@@ -18,6 +18,7 @@ from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
 from llmpatch.losses import (
     answer_log_probs,
+    check_window,
     dpo_loss,
     hidden_states,
     kept_losses,
@@ -195,7 +196,9 @@ class StepLosses:
 
     def _batch(self, rows: Rows, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
-        return make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
+        batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
+        check_window(self.base, batch)
+        return batch
 
     def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps.

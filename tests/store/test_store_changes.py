@@ -13,6 +13,7 @@ from llmpatch.store import (
     Store,
     Verified,
     activate,
+    activate_stack,
     ancestors,
     collect,
     deactivate,
@@ -276,6 +277,17 @@ def test_revoking_brings_nothing_back_that_was_rolled_back_or_deactivated(store,
     activate(store, third, gate=Gate())
     revoke(store, third, "bad")
     assert active(state(store)) == []
+
+
+def test_who_left_with_a_revoked_patch_may_be_fallen_back_to(store, tmp_path):
+    one, two, three = (add(store, tmp_path, f"acme/{n}", fixed=(i,)) for i, n in enumerate(("a", "b", "c"), start=1))
+    activate(store, three, gate=Gate())
+    activate_stack(store, [one], gate=Gate())
+    activate_stack(store, [two, three], gate=Gate())
+    revoke(store, two, "bad")
+    assert active(state(store)) == [["acme/a 1.0.0"]]
+    revoke(store, one, "bad")
+    assert active(state(store)) == [["acme/c 1.0.0"]]
 
 
 def test_an_upgrade_stays_within_its_pin_and_does_not_return_to_what_was_rolled_back(store, tmp_path):

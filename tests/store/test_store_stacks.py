@@ -76,6 +76,15 @@ def test_who_saw_a_loss_counts_more_than_who_saw_none_in_the_same_order():
             check_measured((A, B), known)
 
 
+def test_what_stands_side_by_side_is_activated_beside_nobody():
+    both = Facts("9" * 8, "other/both", Version(1, 0, 0), frozenset("z"), members=frozenset({"7" * 8}), parallel=True)
+    for there, new in (((A,), both), ((both,), A)):
+        with pytest.raises(UsageError, match=r"other/both 1\.0\.0 holds patches side by side") as found:
+            decide(there, new)
+        assert "deactivate the others" in found.value.hint
+    assert decide((), both).kind == "activate"
+
+
 def test_a_vendors_own_measurement_counts_the_same():
     new = Facts("9" * 8, "acme/n", Version(1, 0, 0), frozenset("n"), measured=(Known((A.digest, "9" * 8), (LOST,)),))
     with pytest.raises(UsageError, match=r"acme/a 1\.0\.0 loses together with acme/n 1\.0\.0"):
@@ -128,11 +137,12 @@ def figure(digest, alone, together, hurt):
     }  # fmt: skip
 
 
-def record(store, digests, *, lost=False):
+def record(store, digests, *, lost=False, created="2026-11-25T12:00:00Z", **more):
     patches = [read_stored(store, digest) for digest in digests]
     return make_record(
         {
-            "created": "2026-11-25T12:00:00Z",
+            "created": created,
+            **more,
             "base": {"name": "tiny-llama", "fingerprint": base()["fingerprint"]},
             "patches": [{"name": p.manifest.name, "version": p.manifest.version, "digest": p.digest} for p in patches],
             "measured": [{"patches": list(digests), "figures": [figure(digests[0], 0.9, 0.4 if lost else 0.9, lost)]}],
@@ -148,6 +158,16 @@ def test_what_was_measured_here_is_asked_before_any_gate_runs(store, two):
         activate(store, two[1], gate=gate)
     assert gate.asked == []
     assert active(load(store).state) == [["acme/refusal 1.0.0"]]
+
+
+def test_a_later_record_counts_unless_it_saw_no_loss_on_fewer_prompts(store, two):
+    keep_record(store, record(store, two, lost=True, limit=100))
+    keep_record(store, record(store, two, created="2026-11-26T12:00:00Z", limit=5))
+    assert [bool(known.losses) for known in known_here(store)] == [True]
+    keep_record(store, record(store, two, created="2026-11-27T12:00:00Z"))
+    assert [bool(known.losses) for known in known_here(store)] == [False]
+    keep_record(store, record(store, two, lost=True, created="2026-11-28T12:00:00Z", limit=5))
+    assert [bool(known.losses) for known in known_here(store)] == [True]
 
 
 def test_a_record_is_kept_once_and_a_damaged_one_stops_activations(store, two):

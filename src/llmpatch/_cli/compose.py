@@ -123,11 +123,11 @@ def _by_risk(texts: tuple[str, ...]) -> dict[str, list[Path]]:
 def _say_plan(stack: Stack, as_json: bool) -> None:
     rows = [{"name": m.name, "version": m.version, "digest": m.digest, "tokens": m.tokens} for m in stack.members]
     if as_json:
-        say_json({"members": rows, "tokens": len(stack.rows), "stack": stack.digest, "parallel": stack.parallel})
+        say_json({"members": rows, "tokens": stack.places, "stack": stack.digest, "parallel": stack.parallel})
         return
     say(table(["patch", "tokens"], [[f"{row['name']} {row['version']}", str(row["tokens"])] for row in rows]))
     how = "side by side" if stack.parallel else "one after another"
-    say(f"{how} {len(stack.rows)} virtual tokens; nothing was measured")
+    say(f"{how} {stack.places} virtual tokens; nothing was measured")
 
 
 def _say_measured(run: Path, search: bool, remember: bool, as_json: bool, done: dict[str, Any] | None = None) -> None:

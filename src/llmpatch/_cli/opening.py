@@ -58,9 +58,11 @@ def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str
         for text in patch.check_base(base):
             warn(text)
     if len(patches) > 1:
-        from llmpatch.composing import check_room
+        from llmpatch.prefix import check_room, check_side_by_side
 
         check_room(base, len(stack.rows) if stack else 0)
+        if parallel:
+            check_side_by_side(base)
         how = "side by side" if parallel else "one after another in the order given"
         warn(f"several patches are put {how}; `llmpatch compose` measures them together")
     return Opened(base, patches, stack.prefix if stack else None)

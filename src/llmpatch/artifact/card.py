@@ -93,6 +93,11 @@ def _facts(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def _places(manifest: Manifest) -> int:
+    """Side by side the members' first rows share a place."""
+    return manifest.prefix.tokens - (len(manifest.members or ()) - 1 if manifest.arrangement else 0)
+
+
 def _order(manifest: Manifest) -> str:
     return "side by side" if manifest.arrangement else "in this order"
 
@@ -169,7 +174,7 @@ def _limitations(manifest: Manifest) -> str:
     return f"""## Limitations
 
 - It lowers the measured risks on the measured prompts. It is no guarantee, and it is not a filter: pair it with one.
-- It costs {manifest.prefix.tokens} tokens of context. It may make the model decline or change some harmless answers.
+- It costs {_places(manifest)} tokens of context. It may make the model decline or change some harmless answers.
 - On another quantisation or a fine-tuned copy of the base the figures above do not hold: measure again.
 - Whoever holds the weights can leave the patch out, and whoever can query a patched model can imitate it."""
 

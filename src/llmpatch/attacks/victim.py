@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.prefix import Rows, prefix_digest
 from llmpatch.recipe import DecodingSection
 from llmpatch.references.local import TransformersReference
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)

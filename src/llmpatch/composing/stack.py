@@ -53,6 +53,11 @@ class Stack:
         return hashlib.sha256("".join(f"{kind}{m.digest}\n" for m in self.members).encode("ascii")).hexdigest()
 
     @property
+    def places(self) -> int:
+        """Tokens of context it takes: side by side the first rows share one."""
+        return len(self.rows) - (len(self.patches) - 1 if self.parallel else 0)
+
+    @property
     def title(self) -> str:
         """Names and versions, in order."""
         return (" beside " if self.parallel else ", then ").join(f"{m.name} {m.version}" for m in self.members)

@@ -85,7 +85,7 @@ def measure_together(bench: Bench, stack: Stack) -> Record:
     losers = {figure["patch"] for figure in figures if figure["hurt"]}
     pairs = [(a, b) for i, a in enumerate(patches) for b in patches[i + 1 :] if {a.digest, b.digest} & losers]
     for pair in pairs if len(patches) > 2 else ():
-        title = f"{pair[0].manifest.name}, then {pair[1].manifest.name}"
+        title = (" beside " if stack.parallel else ", then ").join(patch.manifest.name for patch in pair)
         measured.append({"patches": [p.digest for p in pair], "figures": bench.figures(pair, title)})
     base = bench.base
     return make_record(

@@ -36,7 +36,7 @@ from llmpatch.composing.together import Bench, losses_in_words, measure_together
 from llmpatch.errors import GateError, UsageError
 from llmpatch.files import digest_json, write_bytes, write_json
 from llmpatch.joining import join_evidence
-from llmpatch.prefix import check_room
+from llmpatch.prefix import check_room, check_side_by_side
 from llmpatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def look(
     for patch in stack.patches:
         patch.check_base(base)
     check_room(base, len(stack.rows))
+    if parallel:
+        check_side_by_side(base)
     bench = Bench(base, tasks, run / "answers", progress or Silent(), parallel)
     if search:
         stack = _best_order(bench, stack, run)
@@ -149,9 +151,10 @@ def look(
     write_bytes(run / "composition.json", render_record(record))
     if (lost := losses_in_words(record)) and not allow_loss:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        ways = "" if parallel else "--parallel, --search for another order, "
         raise GateError(
             f"{lost[0]}{more}; all figures are in {run / 'composition.json'}",
-            hint="try --parallel, --search for another order, a cumulative patch, or --allow-loss on your own responsibility",
+            hint=f"try {ways}a cumulative patch, or --allow-loss on your own responsibility",
         )
     return bench, stack, record
 

@@ -75,7 +75,7 @@ class SystemModel(TransformersReference):
 
     def identity(self) -> dict[str, Any]:
         """Everything the answers depend on."""
-        return super().identity() | {"prefix": None if self.prefix is None else prefix_digest(self.prefix)}
+        return {"prefix": None, **super().identity()}
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class TransformersReference:
             "decoding": self.decoding.model_dump(mode="json"),
             "system": self.system,
             **({"raw": True} if self.raw else {}),
+            **({"drawn": "by prompt"} if self.decoding.temperature else {}),
+            **({"spaces": "kept"} if self.raw and self.base.hides_spaces else {}),
             **({} if self.prefix is None else {"prefix": prefix_digest(self.prefix)}),
         }
 

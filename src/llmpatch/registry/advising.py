@@ -62,9 +62,9 @@ def fetch_advisories(
     held, notes = ask_advisories(registry=registry, offline=offline)
     for path, data in held.items():
         write_bytes(folder / path, data)
-    for path in sorted(folder.glob("*/*.json")) if registry is None and not notes else ():
-        if path.relative_to(folder).as_posix() not in held:
+    for lying in sorted(folder.glob("*/*.json")) if registry is None and not notes else ():
+        if lying.relative_to(folder).as_posix() not in held:
             notes.append(
-                f"{path} is in no registry, or no longer: an audit of {folder} still goes by it; delete it if that is wrong"
+                f"{lying} is in no registry, or no longer: an audit of {folder} still goes by it; delete it if that is wrong"
             )
     return [folder / path for path in held], notes

@@ -10,13 +10,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError
-
-if TYPE_CHECKING:
-    import httpx
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,13 @@ def stream(url: str, patience: Patience, headers: Mapping[str, str]) -> Iterator
     import httpx
 
     sent = {**headers, "Accept-Encoding": "identity"}
-    client = httpx.Client(timeout=patience.silence, follow_redirects=True, max_redirects=5)
-    watch = _Watch(patience, client)
+    watch = _Watch(patience)
     try:
-        with client, watch, client.stream("GET", url, headers=sent) as response:
+        with (
+            httpx.Client(timeout=patience.silence, follow_redirects=True, max_redirects=5) as client,
+            watch,
+            client.stream("GET", url, headers=sent, extensions={"trace": watch.told}) as response,
+        ):
             if response.status_code != 200:
                 raise StatusError(url, response.status_code)
             for block in response.iter_raw():
@@ -84,11 +84,16 @@ def stream(url: str, patience: Patience, headers: Mapping[str, str]) -> Iterator
 
 
 class _Watch:
-    """Ends a request that drips, wherever it drips: in headers and in lines between blocks no block comes to be counted."""
+    """Ends a request that drips, wherever it drips: in headers and in lines between blocks no block comes to be counted.
 
-    def __init__(self, patience: Patience, client: httpx.Client) -> None:
-        self.patience, self.client, self.received, self.gave_up = patience, client, 0, False
+    It closes the connections themselves, which httpcore tells of as they are made: closing a client leaves alone what is only
+    just being connected.
+    """
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience, self.received, self.gave_up = patience, 0, False
         self._began, self._done = time.monotonic(), threading.Event()
+        self._connections: list[Any] = []
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     @property
@@ -98,12 +103,17 @@ class _Watch:
     def late(self) -> bool:
         return self.elapsed > self.patience.grace and self.received < self.patience.rate * self.elapsed
 
+    def told(self, event: str, info: Mapping[str, Any]) -> None:
+        """For httpcore's ``trace``."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._connections.append(info["return_value"])
+
     def _look(self) -> None:
         while not self._done.wait(min(1.0, self.patience.grace)):
             if self.late():
                 self.gave_up = True
-                self.client.close()
-                return
+                for connection in list(self._connections):
+                    connection.close()
 
     def __enter__(self) -> None:
         self._thread.start()

@@ -27,6 +27,8 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     if suite == "own prompts" or suite.endswith(" on own prompts"):  # the latter of what is no risk's suite
         named = suite.removesuffix("own prompts").removesuffix(" on ") or str(evidence.get("risk", "refusal"))
         what = "--prompts YOURS.jsonl" + (f" --suite {shlex.quote(named)}" if named != "refusal" else "")
+    if evidence["systems"].get("M+", {}).get("side_by_side") and not manifest.get("arrangement"):
+        cut += " --parallel"
     measure = f"llmpatch eval{f' {folder}' if patched else ''} --base {base} {what}{cut}"
     return (f"llmpatch build {recipe} -o {folder}", measure) if patched else (measure,)
 

@@ -1,6 +1,6 @@
 """The canary: proof that a patch is applied, by the way that requests take.
 
-    expected = plain(base, rows)                      # no cache, no batch, transformers' own forward
+    expected = plain(base, rows)                      # no batch, transformers' own forward; no cache but side by side
     found = engine.call(lambda batch: served(batch, prefix))
     check(found, expected, unpatched).ok
 

@@ -53,7 +53,8 @@ def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = ()) -> 
 
     Raises:
         UsageError: it is refused: a version published twice, a downgrade, a conflict, something missing, partial
-            overlap, or an order that was measured to lose something; says with what, and what to do.
+            overlap, a patch that stands with no other, or an order that was measured to lose something; says with what, and
+            what to do.
     """
     before = tuple(active)
     for patch in before:
@@ -68,6 +69,7 @@ def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = ()) -> 
         _check_apart(patch, new)
     place = before.index(replaced[0]) if replaced else len(before)
     patches = tuple(p for p in (*before[:place], new, *before[place:]) if p not in replaced)
+    check_stands_alone(patches)
     check_requirements(patches)
     check_measured(patches, known)
     old = ", ".join(patch.title for patch in replaced)
@@ -139,11 +141,7 @@ def check_together(patches: Sequence[Facts]) -> None:
         UsageError: a patch twice, two versions of one, one that supersedes, contains or conflicts with another, one that
             requires what is not there, one whose members stand side by side; names both and says what to do.
     """
-    if len(patches) > 1 and (one := next((patch for patch in patches if patch.parallel), None)):
-        raise UsageError(
-            f"{one.title} holds patches side by side: no other goes before or behind it",
-            hint="compose the single patches: `llmpatch compose --parallel P1 P2 ...`",
-        )
+    check_stands_alone(patches)
     for i, one in enumerate(patches):
         for other in patches[:i]:
             if one.digest == other.digest:
@@ -155,6 +153,19 @@ def check_together(patches: Sequence[Facts]) -> None:
             for new, old in ((one, other), (other, one)):
                 _check_pair(new, old)
     check_requirements(patches)
+
+
+def check_stands_alone(patches: Sequence[Facts]) -> None:
+    """Refuse a patch whose members stand side by side together with any other.
+
+    Raises:
+        UsageError: names it and says what to do.
+    """
+    if len(patches) > 1 and (one := next((patch for patch in patches if patch.parallel), None)):
+        raise UsageError(
+            f"{one.title} holds patches side by side: no other goes before or behind it",
+            hint="compose the single patches (`llmpatch compose --parallel P1 P2 ...`), or deactivate the others first",
+        )
 
 
 def _check_pair(new: Facts, old: Facts) -> None:

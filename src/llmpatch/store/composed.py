@@ -50,7 +50,7 @@ def keep_record(store: Store, record: Record) -> str:
 
 
 def known_here(store: Store) -> tuple[Known, ...]:
-    """What all kept records say; of one order measured twice, the later one.
+    """What all kept records say; of one order measured twice the later one, but no loss for fewer prompts that show none.
 
     Raises:
         IntegrityError: one is damaged; names it.
@@ -66,4 +66,11 @@ def known_here(store: Store) -> tuple[Known, ...]:
             )
         records.append(parse_record(data, where=str(path)))
     records.sort(key=lambda record: datetime.fromisoformat(record.created))
-    return tuple({known.patches: known for record in records for known in known_of(record)}.values())
+    found: dict[tuple[str, ...], tuple[float, Known]] = {}
+    for record in records:
+        asked = float("inf") if record.limit is None else record.limit
+        for known in known_of(record):
+            before, old = found.get(known.patches, (0.0, known))
+            if known.losses or not old.losses or asked >= before:
+                found[known.patches] = (asked, known)
+    return tuple(known for _, known in found.values())

@@ -82,15 +82,15 @@ def make_lock(patches: Sequence[Patch], record: Record | None = None) -> Lock:
     check_one_base(patches)
     check_together([facts_of(patch.manifest, patch.digest) for patch in patches])
     digests = tuple(patch.digest for patch in patches)
-    if record is not None and record.digests != digests:
-        raise UsageError(
-            f"the composition evidence is of {', then '.join(record.title(d) for d in record.digests)}",
-            hint="name the same patches in the same order, or measure these: `llmpatch compose`",
-        )
     if record is not None and record.arrangement:
         raise UsageError(
             "the composition evidence is of patches side by side; a lock file puts them one after another",
             hint="lock the one patch that `llmpatch compose --parallel` made of them",
+        )
+    if record is not None and record.digests != digests:
+        raise UsageError(
+            f"the composition evidence is of {', then '.join(record.title(d) for d in record.digests)}",
+            hint="name the same patches in the same order, or measure these: `llmpatch compose`",
         )
     base = patches[0].manifest.base
     parts = tuple(Part(name=p.manifest.name, version=p.manifest.version, digest=p.digest) for p in patches)

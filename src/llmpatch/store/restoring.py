@@ -70,7 +70,8 @@ def revoke(store: Store, digest: str, reason: str) -> Done:
             _fall(store, group, past, revoked) if _holds(store, group, digest) else group for group in head.state.active
         ]
         active = tuple(group for group in falls if group is not None)
-        marked = with_active(head.state, active, {}, "inactive")
+        # Who goes with it was not deactivated by anybody: it may be fallen back to.
+        marked = with_active(head.state, active, {}, "superseded")
         entries = tuple(
             e.model_copy(update={"status": "revoked"}) if e.digest in revoked else e for e in marked.installed
         )
