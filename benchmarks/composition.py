@@ -4,11 +4,11 @@
     python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --cumulative P --added P4 --prompts 200
     python benchmarks/composition.py P1 P2 P4 --keep independent --keep patches=earlier      what was measured before stays
     python benchmarks/composition.py P1 P2 P3 --keep patches --keep independent --cumulative P   only P, and each patch alone
-    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --keep patches --keep independent --parallel
+    python benchmarks/composition.py P1 P2 P3 --beside independent=Q1,Q2,Q3 --keep patches --keep independent --parallel patches
 
 The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
 are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
-there is ``llmpatch compose``. ``--parallel`` measures every set side by side as well (ADR 0035), as SET-parallel;
+there is ``llmpatch compose``. ``--parallel`` measures a set side by side (ADR 0035), as SET-parallel, or others only so;
 ``--cumulative`` is one prefix for all risks, ``--added`` a further patch behind all of them. Everything sampled stays in --run,
 so a killed run goes on where it was, and another order costs only its own answers. Writes --out; ``make docs`` shows it in
 docs/composition.md.
@@ -42,6 +42,7 @@ from llmpatch.evals.environment import created, environment
 from llmpatch.evals.suites import data_folder, load_corpus
 from llmpatch.evals.systems import System
 from llmpatch.files import write_json
+from llmpatch.prefix import check_side_by_side
 from llmpatch.progress import console
 
 
@@ -50,10 +51,15 @@ def main() -> None:
     patches = [load_patch(path) for path in options.patches]
     check_room(base := load_base(options.base or patches[0].manifest.base.name), len(make_stack(patches).rows))
     beside = dict(_named(text) for text in options.beside)
-    opened = open_tasks([*patches, *(p for found in beside.values() for p in found)], samples=options.samples)
+    known = {"patches": patches, **beside}
+    parallel = dict((text, known[text]) if text in known else _named(text) for text in options.parallel)
+    others = [p for found in (*beside.values(), *parallel.values()) for p in found]
+    opened = open_tasks([*patches, *others], samples=options.samples)
     tasks = [_aims(task, options.prompts) for task in opened]
-    for patch in [*patches, *(p for found in beside.values() for p in found)]:
+    for patch in [*patches, *others]:
         patch.check_base(base)
+    if parallel:
+        check_side_by_side(base)
     bench = Bench(base, tasks, options.run / "answers", console())
     result: dict[str, Any] = {
         "schema": "llmpatch/composition-benchmark/v1",
@@ -79,14 +85,13 @@ def main() -> None:
         print(f"{name}\n\n{survey_table(result['sets'][name])}\n")
         write_json(options.out, result | {"sets": result["sets"] | kept})
     result["sets"] |= kept
+    result.setdefault("price", {})
     side = replace(bench, parallel=True)
-    for name, found in {"patches": patches, **beside}.items() if options.parallel else ():
+    for name, found in parallel.items():
         result["sets"][f"{name}-parallel"] = survey_set(side, found)
         print(f"{name} side by side\n\n{survey_table(result['sets'][f'{name}-parallel'], parallel=True)}\n")
+        result["price"]["parallel" if name == "patches" else f"{name}-parallel"] = _price(side, found)
         write_json(options.out, result)
-    result.setdefault("price", {})
-    if options.parallel:
-        result["price"]["parallel"] = _price(side, patches)
     if "stack" not in result["price"]:
         result["price"]["stack"] = _price(bench, patches)
     if options.cumulative:
@@ -108,7 +113,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="append", default=[], metavar="SET[=NAME]", help="of the earlier --out, as NAME"
     )
-    parser.add_argument("--parallel", action="store_true", help="every set side by side, too")
+    parser.add_argument(
+        "--parallel", action="append", default=[], metavar="SET|NAME=PATCH,PATCH,...", help="side by side"
+    )
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
     parser.add_argument("--prompts", type=_count, help="this many for each risk, an equal number of each of its sets")
@@ -158,7 +165,7 @@ def _aims(task: Task, prompts: int | None) -> Task:
 def _named(text: str) -> tuple[str, list[Patch]]:
     name, sign, paths = text.partition("=")
     if not sign or not paths:
-        raise UsageError(f"--beside {text!r} is not NAME=PATCH,PATCH", hint="as --beside independent=a,b,c")
+        raise UsageError(f"{text!r} is not NAME=PATCH,PATCH, nor a set of its own", hint="as independent=a,b,c")
     found = [load_patch(path) for path in paths.split(",")]
     make_stack(found)
     return name, found

@@ -158,6 +158,21 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
         module.main()
     last = json.loads(out.read_text(encoding="utf-8"))
     assert last["sets"] == {"patches": again["patches"]}
+    asked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            module, "survey_set", lambda bench, found: asked.append((bench.parallel, len(found))) or again["alone"]
+        )
+        beside = ["--parallel", "patches", "--parallel", f"pair={paths[0]},{paths[2]}"]
+        patched.setattr(sys, "argv", ["composition.py", *paths[1:], "--keep", "patches", *beside, *arguments[9:]])
+        module.main()
+    assert asked == [(True, 2), (True, 2)]
+    last = json.loads(out.read_text(encoding="utf-8"))
+    assert list(last["sets"]) == ["patches", "patches-parallel", "pair-parallel"]
+    assert (last["price"]["parallel"]["tokens"], last["price"]["pair-parallel"]["tokens"]) == (5, 5)
+    page = make_docs.composition_page()
+    assert "### pair, side by side" in page
+    assert "| worst company | gain kept |\n" in page
     assert last["cumulative"]["tokens"] == 3
     assert last["price"]["cumulative"]["tokens"] == 3
     monkeypatch.setattr(sys, "argv", ["composition.py", *paths[1:], "--keep", "patches", *arguments[9:]])
