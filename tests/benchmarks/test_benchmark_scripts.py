@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from queue import Queue
 
-import numpy as np
 import pytest
 import torch
 
@@ -203,7 +202,7 @@ def test_what_stood_for_the_reference_is_drawn_again_for_the_test_prompts(projec
     base, module = make_tiny(), script("self_reference")
     manifest = type("Manifest", (), {"name": "tiny/calm", "version": "1.0.0"})
     evidence = {"decoding": {"samples": 10, "limit": 100, "max_new_tokens": 4}}
-    about = {"manifest": manifest, "evidence": evidence, "embeddings": np.zeros((2, base.hidden_size), np.float32)}
+    about = {"manifest": manifest, "evidence": evidence, "prefix": lambda: torch.zeros(2, base.hidden_size)}
     monkeypatch.setattr(module, "load_patch", lambda name: type("Rows", (), about | {"check_base": lambda base: None}))
     monkeypatch.setattr(module, "load_base", lambda name, revision: base)
     monkeypatch.setattr(module, "ask_base", spied := Spy(module.ask_base))
@@ -290,8 +289,9 @@ def test_layers_compare_all_ways_on_the_same_step(tmp_path, monkeypatch):
 def test_a_patch_is_asked_greedily_at_random_and_at_length(project, monkeypatch):
     base, module = make_tiny(), script("sampled")
     about = {"manifest": type("Manifest", (), {"name": "tiny/calm", "version": "1.0.0"}), "digest": "d"}
-    rows = np.ones((2, base.hidden_size), np.float32)
-    made = type("Rows", (), about | {"embeddings": rows, "check_base": lambda base: None})
+    made = type(
+        "Rows", (), about | {"prefix": lambda: torch.ones(2, base.hidden_size), "check_base": lambda base: None}
+    )
     monkeypatch.setattr(module, "load_patch", lambda folder: made)
     monkeypatch.setattr(module, "load_base", lambda name: base)
     measure, told = partial(module.evaluate, limit=2), []
