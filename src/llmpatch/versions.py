@@ -12,6 +12,7 @@ about what has a version.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmpatch.errors import UsageError
@@ -125,11 +126,7 @@ def version_text(text: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    try:
-        parse_version(text)
-    except UsageError as error:
-        raise ValueError(error.message) from None
-    return text
+    return _checked(text, parse_version)
 
 
 def range_text(text: str) -> str:
@@ -138,8 +135,12 @@ def range_text(text: str) -> str:
     Raises:
         ValueError: it is none.
     """
+    return _checked(text, parse_range)
+
+
+def _checked(text: str, parse: Callable[[str], object]) -> str:
     try:
-        parse_range(text)
+        parse(text)
     except UsageError as error:
         raise ValueError(error.message) from None
     return text

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from composekit import make_patch, write_data
+from composekit import make_patch
 from llmpatch.artifact import read_patch
 from llmpatch.artifact.composition import parse_record
 from llmpatch.composing import (
@@ -28,18 +28,6 @@ from llmpatch.evals import System, evaluate
 from llmpatch.gate.evidence import read_evidence
 from llmpatch.gate.running import check_belongs
 from tinymodels import make_tiny
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def wide():
-    return make_tiny(max_position_embeddings=2048)
 
 
 @pytest.fixture(scope="module")

@@ -33,20 +33,8 @@ NAMES = ("acme/refusal", "acme/toxicity", "acme/personal-data")
 
 
 @pytest.fixture(scope="module")
-def wide():
-    return make_tiny(max_position_embeddings=2048)
-
-
-@pytest.fixture(scope="module")
 def three(wide):
     return [make_patch(wide, name, name.partition("/")[2], tokens=3 + i, seed=i) for i, name in enumerate(NAMES)]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,11 @@ class Stack:
         return hashlib.sha256("".join(f"{kind}{m.digest}\n" for m in self.members).encode("ascii")).hexdigest()
 
     @property
+    def arrangement(self) -> dict[str, str]:
+        """What a manifest or a record says of how they stand: nothing of patches one after another."""
+        return {"arrangement": "parallel"} if self.parallel else {}
+
+    @property
     def places(self) -> int:
         """Tokens of context it takes: side by side the first rows share one."""
         return len(self.rows) - (len(self.patches) - 1 if self.parallel else 0)

@@ -94,7 +94,7 @@ def measure_together(bench: Bench, stack: Stack) -> Record:
             "base": {"name": base.name, "fingerprint": asdict(base.fingerprint)},
             "patches": [{"name": p.manifest.name, "version": p.manifest.version, "digest": p.digest} for p in patches],
             "measured": measured,
-            **({"arrangement": "parallel"} if stack.parallel else {}),
+            **stack.arrangement,
             **({"limit": limits[0]} if (limits := [t.limit for t in bench.tasks if t.limit]) else {}),
         }
     )

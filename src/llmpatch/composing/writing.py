@@ -208,12 +208,12 @@ def _write(
         ),
         "fixes": _fixes(stack, evidence),
         "members": [member.model_dump(mode="json") for member in stack.members],
-        **_arranged(stack),
+        **stack.arrangement,
         "build": {
             "tool": "llmpatch",
             "tool_version": __version__,
             "seed": 0,
-            "recipe_digest": digest_json({"compose": [member.digest for member in stack.members], **_arranged(stack)}),
+            "recipe_digest": digest_json({"compose": [member.digest for member in stack.members], **stack.arrangement}),
             "data_digests": {f"{m.name} {m.version}": m.digest for m in stack.members},
             "method": _method(stack),
         },
@@ -224,10 +224,6 @@ def _write(
         return parse_patch(files, Path(naming.name or _name(stack)))
     write_members(out, files, overwrite=overwrite)
     return read_patch(out)
-
-
-def _arranged(stack: Stack) -> dict[str, str]:
-    return {"arrangement": "parallel"} if stack.parallel else {}
 
 
 def _summary(stack: Stack) -> str:

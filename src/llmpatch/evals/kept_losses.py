@@ -76,9 +76,8 @@ def keep_losses(
     """
     if store is None:
         return list(compute())
-    reader = TransformersReference(
-        base, DecodingSection()
-    ).identity()  # its weights: a merged LoRA has its base's fingerprint
+    # Its weights, too: a merged LoRA has the fingerprint of its base.
+    reader = TransformersReference(base, DecodingSection()).identity()
     known = [reader[key] for key in ("fingerprint", "weights", "engine")]
     identity = digest_json([*known, form, list(prompts), list(answers)])
     path = store / f"{identity[:32]}.losses.json"
