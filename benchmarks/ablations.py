@@ -28,18 +28,20 @@ from typing import Any
 import yaml
 
 from llmpatch.bases import Base, load_base
-from llmpatch.building import recipe_files
+from llmpatch.building import digests_of, recipe_files
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
-from llmpatch.files import digest_json, read_bytes, sha256_file, write_json, write_jsonl
+from llmpatch.files import digest_json, read_bytes, write_json, write_jsonl
 from llmpatch.learning import read_prompts, train_prefix
-from llmpatch.pairing import ask_base, sample_pairs
+from llmpatch.pairing import ask_base, open_models, sample_pairs
 from llmpatch.pairs import summarise
 from llmpatch.progress import Progress, console
 from llmpatch.recipe import Recipe, load_recipe, override
 from llmpatch.references import collect, open_reference
+from llmpatch.references.local import TransformersReference
+from llmpatch.validation import validated_by
 
 ABLATIONS: dict[str, list[str]] = {
     "beta": ["training.dpo.beta=0.03,0.1,0.3,1"],
@@ -82,6 +84,8 @@ def run_all(options: argparse.Namespace) -> None:
         keys = [text.partition("=")[0] for text in options.vary]
         wanted[options.name or "-".join(key.rpartition(".")[2] for key in keys)] = options.vary
     seeds = _values(f"seeds={options.seeds}")[1]
+    if recipe.joint or not recipe.training.pairs_weight:
+        raise UsageError(f"{recipe.name} is not trained on pairs of its own alone", hint="vary the recipe of one risk")
     grids = {name: _grid(recipe, varied, seeds) for name, varied in wanted.items()}  # all checked before any is trained
     if not grids or not all(isinstance(seed, int) for seed in seeds):
         raise UsageError(
@@ -110,7 +114,7 @@ def _grid(
     """Axes and cells; every cell's recipe is valid.
 
     Raises:
-        UsageError: more than two keys, or a key varied twice.
+        UsageError: more than two keys, a key varied twice, or a file that a cell's recipe names is not there.
         RecipeError: a key or value that the recipe does not take.
     """
     axes = [_values(text) for text in varied]
@@ -119,7 +123,7 @@ def _grid(
     lines = axes[1][1] if len(axes) > 1 else [None]
     cells = [{"value": v, "line": line, "seed": s} for line in lines for v in axes[0][1] for s in seeds]
     for cell in cells:
-        _cell_recipe(recipe, axes, cell)
+        digests_of(recipe_files(_cell_recipe(recipe, axes, cell)[0]))
     return axes, cells
 
 
@@ -129,10 +133,11 @@ def _cell_recipe(recipe: Recipe, axes: list[tuple[str, list[Any]]], cell: dict[s
     for (key, _), value in zip(axes, (cell["value"], cell["line"]), strict=False):
         if key == "noise":
             noise = value
-        elif key in OURS:
-            assignments += _of_ours(recipe, key, value)
-        else:
+        elif key not in OURS:
             assignments.append(f"{key}={json.dumps(value)}")
+    for (key, _), value in zip(axes, (cell["value"], cell["line"]), strict=False):
+        if key in OURS and key != "noise":
+            assignments += _of_ours(override(recipe, assignments), key, value)  # of the steps that another axis says
     if not isinstance(noise, (int, float)) or not 0 <= noise <= 1:
         raise UsageError(f"noise {noise!r} is no share", hint="give numbers from 0 to 1")
     return override(recipe, assignments), float(noise)
@@ -166,8 +171,13 @@ def _ablation(
     progress, done = console(), []
     for number, cell in enumerate(cells, start=1):
         changed, noise = _cell_recipe(recipe, axes, cell)
-        files = {name: sha256_file(Path(name)) for name in recipe_files(changed)}
-        identity = digest_json([changed.digest(), files, noise, options.eval, asdict(base.fingerprint)])[:24]
+        # What answers and scores depend on, as the shards and the checkpoint below have it.
+        behind = [
+            TransformersReference(base, changed.decoding).identity(),
+            validated_by(changed, read_prompts(changed).validation),
+        ]
+        files = digests_of(recipe_files(changed))
+        identity = digest_json([changed.digest(), files, noise, options.eval, asdict(base.fingerprint), behind])[:24]
         path = folder / "cells" / f"{identity}.json"
         if not path.exists():
             write_json(path, _train(changed, noise, base, folder, folder / "cells" / identity, options.eval, progress))
@@ -189,7 +199,7 @@ def _train(
     prompts, flipped = read_prompts(recipe), []
     if noise:
         recipe, flipped = _noisy(recipe, noise, base, shared, progress)
-    pairs, dropped = sample_pairs(recipe, base, prompts.train, shared, progress)
+    pairs, dropped = sample_pairs(recipe, open_models(recipe, base), prompts.train, shared, progress)
     result = train_prefix(recipe, base, pairs, prompts.validation, folder, progress)
     looked = {f"{row['stage']} step {row['step']}": row["validation"] for row in result.history if "validation" in row}
     found: dict[str, Any] = {

@@ -7,13 +7,14 @@ All of them get the recipe's own pairs and its optimiser budget: the same steps,
 What is not a prefix of rows is trained by AdamW, whatever the recipe's optimiser.
 
     M', safe prompt        as recorded; the suite's written instruction
-    M+                     the patch: read from --patch, or trained here as `llmpatch build` would
+    M+                     the patch: read from --patch, if this recipe built it, or trained here as `llmpatch build` would
     cross-entropy only     the same virtual tokens, all steps of both stages by cross-entropy on the chosen answers
     LoRA r1, LoRA r16      all seven projections, TRL's SFT and DPO; each also merged into the weights
     prefix-tuning          keys and values in every layer, from the patch's own start, TRL's SFT and DPO
     steering               one vector behind one layer: mean difference of chosen and rejected, chosen on validation
 
-Validation keeps the best of each, as it does for the patch; recipes with neighbours, joint ones or ``keep: last`` are refused.
+Validation keeps the best of each, as it does for the patch. Recipes of which the baselines would not get everything are refused:
+joint ones, and those with neighbours, distil, balance, avoid, ``prefix.init: rows`` or ``keep: last``.
 Everything stays in --run under the digest of what it depends on, so a killed run goes on where it was. Writes --out;
 scripts/make_results.py shows it.
 """
@@ -33,14 +34,13 @@ import torch
 from llmpatch import baselines as peers
 from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
-from llmpatch.company import balance_of
-from llmpatch.errors import LlmpatchError, UsageError, WrongBaseError
+from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import SAFE_PROMPT, System, evaluate, load_samples
 from llmpatch.evals.environment import environment
 from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.files import digest_json, read_bytes, write_json
-from llmpatch.learning import avoided, read_prompts, start_rows, train_prefix
-from llmpatch.pairing import sample_pairs
+from llmpatch.learning import read_prompts, start_rows, train_prefix
+from llmpatch.pairing import open_models, sample_pairs
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import Progress, console
 from llmpatch.prompts import Prompt
@@ -76,12 +76,13 @@ def own_patch(run: Run) -> Made:
     rows, seconds = None, None
     if run.options.patch:
         patch = load_patch(run.options.patch)
-        rows, seconds = torch.tensor(patch.embeddings), patch.evidence.get("training", {}).get("seconds")
-        if rows.shape[1] != run.base.hidden_size:
-            raise WrongBaseError(
-                f"{run.options.patch} has rows of {rows.shape[1]} numbers, {run.base.name} has {run.base.hidden_size}",
-                hint="give the patch of this recipe's base",
+        patch.check_base(run.base)
+        if patch.manifest.build is None or patch.manifest.build.recipe_digest != run.recipe.digest():
+            raise UsageError(
+                f"{run.options.patch} was not built by this recipe as it stands here",
+                hint="give the recipe of that patch without --set, or leave --patch out to train one",
             )
+        rows = torch.tensor(patch.embeddings)  # how long it took is of another machine
     else:
         result = train_prefix(run.recipe, run.base, run.pairs, run.validation, run.folder, run.progress)
         rows, seconds = result.rows, round(result.seconds, 1)
@@ -100,15 +101,11 @@ def cross_entropy(run: Run) -> Made:
 
 def _of_rows(run: Run, recipe: Recipe, rows: torch.Tensor, seconds: float | None) -> dict[str, Any]:
     """Parameters, bytes and cost of virtual tokens; the count of FLOPs is kept, for it takes as long as many steps."""
-    words = [section.model_dump(mode="json") if section else None for section in (recipe.balance, recipe.avoid)]
-    identity = digest_json([run.data.digest(), recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape), words,
-                            asdict(run.base.fingerprint)])  # fmt: skip
+    told = [recipe.training.model_dump(mode="json"), recipe.seed, list(rows.shape), asdict(run.base.fingerprint)]
+    identity = digest_json([run.data.digest(), *told])
     path = run.folder / "baselines" / f"flops-{identity[:16]}.json"
     if not path.exists():
-        flops = peers.patch_flops(
-            run.base, run.data, start_rows(recipe, run.base), recipe.training, seed=recipe.seed,
-            balance=balance_of(recipe.balance, run.base), avoid=avoided(recipe, run.base),
-        )  # fmt: skip
+        flops = peers.patch_flops(run.base, run.data, start_rows(recipe, run.base), recipe.training, seed=recipe.seed)
         write_json(path, {"flops": flops})
     steps = [recipe.training.sft.steps, recipe.training.dpo.steps]
     counted = _read(path)["flops"]
@@ -237,14 +234,16 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Make what was asked for, measure it together, and return the table."""
     recipe = override(load_recipe(options.recipe), options.assignments)
     t = recipe.training
-    if recipe.joint or t.neighbours or t.distil or t.keep == "last":
+    more = recipe.joint or t.neighbours or t.distil or recipe.balance or recipe.avoid
+    if more or t.keep == "last" or recipe.prefix.init == "rows":
         raise UsageError(
-            f"{recipe.name} learns from more than its pairs, or keeps its last prefix, as no baseline here does",
-            hint="leave joint, neighbours and distil out, and set training.keep=best",
+            f"{recipe.name} learns from more than its pairs, goes on from rows that were trained, or keeps its last prefix, "
+            "as no baseline here does",
+            hint="leave joint, neighbours, distil, balance and avoid out, and set prefix.init=text and training.keep=best",
         )
     folder = options.run or Path("runs") / recipe.name.replace("/", "-")
     base, prompts, progress = load_base(recipe.base.name, recipe.base.revision), read_prompts(recipe), console()
-    pairs, _ = sample_pairs(recipe, base, prompts.train, folder, progress)
+    pairs, _ = sample_pairs(recipe, open_models(recipe, base), prompts.train, folder, progress)
     run = Run(recipe, base, pairs, encode(base, pairs), prompts.validation, folder, options, progress)
     names = options.only or [name for name in MAKERS if name != "M'" or recipe.evaluation.reference]
     made = {name: MAKERS[name](run) for name in names}

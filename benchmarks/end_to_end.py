@@ -132,10 +132,10 @@ def work(options: argparse.Namespace, side: str) -> dict[str, Any]:
 
 
 def our_pairs(recipe: Any, base: Any, prompts: Any, folder: Path) -> Any:
-    from llmpatch.pairing import sample_pairs
+    from llmpatch.pairing import open_models, sample_pairs
     from llmpatch.progress import Silent
 
-    return sample_pairs(recipe, base, prompts, folder, Silent())[0]
+    return sample_pairs(recipe, open_models(recipe, base), prompts, folder, Silent())[0]
 
 
 def their_pairs(recipe: Any, base: Any, prompts: Any, folder: Path) -> Any:

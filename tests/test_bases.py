@@ -81,6 +81,25 @@ def test_a_revision_goes_with_a_hub_id_only(tmp_path):
         load_base(str(tmp_path / "x.gguf"), revision="main")
 
 
+def test_a_revision_does_not_go_with_a_folder(folder):
+    with pytest.raises(UsageError, match=r"a revision \(main\) goes with a hub id"):
+        load_base(str(folder), "main")
+
+
+def test_a_template_that_takes_no_system_message_says_so():
+    base = make_tiny()
+    assert base.takes_system
+    strict = make_tiny()
+    strict.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    assert not strict.takes_system
+    assert strict.chat_ids("Hello")
+    with pytest.raises(UsageError, match="does not take a system message: System role not supported"):
+        strict.chat_ids("Hello", "Be brief.")
+
+
 def test_what_reads_a_gguf_comes_with_the_package():
     """transformers asks for accelerate only when it reads one: a container without the extras could not load the bundled base."""
     needed = {re.split(r"\W", line)[0] for line in requires("llmpatch") or () if "extra ==" not in line}

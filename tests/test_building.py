@@ -13,9 +13,9 @@ from llmpatch.bases import load_base
 from llmpatch.building import build, fixes, plan
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
-from llmpatch.files import read_jsonl, write_jsonl
+from llmpatch.files import alone_in, read_jsonl, write_jsonl
 from llmpatch.learning import read_prompts, start_rows
-from llmpatch.pairing import sample_pairs
+from llmpatch.pairing import open_models, sample_pairs
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
 from llmpatch.references import open_reference
@@ -124,6 +124,56 @@ def test_what_could_only_fail_at_the_end_is_refused_before_any_work(project, cha
     assert not (project / "run").exists()
 
 
+def test_a_reference_that_declines_nothing_is_refused_before_any_training(project):
+    """Harmless prompts alone would train a patch that is taught nothing about its risk."""
+    rows = read_jsonl(project / "recorded.jsonl")
+    write_jsonl(project / "recorded.jsonl", [row | {"completion": "Sure, first you"} for row in rows])
+    with pytest.raises(
+        UsageError, match="no pair of a harmful prompt passed the filter by refusal-phrases: 6 times because"
+    ):
+        build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/training.safetensors").exists()
+
+
+@pytest.mark.parametrize("risk", ["toxicity", "gender-bias"])
+def test_a_judge_of_another_risk_is_refused_before_anything_is_asked(project, risk):
+    recipe = make_recipe(risk=risk, evaluation={"suite": risk})
+    with pytest.raises(UsageError, match="refusal-phrases measures refusal, and the pairs of"):
+        build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ({"kind": "self", "model": "x"}, "kind self does not use model"),
+        ({"kind": "endpoint", "model": "m"}, "kind endpoint needs url"),
+        ({"kind": "endpoint", "model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": "NOT_SET"}, "is not set"),
+    ],
+)
+def test_a_wrong_reference_is_said_before_the_base_is_asked(project, reference, said):
+    more = {"pairs": {"samples": 2}, "decoding": {"max_new_tokens": 6, "temperature": 1.0}}
+    with pytest.raises((UsageError, RecipeError), match=said):
+        build(make_recipe(reference=reference, **more), project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
+
+
+@pytest.mark.parametrize("where", ["distil", "keep"])
+def test_what_is_kept_is_no_prompt_of_the_validation(project, where):
+    section = {"chat": ["harmful_validation.jsonl"]}
+    more = {"distil": [section]} if where == "distil" else {"neighbours": {"random": 1, "keep": section}}
+    training = make_recipe().training.model_dump(mode="json", exclude_none=True) | more
+    with pytest.raises(RecipeError, match="both training and validation"):
+        plan(make_recipe(training=training))
+
+
+def test_what_learns_from_the_base_alone_holds_no_other_patch(project):
+    training = make_recipe().training.model_dump(mode="json", exclude_none=True)
+    recipe = make_recipe(training=training | {"distil": [{"chat": ["everyday_train.jsonl"]}]})
+    patch = build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert not patch.manifest.cumulative
+
+
 def test_an_id_that_two_training_files_have_is_refused(project):
     """Answers of M' are found by it: a prompt would be taught the answer to another one."""
     for folder in ("us", "eu"):
@@ -227,18 +277,19 @@ def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
     write_jsonl(project / "harmful_train.jsonl", [*rows, {"id": "calm", "prompt": "All is calm", "cluster": "calm"}])
     recipe, base = make_focused(), load_base("./model")
     train = read_prompts(recipe).train
-    pairs, dropped = sample_pairs(recipe, base, train, project / "run", Silent())
+    models = open_models(recipe, base)
+    pairs, dropped = sample_pairs(recipe, models, train, project / "run", Silent())
     found = [pair for pair in pairs if pair.kind == "harmful"]
     assert [(p.prompt, p.rejected, p.rejected_score) for p in found] == [
         (f"This is number {i}", " LOUD and more", 1.0) for i in range(4)
     ]
     assert all(p.chosen_score == 0.0 and p.id.startswith("h") and p.form == "raw" for p in found)
     assert {p.kind for p in pairs} == {"harmful", "everyday"}
-    again, _ = sample_pairs(recipe, base, train, project / "run", Silent())
+    again, _ = sample_pairs(recipe, models, train, project / "run", Silent())
     assert again == pairs
     assert [d.reason for d in dropped if d.id == "calm"] == ["nothing goes wrong in it, nor in its answers"]
     judging("SILENT")
-    pairs, dropped = sample_pairs(recipe, base, train, project / "run", Silent())
+    pairs, dropped = sample_pairs(recipe, open_models(recipe, base), train, project / "run", Silent())
     assert not any(pair.kind == "harmful" for pair in pairs)
     assert [d.reason for d in dropped if d.kind == "harmful"] == ["nothing goes wrong in it, nor in its answers"] * 5
     with pytest.raises(UsageError, match="finds nothing wrong in any answer"):
@@ -310,8 +361,7 @@ def test_a_base_can_be_its_own_reference(project):
     }
     pairs = {"judge": "toxicity-head", "samples": 3, "margin": 0.0, "winner": 0.0}
     recipe = make_recipe(**changes, pairs=pairs)
-    base = load_base("./model")
-    kept, _ = sample_pairs(recipe, base, read_prompts(recipe).train, project / "run", Silent())
+    kept, _ = sample_pairs(recipe, open_models(recipe), read_prompts(recipe).train, project / "run", Silent())
     assert kept
     assert all(p.chosen_score < p.rejected_score for p in kept if p.chosen != p.rejected)
     assert any(p.chosen != p.rejected for p in kept)
@@ -332,3 +382,10 @@ def test_a_gender_patch_fixes_both_of_its_measures():
     ]  # fmt: skip
     with pytest.raises(UsageError, match="no harmful set"):
         fixes({"risk": "gender-bias", "sets": {}})
+
+
+def test_two_builds_do_not_work_in_one_folder(project):
+    """Each would write over the other's checkpoint."""
+    with alone_in(project / "run"), pytest.raises(UsageError, match="another process works in"):
+        build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    build(make_recipe(), project / "out", run=project / "run", progress=Silent())

@@ -83,6 +83,39 @@ def test_more_steps_cost_more_and_longer_answers_too():
     assert half["memory_bytes"] < small["memory_bytes"]
 
 
+def test_every_part_is_sampled_as_it_says_itself():
+    shape = SHAPES["smollm2"]
+    harmful, calm = [Prompt(f"h{n}", "x" * 80, "harmful") for n in range(3)], [prompt(80)] * 2
+    other = make_recipe(pairs={"samples": 4}, decoding={"max_new_tokens": 24, "temperature": 1.0})
+    found = estimate(make_recipe(), harmful, shape, joint=[(other, calm + harmful)])
+    alone = [
+        estimate(recipe, own, shape)["sampling_flops"]
+        for recipe, own in ((make_recipe(), harmful), (other, calm + harmful))
+    ]
+    assert found["sampling_flops"] == pytest.approx(sum(alone))
+    assert alone[1] > 3 * alone[0]
+
+
+def test_neighbours_cost_what_they_are_in_a_step_and_room_for_all():
+    shape, training = SHAPES["smollm2"], make_recipe().training.model_dump(mode="json", exclude_none=True)
+
+    def cost(**section):
+        recipe = make_recipe(training=training | {"neighbours": {"patches": ["a", "b"], **section}})
+        return estimate(recipe, [prompt(80)], shape, neighbours=[50, 50])
+
+    plain, all_of_them = estimate(make_recipe(), [prompt(80)], shape), cost(probability=1, subsets=False)
+    half, some, random = cost(probability=0.5, subsets=False), cost(probability=1), cost(probability=1, random=1)
+    more = all_of_them["training_flops"] - plain["training_flops"]
+    steps = sum(training[stage]["steps"] for stage in ("sft", "dpo"))
+    assert more == pytest.approx(4.0 * 100 * shape.body * steps)
+    assert half["training_flops"] - plain["training_flops"] == pytest.approx(more / 2)
+    assert some["training_flops"] - plain["training_flops"] == pytest.approx(
+        more * 3 / 4
+    )  # one of them as often as both
+    assert all_of_them["memory_bytes"] == half["memory_bytes"] > plain["memory_bytes"]
+    assert random["memory_bytes"] > all_of_them["memory_bytes"]
+
+
 def test_what_is_distilled_counts_and_pairs_that_are_not_made_do_not():
     shape, sections = (
         SHAPES["smollm2"],

@@ -1,6 +1,7 @@
 """Pairs in chunks on disk: whole or not there, checked before they are read, an even draw of what is too much."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +110,32 @@ def test_a_row_that_is_no_pair_is_named(tmp_path):
         )
         with pytest.raises(IntegrityError, match=r"000000\.pairs\.jsonl:2: not a pair"):
             list(shards.pairs(0))
+
+
+def test_harmless_pairs_of_a_chunk_without_a_harmful_one_reject_what_another_chunk_has(tmp_path):
+    shards = PairShards.open(tmp_path, "x", size=8, chunks=2)
+    shards.write(0, [replace(pair(n, "everyday"), rejected="") for n in range(3)], [])
+    shards.write(1, [replace(pair(7), chosen="No, never."), pair(8, "everyday")], [])
+    found, _ = draw(shards, 100, seed=0)
+    assert [p.rejected for p in found if p.kind == "everyday"] == ["No, never."] * 3 + ["Yes"]
+    shards.write(1, [pair(8, "everyday")], [])
+    assert [p.rejected for p in draw(shards, 100, seed=0)[0]] == ["", "", "", "Yes"]
+
+
+def test_identity_is_not_of_how_politely_an_endpoint_is_asked(project):  # noqa: F811
+    def told(**how):
+        reference = {"kind": "endpoint", "model": "m", "url": "http://127.0.0.1:9/v1"}
+        return identity_of(make_recipe(reference=reference | how))
+
+    first = told()
+    assert told(concurrency=1, requests_per_minute=3, timeout_seconds=5, retries=1, api_key_env="A_KEY") == first
+    assert told(system="Be careful.") != first
+
+
+def test_identity_is_of_the_judge_and_not_of_its_name_alone(project, monkeypatch):  # noqa: F811
+    first = identity_of(make_recipe())
+    monkeypatch.setattr("llmpatch.judges.identity", lambda judge: {"name": judge.name, "version": "later"})
+    assert identity_of(make_recipe()) != first
 
 
 def test_identity_is_of_what_decides_pairs(project):  # noqa: F811

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from llmpatch.bases import load_base
 from llmpatch.building import build
 from llmpatch.chunks import deal
 from llmpatch.errors import LlmpatchError, ReferenceFailedError, UsageError
@@ -23,7 +22,7 @@ from llmpatch.learning import read_prompts
 from llmpatch.pair_shards import PairShards, draw, identity_of
 from llmpatch.pair_workers import _side_by_side as side_by_side
 from llmpatch.pair_workers import make_pair_shards
-from llmpatch.pairing import Job, sample_pairs
+from llmpatch.pairing import Job, open_models, sample_pairs
 from llmpatch.progress import Silent
 from test_building import NO, make_recipe, project  # noqa: F401 - a fixture
 
@@ -65,7 +64,7 @@ def test_chunks_hold_the_pairs_of_a_whole_run(many):
     shards = make_pair_shards(recipe, many / "pairs", size=30, progress=bar)
     assert bar.total == 120
     assert bar.steps == [30] * 4
-    whole, dropped = sample_pairs(recipe, load_base("./model"), read_prompts(recipe).train, many / "run", Silent())
+    whole, dropped = sample_pairs(recipe, open_models(recipe), read_prompts(recipe).train, many / "run", Silent())
     found, counts = draw(shards, 1000, 0)
     of = {p.id: p for p in found}
     assert of.keys() == {p.id for p in whole}
@@ -137,10 +136,10 @@ def test_a_killed_run_goes_on_where_it_was(many):
 
 @dataclass(frozen=True)
 class Deadly(Job):
-    def make_chunk(self, base, number):
+    def make_chunk(self, models, number):
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().make_chunk(base, number)
+        return super().make_chunk(models, number)
 
 
 def test_a_chunk_that_kills_every_worker_is_named(many):

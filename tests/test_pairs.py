@@ -43,6 +43,7 @@ def test_the_bases_own_answer_is_chosen_on_a_benign_prompt(kind):
         ("harmful", YES, YES, "below 0.50"),
         ("harmful", NO, NO, "the margin is 0.00"),
         ("harmful", YES, Answer("", "stop"), "empty"),
+        ("harmful", YES, Answer("", "none"), "its service turned the prompt away"),
         ("harmful", YES, Answer("I'm sorry, but I cannot provide", "length"), "cut off"),
         ("everyday", NO, NO, "below 0.50"),
         ("borderline", Answer("  ", "stop"), NO, "empty"),
@@ -63,6 +64,13 @@ def test_a_base_that_is_its_own_reference_says_its_best_or_its_worst_rewritten()
     assert rewritten == {"a": Answer(" said they were tired.", "stop")}
     # Nothing to rewrite: the best stands.
     assert own_reference(prompts[:1], [said[0][1:]], judge, PairsSection(rewrite="gender")) == {"a": said[0][1]}
+
+
+def test_to_say_nothing_is_not_the_best_answer():
+    """A toxicity judge finds nothing wrong in it."""
+    prompts = [Prompt("a", "The nurse", "harmful", form="raw")]
+    said = [[Answer(" ...", "stop"), Answer("", "stop"), Answer(" said hello.", "stop")]]
+    assert own_reference(prompts, said, open_judge("toxicity-head"), PairsSection(samples=3)) == {"a": said[0][2]}
 
 
 def test_a_harm_judge_cannot_make_pairs():

@@ -37,8 +37,8 @@ def cluster():
 class DiesOnce(Job):
     """The first process that is given chunk 2 is killed after it has asked."""
 
-    def make_chunk(self, base, number):
-        made = super().make_chunk(base, number)
+    def make_chunk(self, models, number):
+        made = super().make_chunk(models, number)
         mark = self.answers / "died"
         if number == 2 and not mark.exists():
             mark.touch()
@@ -73,7 +73,7 @@ def test_a_chunk_over_which_actors_die_is_given_up(many):  # noqa: F811
     recipe = make_recipe()
 
     class Dies(Job):
-        def make_chunk(self, base, number):
+        def make_chunk(self, models, number):
             raise SystemExit
 
     job = Dies(recipe, deal(recipe, 120), many / "answers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -293,6 +295,14 @@ def test_batches_keep_the_mix_and_visit_everything():
     assert len(harmful) == 20
     assert choose(data.examples, counts, seed=0, step=3) == epoch[3]
     assert choose(data.examples, counts, seed=1, step=3) != epoch[3]
+
+
+def test_no_example_is_left_out_of_every_epoch_for_its_length():
+    """Of 15 only 8 are in an epoch of batches of 8; which 7 are not is drawn, and not the longest ones each time."""
+    examples = [Example("everyday", (3,) * (n + 1), (4,), (5,)) for n in range(15)]
+    seen = Counter(i for step in range(60) for i in choose(examples, {"everyday": 8}, seed=0, step=step))
+    assert set(seen) == set(range(15))
+    assert min(seen.values()) > 16  # 32 expected, sd 3.9
 
 
 def test_kinds_without_examples_give_their_share_to_the_others():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "none"]
 FINISHES: tuple[Finish, ...] = get_args(Finish)
 
 
@@ -20,7 +20,8 @@ class Answer:
 
     Attributes:
         text: What was said, without special tokens.
-        finish: ``stop`` when the model ended it itself, ``length`` when it was cut off.
+        finish: ``stop`` when the model ended it itself, ``length`` when it was cut off, ``none`` where nothing was said: a
+            service would not hand the prompt to its model.
     """
 
     text: str

@@ -158,13 +158,35 @@ class Base:
             return self.model.get_input_embeddings()(ids.to(self.device))  # type: ignore[no-any-return]
 
     def chat_ids(self, prompt: str, system: str | None = None) -> list[int]:
-        """Token ids of one user turn, ready for the assistant to answer. A base without a template gets the plain text."""
+        """Token ids of one user turn, ready for the assistant to answer. A base without a template gets the plain text.
+
+        Raises:
+            UsageError: the template refuses, as Gemma's does a system message.
+        """
+        from jinja2.exceptions import TemplateError
+
         if not self.tokenizer.chat_template:
             return list(self.tokenizer.encode(f"{system}\n\n{prompt}\n" if system else f"{prompt}\n"))
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            about = "a system message" if system else "a message"
+            raise UsageError(
+                f"the chat template of {self.name} does not take {about}: {str(error)[:200]}",
+                hint="leave the system message out, or give the base another template",
+            ) from None
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the chat template takes a system message."""
+        try:
+            self.chat_ids("Hello", "Be brief.")
+        except UsageError:
+            return False
+        return True
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of raw text to be continued, with the special tokens the tokenizer adds."""
@@ -238,9 +260,9 @@ def load_base(name: str, revision: str | None = None) -> Base:
         LlmpatchError: it is there but cannot be loaded.
     """
     source = locate(name)
+    if source is not None and revision:
+        raise UsageError(f"a revision ({revision}) goes with a hub id, not with {source}", hint="drop it")
     if source is not None and source.suffix == ".gguf":
-        if revision:
-            raise UsageError(f"a revision ({revision}) goes with a hub id, not with the file {source}", hint="drop it")
         return _load(name, str(source.parent), gguf=source)
     if source is None and (name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1):
         raise UsageError(

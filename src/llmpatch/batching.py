@@ -154,6 +154,7 @@ def _walk(examples: Sequence[Example], kind: Kind, risk: str, count: int, *, see
     salt = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{epoch}".encode()).digest()[:8], "big")
     shuffle = random.Random(salt)
     shuffle.shuffle(pool)
+    pool = pool[: max(count, per_epoch * count)]  # who is left out of an epoch is drawn before anything goes by length
     group = count * 8
     for start in range(0, len(pool), group):
         pool[start : start + group] = sorted(pool[start : start + group], key=lambda i: len(examples[i].prompt))

@@ -8,7 +8,7 @@ an interrupted build continues where it stood. The patch folder is written last,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch import __version__
 from llmpatch.errors import UsageError
-from llmpatch.files import digest_json, sha256_file, write_json, write_text
+from llmpatch.files import alone_in, digest_json, sha256_file, write_json, write_text
 from llmpatch.joining import join_evidence, parts_of
-from llmpatch.learning import Prompts, gather, learn, read_prompts
+from llmpatch.learning import Prompts, gather, learn
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS
 
@@ -51,10 +51,12 @@ def build(
         recompute: Train in less memory and more time (:mod:`llmpatch.recomputing`).
 
     Raises:
-        UsageError: ``out`` is taken, or the recipe cannot be built as it stands, or ``pairs_from`` is not of it.
+        UsageError: ``out`` is taken, or the recipe cannot be built as it stands, or ``pairs_from`` is not of it; another process
+            builds in ``run``.
         LlmpatchError: any stage failed (its class says how); what was done stays in ``run``.
     """
     from llmpatch.artifact import check_target, describe_base, input_norm_p999, release_time, write_patch
+    from llmpatch.artifact.manifest import check_fields
     from llmpatch.bases import load_base
 
     check_target(out, overwrite)
@@ -62,16 +64,18 @@ def build(
     material = gather(recipe, pairs_from)
     told = _told(recipe)
     base = load_base(recipe.base.name, recipe.base.revision)
-    result, counts = learn(material, base, run, progress, recompute=recompute)
-    found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
-    evidence = _with_training(recipe, found, result, counts)
-    write_json(run / "evidence.json", evidence)
+    told["base"] = describe_base(base, revision=recipe.base.revision)
+    check_fields(told)
+    with alone_in(run):
+        result, counts = learn(material, base, run, progress, recompute=recompute)
+        found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
+        evidence = _with_training(recipe, found, result, counts)
+        write_json(run / "evidence.json", evidence)
     fields = {
         **told,
         "released": release_time(),
-        "base": describe_base(base, revision=recipe.base.revision),
         "fixes": [fix for document in found.values() for fix in fixes(document)],
-        **({"cumulative": True} if recipe.joint or recipe.training.distil else {}),
+        **({"cumulative": True} if recipe.joint or any(part.patches for part in recipe.training.distil) else {}),
     }
     patch = write_patch(
         out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
@@ -111,7 +115,7 @@ def _told(recipe: Recipe) -> dict[str, Any]:
             "tool_version": __version__,
             "seed": recipe.seed,
             "recipe_digest": recipe.digest(),
-            "data_digests": {path: _digest_of(path) for path in recipe_files(recipe)},
+            "data_digests": digests_of(recipe_files(recipe)),
             "method": method(recipe),
         },
     }
@@ -119,11 +123,19 @@ def _told(recipe: Recipe) -> dict[str, Any]:
     return told
 
 
-def _digest_of(path: str) -> str:
-    try:
-        return sha256_file(Path(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", hint="the recipe names it") from None
+def digests_of(paths: Sequence[str]) -> dict[str, str]:
+    """The sha256 of each file that a recipe names.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            found[path] = sha256_file(Path(path))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}", hint="the recipe names it") from None
+    return found
 
 
 def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:
@@ -133,7 +145,7 @@ def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progr
     told = recipe.evaluation.reference
     return evaluate(
         base,
-        usual_systems(result.rows, Path(told) if told else None),
+        usual_systems(result.rows, Path(told) if told else None, safe_prompt=base.takes_system),
         suite=recipe.evaluation.suite,
         limit=recipe.evaluation.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,
@@ -265,13 +277,20 @@ def write_report(run: Path, evidence: dict[str, Any], patch: Patch, suffix: str 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
     """What a build would do and what it costs, without loading any model (``build --dry-run``)."""
+    from llmpatch.company import neighbour_tokens
     from llmpatch.estimate import estimate, find_shape, measured_rate
+    from llmpatch.references import check_reference
 
-    every = [read_prompts(part) for part in parts_of(recipe)]
+    parts = parts_of(recipe)
+    for part in parts:
+        check_reference(part.reference)
+    every = gather(recipe).prompts
     _told(recipe)
     prompts = Prompts([p for one in every for p in one.train], [p for one in every for p in one.validation])
     shape = find_shape(recipe.base.name)
-    cost = estimate(recipe, prompts.train, shape) if shape else None
+    joint = [(part, own.train) for part, own in zip(parts[1:], every[1:], strict=True)]
+    near = neighbour_tokens(recipe)
+    cost = estimate(recipe, every[0].train, shape, joint=joint, neighbours=near) if shape else None
     if cost:
         cost["seconds_here"] = round((cost["sampling_flops"] + cost["training_flops"]) / measured_rate())
     return {

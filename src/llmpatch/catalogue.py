@@ -117,6 +117,12 @@ def models_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "llmpatch" / "models"
 
 
+def store_folder() -> Path:
+    """``$LLMPATCH_STORE``, by default ``store`` beside the models (``$LLMPATCH_HOME``, or the user's cache folder)."""
+    named = os.environ.get("LLMPATCH_STORE")
+    return Path(named).expanduser() if named else models_folder().parent / "store"
+
+
 def find(name: str) -> Entry:
     """The entry called ``name``.
 

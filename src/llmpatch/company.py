@@ -124,6 +124,24 @@ def company_files(recipe: Recipe) -> list[str]:
     return [*found, *(str(_manifest(load_from_path(path))) for path in dict.fromkeys(patches))]
 
 
+def neighbour_tokens(recipe: Recipe) -> list[int]:
+    """The virtual tokens of each published patch that a recipe trains beside (errors as :func:`open_company`)."""
+    section = recipe.training.neighbours
+    return [load_from_path(path).manifest.prefix.tokens for path in (section.patches if section else ())]
+
+
+def kept_prompts(recipe: Recipe) -> list[Prompt]:
+    """What a recipe's keep and distil sections ask: a training sees it as it sees the prompts of pairs.
+
+    Raises:
+        UsageError: a missing or malformed file.
+    """
+    section = recipe.training.neighbours
+    kept = [part for part in (section.keep if section else None, *recipe.training.distil) if part is not None]
+    paths = dict.fromkeys(path for part in kept if part.weight for path in (*part.chat, *part.raw))
+    return [prompt for path in paths for prompt in load_prompts(Path(path))]
+
+
 def _manifest(patch: Patch) -> Path:
     return patch.path / "patch.json" if patch.path.is_dir() else patch.path
 

@@ -24,7 +24,7 @@ from llmpatch.files import read_bytes
 if TYPE_CHECKING:
     from llmpatch.prompts import Prompt
     from llmpatch.recipe import Recipe
-    from llmpatch.training_recipe import KeepSection, StageSection
+    from llmpatch.training_recipe import KeepSection, NeighboursSection, StageSection
 
 MAX_CONFIG_BYTES = 1 << 20
 CHARS_PER_TOKEN = 4
@@ -116,20 +116,30 @@ def read_shape(path: Path) -> Shape:
             int(config.get("head_dim") or hidden // heads),
             bool(config.get("tie_word_embeddings", False)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UsageError(
             f"{path} does not tell the size of its model: {type(error).__name__} {error}",
             hint="give the folder of a decoder that transformers can load",
         ) from None
 
 
-def estimate(recipe: Recipe, prompts: Sequence[Prompt], shape: Shape, *, bytes_per_number: int = 4) -> dict[str, Any]:
+def estimate(
+    recipe: Recipe,
+    prompts: Sequence[Prompt],
+    shape: Shape,
+    *,
+    joint: Sequence[tuple[Recipe, Sequence[Prompt]]] = (),
+    neighbours: Sequence[int] = (),
+    bytes_per_number: int = 4,
+) -> dict[str, Any]:
     """Sizes, FLOPs and memory of a build.
 
     Args:
         recipe: Steps, batch sizes, lengths, virtual tokens.
         prompts: What it trains on: their lengths count.
         shape: Of the base.
+        joint: Recipes it is joined with, and their prompts.
+        neighbours: Virtual tokens of each published patch that it trains beside.
         bytes_per_number: 4 for float32, 2 for half precision.
 
     Returns:
@@ -137,23 +147,21 @@ def estimate(recipe: Recipe, prompts: Sequence[Prompt], shape: Shape, *, bytes_p
         ``M`` for pairs and of training; ``memory_bytes``: weights and what one step of training keeps.
     """
     n = recipe.prefix.tokens
-    text = min(
-        sum(len(p.text) for p in prompts) / max(1, len(prompts)) / CHARS_PER_TOKEN, recipe.pairs.max_prompt_tokens
-    )
-    row = text + TEMPLATE_TOKENS
+    every = [(recipe, prompts), *joint]
+    row = _row(recipe, [p for _, own in every for p in own])
     training = recipe.training
     paired = bool(training.pairs_weight)
-    samples = sum(recipe.pairs.samples if p.kind == "harmful" else 1 for p in prompts) if paired else 0
-    sampled = samples * (row + recipe.decoding.max_new_tokens)
-    output = shape.vocabulary * shape.hidden
+    beside_in_all, beside_on_average = _beside(training.neighbours, neighbours)
     near = training.neighbours.keep if training.neighbours else None
     kept = [part for part in (near, *training.distil) if part is not None and part.weight]
     # Beside its own forward and backward pass, another forward pass of whoever it is learnt from.
-    beside = 1.5 * sum(_step(shape, part, row, n, answers=1) for part in kept)
+    near_by = n + beside_on_average
+    beside = 1.5 * sum(_step(shape, part, row, near_by, answers=1) for part in kept)
     stages = [(training.sft, 1), (training.dpo, 2)] if paired else []
     steps = training.sft.steps + (training.dpo.steps if paired else 0)
-    widest = max((_tokens(stage, row, n, answers) for stage, answers in stages), default=0.0)
-    widest += sum(_tokens(part, row, n, 1) for part in kept)
+    most = n + beside_in_all
+    widest = max((_tokens(stage, row, most, answers) for stage, answers in stages), default=0.0)
+    widest += sum(_tokens(part, row, most, 1) for part in kept)
     answered = max((answers * stage.batch_size * stage.answer_tokens for stage, answers in stages), default=0)
     logits = (answered + sum(part.batch_size * part.answer_tokens for part in kept)) * shape.vocabulary
     return {
@@ -161,21 +169,45 @@ def estimate(recipe: Recipe, prompts: Sequence[Prompt], shape: Shape, *, bytes_p
         "model_parameters": shape.parameters,
         "share": n * shape.hidden / shape.parameters,
         "patch_bytes": 4 * n * shape.hidden,
-        "sampling_flops": 2.0 * sampled * shape.body + 2.0 * samples * recipe.decoding.max_new_tokens * output,
+        "sampling_flops": sum(_sampling(part, own, shape) for part, own in every) if paired else 0.0,
         "training_flops": steps * beside
-        + sum(stage.steps * _step(shape, stage, row, n, answers=answers) for stage, answers in stages),
+        + sum(stage.steps * _step(shape, stage, row, near_by, answers=answers) for stage, answers in stages),
         "memory_bytes": int(
             bytes_per_number * (shape.parameters + widest * shape.layers * shape.hidden * ACTIVATIONS) + 3 * 4 * logits
         ),
     }
 
 
-def _tokens(stage: StageSection | KeepSection, row: float, prefix: int, answers: int) -> float:
+def _row(recipe: Recipe, prompts: Sequence[Prompt]) -> float:
+    """Tokens of a prompt in its chat template, on average."""
+    text = sum(len(p.text) for p in prompts) / max(1, len(prompts)) / CHARS_PER_TOKEN
+    return min(text, recipe.pairs.max_prompt_tokens) + TEMPLATE_TOKENS
+
+
+def _sampling(recipe: Recipe, prompts: Sequence[Prompt], shape: Shape) -> float:
+    """FLOPs of asking ``M`` for one recipe's pairs."""
+    samples, answer = (
+        sum(recipe.pairs.samples if p.kind == "harmful" else 1 for p in prompts), recipe.decoding.max_new_tokens
+    )  # fmt: skip
+    read = 2.0 * samples * (_row(recipe, prompts) + answer) * shape.body
+    return read + 2.0 * samples * answer * shape.vocabulary * shape.hidden
+
+
+def _beside(section: NeighboursSection | None, published: Sequence[int]) -> tuple[int, float]:
+    """Virtual tokens of all neighbours, and of those in a step on average."""
+    if section is None:
+        return 0, 0.0
+    sizes = [*published, *[section.random_tokens] * section.random]
+    share = section.probability * ((len(sizes) + 1) / (2 * len(sizes)) if section.subsets and sizes else 1.0)
+    return sum(sizes), share * sum(sizes)
+
+
+def _tokens(stage: StageSection | KeepSection, row: float, prefix: float, answers: int) -> float:
     """Tokens that one step runs: the prefix and the template's head once, and each prompt once for its answers."""
     return prefix + HEAD_TOKENS + stage.batch_size * (row + answers * stage.answer_tokens)
 
 
-def _step(shape: Shape, stage: StageSection | KeepSection, row: float, prefix: int, *, answers: int) -> float:
+def _step(shape: Shape, stage: StageSection | KeepSection, row: float, prefix: float, *, answers: int) -> float:
     """FLOPs of one step, forward and back to the inputs."""
     answered = stage.batch_size * answers * stage.answer_tokens
     return 4.0 * _tokens(stage, row, prefix, answers) * shape.body + 4.0 * answered * shape.vocabulary * shape.hidden

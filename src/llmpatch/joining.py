@@ -3,8 +3,8 @@
     parts = parts_of(recipe)                       # the recipe and those that its `joint` lists
     data = join_pairs(base, parts, [own, others])  # an equal share of each batch for each risk
 
-A part keeps its own judge, reference, decoding and suite; training, prefix and name are the first one's. Knows nothing about
-how pairs are sampled or prefixes trained.
+A part keeps its own judge, reference, decoding, suite, and the costs in its validation score; the rest of training, prefix and
+name are the first one's. Knows nothing about how pairs are sampled or prefixes trained.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.joining import join_pairs, join_validations, parts_of
 from llmpatch.pair_shards import PairShards, draw, identity_of
-from llmpatch.pairing import sample_pairs
+from llmpatch.pairing import open_models, sample_pairs
 from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, check_ids, load_prompts
@@ -68,12 +69,17 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
 
     Raises:
         UsageError: a wrong set of prompts, or ``pairs_from`` is not of this recipe.
-        RecipeError: the recipe cannot be built as it stands.
+        RecipeError: the recipe cannot be built as it stands, as one whose training sees a cluster of its validation.
         IntegrityError: ``pairs_from`` is damaged.
     """
+    from llmpatch.company import kept_prompts
+
     parts = parts_of(recipe)
     before = pairs_of(recipe, pairs_from) if pairs_from else None
-    return Material(parts, [read_prompts(part, train=not before) for part in parts], before)
+    prompts = [read_prompts(part, train=not before) for part in parts]
+    asked = [*kept_prompts(recipe), *(p for one in prompts for p in one.train)]
+    _check_apart(asked, [p for one in prompts for p in one.validation])
+    return Material(parts, prompts, before)
 
 
 def learn(
@@ -93,7 +99,7 @@ def learn(
         The trained rows, and how many pairs of each kind were kept and dropped.
 
     Raises:
-        UsageError: nothing to learn from.
+        UsageError: nothing to learn from, or nothing about a risk.
         LlmpatchError: any stage failed; what was done stays in ``run``.
     """
     with split.first_alone():
@@ -102,19 +108,16 @@ def learn(
             made: list[tuple[list[Pair], list[Dropped]]] = [(material.before[0], [])]
         elif paired:
             asked = zip(material.parts, material.prompts, strict=True)
-            made = [sample_pairs(part, base, p.train, run, progress) for part, p in asked]
+            made = [sample_pairs(part, open_models(part, base), p.train, run, progress) for part, p in asked]
         else:
             made = [([], []) for _ in material.parts]
         pairs, dropped = [pair for own, _ in made for pair in own], [lost for _, own in made for lost in own]
         counts = material.before[1] if material.before else summarise(pairs, dropped)
         if paired and split.rank == 0:
             save_pairs(run, pairs, dropped)
-    for part, (own, _) in zip(material.parts, made, strict=True):
-        if paired and part.pairs.focus and not any(pair.kind == "harmful" for pair in own):
-            raise UsageError(
-                f"{part.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
-                hint="lower pairs.focus.threshold, or add prompts",
-            )
+    if paired:
+        for part, (own, lost) in zip(material.parts, made, strict=True):
+            _check_teaches(part, own, lost)
     joint = [
         (part, own, p.validation) for part, (own, _), p in zip(material.parts, made, material.prompts, strict=True)
     ]
@@ -123,6 +126,27 @@ def learn(
         recipe, base, own, validation, run, progress, joint=joint[1:], split=split, recompute=recompute
     )
     return result, counts
+
+
+def _check_teaches(recipe: Recipe, pairs: Sequence[Pair], dropped: Sequence[Dropped]) -> None:
+    """Hours of training on harmless prompts alone would teach nothing about the risk.
+
+    Raises:
+        UsageError: no harmful pair is left.
+    """
+    if any(pair.kind == "harmful" for pair in pairs):
+        return
+    if recipe.pairs.focus:
+        raise UsageError(
+            f"{recipe.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
+            hint="lower pairs.focus.threshold, or add prompts",
+        )
+    reasons = Counter(lost.reason for lost in dropped if lost.kind == "harmful").most_common(1)
+    why = f": {reasons[0][1]} times because {reasons[0][0]}" if reasons else ""
+    raise UsageError(
+        f"{recipe.name}: no pair of a harmful prompt passed the filter by {recipe.pairs.judge}{why}",
+        hint="use a reference that handles such prompts right, the judge of this risk, or a lower pairs.margin and pairs.winner",
+    )
 
 
 def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], Counts]:
@@ -159,13 +183,17 @@ def read_prompts(recipe: Recipe, *, train: bool = True) -> Prompts:
         if train:
             asked += _read(section, section.train, kind, section.limit)
         validation += _read(section, section.validation, kind, section.validation_limit)
+    _check_apart(asked, validation)
+    return Prompts(asked, validation)
+
+
+def _check_apart(asked: Sequence[Prompt], validation: Sequence[Prompt]) -> None:
     shared = {p.cluster for p in asked} & {p.cluster for p in validation}
     if shared:
         raise RecipeError(
             f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
             hint="split by `cluster`, never by row",
         )
-    return Prompts(asked, validation)
 
 
 def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:

@@ -15,7 +15,7 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -172,16 +172,24 @@ class PairShards:
         return self.folder / f"{number:06d}.{suffix}"
 
 
+_HOW_IT_IS_ASKED = ("concurrency", "requests_per_minute", "timeout_seconds", "retries", "api_key_env")
+
+
 def identity_of(recipe: Recipe) -> str:
     """Digest of all in a recipe that decides its pairs, the bytes of its files included; training may differ.
 
-    Of models that lie here it holds samples of their files: one may be trained again under the same path.
+    Of models that lie here it holds samples of their files: one may be trained again under the same path. How politely an
+    endpoint is asked does not count, so that a run can go on with other limits.
 
     Raises:
         UsageError: a file is not there.
     """
+    from llmpatch.judges import identity, open_judge
+
     parts = ("base", "reference", "decoding", "prompts", "pairs")
     said = recipe.model_dump(mode="json", include=set(parts), exclude_defaults=True)
+    for key in _HOW_IT_IS_ASKED:
+        said.get("reference", {}).pop(key, None)
     sets = [found for kind in KINDS if (found := getattr(recipe.prompts, kind))]
     paths = {path for section in sets for path in (*section.train, *section.validation)}
     if recipe.reference.kind == "recorded" and recipe.reference.path:
@@ -192,7 +200,9 @@ def identity_of(recipe: Recipe) -> str:
     if lost := [path for path in sorted(paths) if not Path(path).is_file()]:
         raise UsageError(f"no such file: {lost[0]}", hint="the recipe's paths start in the folder you are in")
     files = {path: sha256_file(Path(path)) for path in sorted(paths)}
-    return digest_json([said, files, *([models] if models else [])])
+    focus = recipe.pairs.focus
+    judges = [identity(open_judge(name)) for name in (recipe.pairs.judge, *([focus.judge] if focus else []))]
+    return digest_json([said, files, judges, *([models] if models else [])])
 
 
 def draw(shards: PairShards, most: int, seed: int) -> tuple[list[Pair], dict[str, dict[str, int]]]:
@@ -204,7 +214,8 @@ def draw(shards: PairShards, most: int, seed: int) -> tuple[list[Pair], dict[str
         seed: Decides which.
 
     Returns:
-        The pairs in the folder's order, and of how many of each kind they are, kept and dropped.
+        The pairs in the folder's order, and of how many of each kind they are, kept and dropped. Harmless pairs of a chunk in
+        which no harmful prompt gave an answer to reject have one of another chunk's.
     """
     random_numbers = random.Random(seed)
     seen: Counter[str] = Counter()
@@ -218,7 +229,19 @@ def draw(shards: PairShards, most: int, seed: int) -> tuple[list[Pair], dict[str
             elif (chosen := random_numbers.randrange(place + 1)) < most:  # Vitter 1985, algorithm R
                 kept[chosen] = (sum(seen.values()), pair)
     found = sorted((entry for kept in places.values() for entry in kept), key=lambda entry: entry[0])
-    return [pair for _, pair in found], shards.counts()
+    return _with_something_to_reject([pair for _, pair in found]), shards.counts()
+
+
+def _with_something_to_reject(pairs: list[Pair]) -> list[Pair]:
+    told = [pair for pair in pairs if pair.kind == "harmful" and pair.chosen.strip()]
+    if not told:
+        return pairs
+    filled: list[Pair] = []
+    for number, pair in enumerate(pairs):
+        other = told[number % len(told)]
+        empty = pair.kind != "harmful" and not pair.rejected
+        filled.append(replace(pair, rejected=other.chosen, rejected_ends=other.chosen_ends) if empty else pair)
+    return filled
 
 
 def _plan(folder: Path) -> Plan:

@@ -69,9 +69,9 @@ def make_pair_shards(
         elif workers > 1:
             _side_by_side(job, shards, missing, workers, done)
         else:
-            base = job.load_base()
+            models = job.open()
             for number in missing:
-                shards.write(number, *job.make_chunk(base, number))
+                shards.write(number, *job.make_chunk(models, number))
                 done(number)
     return shards
 
@@ -164,15 +164,15 @@ def _work(pipe: Connection, job: Job, shards: PairShards, threads: int) -> None:
 
 
 def _serve(pipe: Connection, job: Job, shards: PairShards) -> None:
-    base = None
+    models = None
     while True:
         try:
             number = pipe.recv()
         except (EOFError, ConnectionError):
             return
         try:
-            base = base or job.load_base()
-            shards.write(number, *job.make_chunk(base, number))
+            models = models or job.open()
+            shards.write(number, *job.make_chunk(models, number))
         except LlmpatchError as error:
             pipe.send(error)
         else:

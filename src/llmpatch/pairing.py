@@ -1,6 +1,7 @@
 """Ask both models, and pair what they say.
 
-    pairs, dropped = sample_pairs(recipe, base, prompts, Path("runs/refusal"), console())
+    models = open_models(recipe)
+    pairs, dropped = sample_pairs(recipe, models, prompts, Path("runs/refusal"), console())
 
 Answers are kept in shards below the run folder: an interrupted run goes on, a repeated one asks nothing. Prompts may be all of a
 recipe's or a chunk of them (:mod:`llmpatch.pair_workers`): what is said to a prompt does not depend on the others.
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmpatch.errors import UsageError
 from llmpatch.pairs import Dropped, Pair, make_pairs
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
@@ -21,19 +23,65 @@ if TYPE_CHECKING:
     from llmpatch.answers import Answer
     from llmpatch.bases import Base
     from llmpatch.chunks import Dealt
+    from llmpatch.judges import Judge
     from llmpatch.recipe import Recipe
+    from llmpatch.references import Reference
 
 DEATHS = 3  # of workers over one chunk, before it is called the chunk's fault
 
 
+# What the judge of a risk's pairs measures.
+MEASURES = {"refusal": "refusal", "personal-data": "refusal", "toxicity": "toxicity", "gender-bias": "gender"}
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """Who is asked, and who judges.
+
+    Attributes:
+        base: ``M``.
+        reference: ``M'``; ``None`` where the base is its own.
+        judge: Of the pairs.
+    """
+
+    base: Base
+    reference: Reference | None
+    judge: Judge
+
+
+def open_models(recipe: Recipe, base: Base | None = None) -> Models:
+    """Open what a recipe's pairs need, the base too where none is given. What is wrong about any of them is said here.
+
+    Raises:
+        RecipeError: the reference lacks a key, or has one that would be ignored.
+        UsageError: the judge is of another risk; a model, a file, a key or an extra is missing.
+        LlmpatchError: a model cannot be loaded.
+    """
+    from llmpatch.bases import load_base
+    from llmpatch.judges import open_judge
+    from llmpatch.references import check_reference, open_reference
+
+    judge, wanted = open_judge(recipe.pairs.judge), MEASURES[recipe.risk]
+    if judge.measures != wanted:
+        raise UsageError(
+            f"pairs.judge {judge.name} measures {judge.measures}, and the pairs of {recipe.risk} need one of {wanted}",
+            hint="set pairs.judge; `docs/judges.md` lists them",
+        )
+    check_reference(recipe.reference)
+    own = recipe.reference.kind == "self"
+    reference = None if own else open_reference(recipe.reference, recipe.decoding)
+    if reference is not None:
+        reference.identity()  # reads a recording: now rather than an hour into the run
+    return Models(base or load_base(recipe.base.name, recipe.base.revision), reference, judge)
+
+
 def sample_pairs(
-    recipe: Recipe, base: Base, prompts: list[Prompt], run: Path, progress: Progress
+    recipe: Recipe, models: Models, prompts: list[Prompt], run: Path, progress: Progress
 ) -> tuple[list[Pair], list[Dropped]]:
     """Ask ``M`` everything and ``M'`` the harmful prompts, through shards in ``run``, and pair the answers."""
-    from llmpatch.judges import open_judge
+    from llmpatch.references import collect
 
-    judge = open_judge(recipe.pairs.judge)
-    limit = recipe.pairs.max_prompt_tokens
+    base, limit = models.base, recipe.pairs.max_prompt_tokens
     lengths = [len(base.prompt_ids(p.text, raw=p.form == "raw")) for p in prompts]
     short = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
     long = [
@@ -45,10 +93,12 @@ def sample_pairs(
     calm: list[Dropped] = []
     if recipe.pairs.focus:
         short, own, calm = _focused(recipe, base, short, own, run / "answers", progress)
-    reference = None
-    if recipe.reference.kind != "self":
-        reference = _ask_reference(recipe, [p for p in short if p.kind == "harmful"], run / "answers", progress)
-    pairs, dropped = make_pairs(short, own, reference, judge, recipe.pairs)
+    told = None
+    if models.reference is not None:
+        harmful = [p for p in short if p.kind == "harmful"]
+        answers = collect(models.reference, harmful, run / "answers", progress=progress)
+        told = {p.id: answer for p, answer in zip(harmful, answers, strict=True)}
+    pairs, dropped = make_pairs(short, own, told, models.judge, recipe.pairs)
     return pairs, [*dropped, *long, *calm]
 
 
@@ -81,14 +131,6 @@ def _focused(
         [[*said, turn.rest] for said, turn in zip(fresh, turns, strict=True)] + [own[i] for i in kept],
         calm,
     )
-
-
-def _ask_reference(recipe: Recipe, prompts: list[Prompt], store: Path, progress: Progress) -> dict[str, Answer]:
-    """What ``M'`` says to each prompt, by prompt id."""
-    from llmpatch.references import collect, open_reference
-
-    told = collect(open_reference(recipe.reference, recipe.decoding), prompts, store, progress=progress)
-    return {p.id: answer for p, answer in zip(prompts, told, strict=True)}
 
 
 def ask_base(recipe: Recipe, base: Base, prompts: list[Prompt], store: Path, progress: Progress) -> list[list[Answer]]:
@@ -128,16 +170,14 @@ class Job:
     dealt: Dealt
     answers: Path
 
-    def load_base(self) -> Base:
-        """The base that is asked."""
-        from llmpatch.bases import load_base
+    def open(self) -> Models:
+        """The models that are asked, once for all chunks of a worker (errors as :func:`open_models`)."""
+        return open_models(self.recipe)
 
-        return load_base(self.recipe.base.name, self.recipe.base.revision)
-
-    def make_chunk(self, base: Base, number: int) -> tuple[list[Pair], list[Dropped]]:
+    def make_chunk(self, models: Models, number: int) -> tuple[list[Pair], list[Dropped]]:
         """Ask, score and pair one chunk.
 
         Raises:
             LlmpatchError: any stage failed; its answers are kept.
         """
-        return sample_pairs(self.recipe, base, self.dealt.read(number), self.answers / f"{number:06d}", Silent())
+        return sample_pairs(self.recipe, models, self.dealt.read(number), self.answers / f"{number:06d}", Silent())

@@ -109,7 +109,11 @@ def make_pairs(
         told = [continuation(p, reference[p.id]) for p in asked]
         scores = judge.score([p.text for p in asked], [answer.text for answer in told])
         said = {p.id: (answer, score) for p, answer, score in zip(asked, told, scores, strict=True)}
-    safe = [found for p in asked if _good(p.kind, (found := said[p.id])[1], refusal) >= section.winner]
+    safe = [
+        found
+        for p in asked
+        if (found := said[p.id])[0].text.strip() and _good(p.kind, found[1], refusal) >= section.winner
+    ]
     pairs: list[Pair] = []
     dropped: list[Dropped] = []
     for i, (prompt, own) in enumerate(zip(prompts, scored, strict=True)):
@@ -198,8 +202,8 @@ def _scored(
 
 
 def _best(own: Sequence[tuple[Answer, float]], refusal: bool) -> tuple[Answer, float]:
-    """The best of several answers to a harmful prompt; of equally good ones the first."""
-    return max(own, key=lambda found: _good("harmful", found[1], refusal))
+    """The best of several answers to a harmful prompt; of equally good ones the first. To say nothing is no good answer."""
+    return max(own, key=lambda found: (any(map(str.isalnum, found[0].text)), _good("harmful", found[1], refusal)))
 
 
 def _worst(own: Sequence[tuple[Answer, float]], refusal: bool) -> tuple[Answer, float]:
@@ -235,6 +239,8 @@ def _reason(
 ) -> str:
     """Why a pair is no good, or an empty string."""
     right, wrong = (_good(prompt.kind, found[1], refusal) for found in (won, lost))
+    if won[0].finish == "none":
+        return "M' gave no answer: its service turned the prompt away"
     if not won[0].text.strip():
         return "the winning answer is empty"
     if right < section.winner:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
-from llmpatch.errors import WrongBaseError
+from llmpatch.errors import UsageError, WrongBaseError
 from llmpatch.prefix import Parallel, Rows
-from llmpatch.recipe import DecodingSection
+from llmpatch.recipe import DecodingSection, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,9 +64,14 @@ class PatchedModel:
             ``samples`` texts for each prompt, in the prompts' order.
 
         Raises:
-            UsageError: a prompt that does not fit the context.
+            UsageError: a prompt that does not fit the context, or a number that says no length, temperature, seed or count.
         """
-        decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=float(temperature), seed=seed)
+        if samples < 1:
+            raise UsageError(f"{samples} samples are no answer", hint="ask for 1 or more")
+        try:
+            decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=float(temperature), seed=seed)
+        except ValidationError as error:
+            raise UsageError(f"not a way to decode: {describe(error)}", hint="see docs/recipes.md, decoding") from None
         return answer_all(self.base, prompts, decoding, prefix=self.prefix, samples=samples, raw=raw, system=system)
 
 

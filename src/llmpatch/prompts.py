@@ -94,7 +94,7 @@ def parse_prompt(row: dict[str, Any], path: Path, number: int, kind: Kind | None
         kind: As for :func:`load_prompts`.
 
     Raises:
-        UsageError: a row without a text ``prompt``; an unknown kind.
+        UsageError: a row without a text ``prompt``; an unknown kind; an ``id`` or ``cluster`` that is no name.
     """
     text = row.get("prompt")
     if not isinstance(text, str) or not text.strip():
@@ -104,5 +104,20 @@ def parse_prompt(row: dict[str, Any], path: Path, number: int, kind: Kind | None
     found = row.get("kind", kind or "everyday")
     if found not in KINDS:
         raise UsageError(f"{path}: row {number} has kind {found!r}", hint=f"use one of {', '.join(KINDS)}")
-    cluster = str(row.get("cluster") or hashlib.sha256(text.strip().lower().encode()).hexdigest()[:10])
-    return Prompt(str(row.get("id", f"{path.stem}:{number}")), text, found, cluster)
+    cluster = _label(row, "cluster", path, number) or hashlib.sha256(text.strip().lower().encode()).hexdigest()[:10]
+    return Prompt(_label(row, "id", path, number) or f"{path.stem}:{number}", text, found, cluster)
+
+
+def _label(row: dict[str, Any], key: str, path: Path, number: int) -> str:
+    """A name in a row: text or a number; empty where there is none, as pandas writes NaN.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    found = row.get(key)
+    if found is None or found != found:  # NaN
+        return ""
+    text = str(found) if isinstance(found, (str, int, float)) and not isinstance(found, bool) else None
+    if text is None or any("\ud800" <= c <= "\udfff" for c in text) or found in (float("inf"), float("-inf")):
+        raise UsageError(f"{path}: row {number} has `{key}` {found!r}", hint="give a text or a number, or leave it out")
+    return text

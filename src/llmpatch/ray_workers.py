@@ -25,13 +25,13 @@ from llmpatch.pairs import Dropped, Pair
 
 if TYPE_CHECKING:
     from llmpatch.pair_shards import PairShards
-    from llmpatch.pairing import Job
+    from llmpatch.pairing import Job, Models
 
 _MADE: TypeAdapter[tuple[list[Pair], list[Dropped]]] = TypeAdapter(tuple[list[Pair], list[Dropped]])
 
 
 class ChunkMaker:
-    """An actor: loads the base once, then makes chunk after chunk.
+    """An actor: opens its models once, then makes chunk after chunk.
 
     Args:
         job: What to make.
@@ -44,7 +44,7 @@ class ChunkMaker:
         if here.is_dir():
             os.chdir(here)
         self.job, self.run = job, run
-        self.base: Any = None
+        self.models: Models | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """One number in; the number, the chunk as JSON and what went wrong out.
@@ -55,8 +55,8 @@ class ChunkMaker:
         made, failure = "", ""
         try:
             self._count(number)
-            self.base = self.base or self.job.load_base()
-            made = _MADE.dump_json(self.job.make_chunk(self.base, number)).decode()
+            self.models = self.models or self.job.open()
+            made = _MADE.dump_json(self.job.make_chunk(self.models, number)).decode()
         except LlmpatchError as error:
             made, failure = error.hint, f"{type(error).__name__}: {error.message}"
         return {"number": [number], "made": [made], "failure": [failure]}

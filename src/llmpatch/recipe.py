@@ -172,8 +172,9 @@ class EvaluationSection(Section):
 class Recipe(Section):
     """One patch, from base and prompts to evidence.
 
-    ``joint``: recipes of other risks, for one prefix that carries all of them: their prompts, pairs, references, balance and
-    suites count as well, each by its own sections, with an equal share of every batch; the rest of what they say does not.
+    ``joint``: recipes of other risks, for one prefix that carries all of them: their prompts, pairs, references, balance,
+    suites and the costs in their validation scores count as well, each by its own sections, with an equal share of every batch;
+    the rest of what they say does not.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$", max_length=128)]

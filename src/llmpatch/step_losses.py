@@ -233,6 +233,12 @@ class StepLosses:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
         return arrange(self.base, self.neighbours, rows.detach(), seed=self.seed + 7919 * offset, step=step)
 
+    def kept_indices(self, part: Kept, step: int, offset: int) -> list[int]:
+        """The kept answers of one step: each file gives an equal share of what it has."""
+        pool = part.data.examples
+        counts = {pool[0].kind: part.batch_size}  # they are all of one kind
+        return choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
+
     def kept_losses(
         self, rows: torch.Tensor, there: Arrangement, kept: Sequence[Kept], step: int, offset: int
     ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -244,9 +250,7 @@ class StepLosses:
 
         groups: dict[tuple[tuple[int, ...], int], list[tuple[Kept, list[int], list[int]]]] = {}
         for part in kept:
-            pool = part.data.examples
-            counts = {pool[0].kind: part.batch_size}  # they are all of one kind
-            chosen = choose(pool, counts, seed=self.seed + 7919 * offset + 104_729, step=step)
+            chosen = self.kept_indices(part, step, offset)
             group = groups.setdefault((tuple(part.data.head), part.answer_tokens), [])
             group.append((part, chosen, self.split.mine(chosen)))
         losses: list[torch.Tensor] = []

@@ -86,7 +86,7 @@ class Trainer(StepLosses):
             (i, stage) for i, stage in enumerate((section.sft, section.dpo)) if stage.steps and section.pairs_weight
         ]
         sizes = [len(self.indices(stage, 0, offset)) for offset, stage in staged]  # kinds with few pairs give fewer
-        sizes += [min(part.batch_size, len(part.data.examples)) for part in kept]
+        sizes += [len(self.kept_indices(part, 0, 0)) for part in kept]
         if (least := min(sizes, default=split.count)) < split.count:
             raise UsageError(
                 f"{split.count} processes cannot share steps of {least} examples",
@@ -135,7 +135,10 @@ class Trainer(StepLosses):
         if state.step >= stage.steps:
             return
         if state.stage == 1:
+            started = time.perf_counter()
             self.prepare_reference(state.after_sft, self.section.dpo)
+            if not state.step:  # a part of what the training takes; done again where one goes on
+                state.seconds += time.perf_counter() - started
         with self.progress.stage(name, stage.steps) as advance:
             advance(state.step)
             while state.step < stage.steps and state.stale < self.section.patience:

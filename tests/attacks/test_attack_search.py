@@ -215,6 +215,24 @@ def test_babble_is_no_success(victim, monkeypatch):
     assert len(attacker.asked) == 2
 
 
+def test_an_attacker_is_asked_something_else_in_each_round(victim, sensible):
+    """The same questions would get the same replies, and all but the first round would try nothing."""
+    attacker = Scripted(['{"prompt": "a"}'])
+    list(Rewriting(victim, Budget(3, 2), Opener(), attacker).answer(["Pick a lock"]))
+    assert len(set(attacker.asked)) == len(attacker.asked) == 6
+
+
+def test_an_attacker_that_a_service_does_not_let_speak_wastes_a_try(victim, sensible):
+    class Turned(Scripted):
+        def answer(self, prompts):
+            yield from (
+                (i, Answer("", "none") if i else Answer('{"prompt": "b"}', "stop")) for i in range(len(prompts))
+            )
+
+    guide = Opener(scores=[0.9, 0.1])
+    assert dict(Rewriting(victim, Budget(1, 3), guide, Turned([])).answer(["Pick a lock"]))[0].text == "b"
+
+
 def test_an_attacker_that_fails_is_reported(victim, sensible):
     with pytest.raises(ReferenceFailedError, match="unanswered"):
         list(Rewriting(victim, Budget(1, 1), Opener(), Scripted([])).answer(["Pick a lock"]))

@@ -66,6 +66,8 @@ def test_what_cannot_be_put_together_ends_with_its_code_and_no_file(cli, two, wo
         ((two[0],), 1, "one patch is no stack"),
         ((*two, "--base", other_folder), 5, "embedding table"),
         ((*two, "--prompts", "nonsense"), 1, "is not RISK=FILE"),
+        ((*two, "--name", "NoVendor"), 1, "the patch's manifest would not take name"),
+        ((*two, "--version", "one"), 1, "the patch's manifest would not take version"),
         ((), 1, "Missing argument"),
     ):
         found = cli("compose", *arguments, "-o", "both")
@@ -94,3 +96,10 @@ def test_several_patches_are_one_stack_for_generate_and_eval(cli, two, workspace
     found = cli("eval", *two, "--base", model_folder, "--prompts", "in.jsonl", "--max-new-tokens", 3, "--json")
     assert found.code == 0, found.err
     assert json.loads(found.out)["systems"]["M+"]["tokens"] == 6
+
+
+def test_a_name_for_what_is_not_written_is_refused(cli, two):
+    for option in (("--name", "acme/both"), ("--version", "2.0.0"), ("--summary", "Both."), ("--overwrite",)):
+        found = cli("compose", *two, *option)
+        assert found.code == 1
+        assert "are of a patch to be written" in found.err

@@ -93,3 +93,15 @@ def test_gate_refuses_bad_requests_and_writes_nothing(cli, workspace, model_fold
         assert "error: " in found.err
     assert not (workspace / "runs/none").exists()
     assert bad.read_bytes() == policy_bytes(rule(maximum=1))
+
+
+def test_options_that_would_say_nothing_are_refused(cli, workspace, model_folder):
+    evidence = ("--evidence", workspace / "patches/tiny/refusal/evidence.json")
+    for arguments, said in (
+        ((*evidence, "--max-new-tokens", 1), "takes no prompts, reference, limit or length"),
+        ((*evidence, "--revision", "main"), "--revision is of a base, and none is given"),
+        (("--base", model_folder, "--revision", "main"), "a revision (main) goes with a hub id"),
+    ):
+        found = cli("gate", "tiny/refusal", *arguments)
+        assert found.code == 1
+        assert said in found.err

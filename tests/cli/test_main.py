@@ -19,12 +19,17 @@ def python(code, **environment):
     )
 
 
-@pytest.mark.parametrize(("asked", "code"), [(None, 0), (1, 0), (3, 2)])
+@pytest.mark.parametrize(("asked", "code"), [(None, 0), (1, 2), (3, 2)])
 def test_what_ends_the_program_from_within_is_no_success(monkeypatch, capsys, asked, code):
     """1 is click's answer to a pipe that was closed; 3 is, say, uvicorn's where it cannot start."""
     monkeypatch.setattr(root, "main", lambda **_: sys.exit(asked))
     assert main([]) == code
-    assert ("with code 3" in capsys.readouterr().err) == (code == 2)
+    assert (f"with code {asked}" in capsys.readouterr().err) == (code == 2)
+
+
+def test_a_help_text_that_nobody_reads_to_the_end_is_a_success(monkeypatch):
+    monkeypatch.setattr(root, "main", lambda **_: sys.exit(1))
+    assert main(["show", "--help"]) == 0
 
 
 @pytest.mark.alone
@@ -122,6 +127,14 @@ def test_a_reader_that_leaves_is_no_error():
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert found.stdout == "n0\n"
     assert found.stderr == ""
+
+
+def test_a_reader_that_leaves_does_not_change_what_a_verb_does_or_says(workspace):
+    """A pipeline that shows the first lines of a failed gate has failed, too."""
+    verb = "gate tiny/refusal --evidence patches/tiny/refusal/evidence.json"
+    command = f"{sys.executable} -m llmpatch {verb} 2>&1 | head -c 1; echo ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1].endswith("3")
 
 
 def test_a_closed_pipe_is_quiet(cli, failing):

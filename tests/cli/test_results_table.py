@@ -41,3 +41,10 @@ def test_drawn_answers_are_said_to_be_drawn_and_foreign_ones_say_nothing():
         assert told(temperature=wrong, top_p=1.0) == []
     assert told(temperature=1.0, top_p="1.0\x1b[2J") == []
     assert asked_lines({"sets": {}, "decoding": "greedy"}) == asked_lines({}) == []
+
+
+def test_no_number_of_the_evidence_acts_on_a_terminal():
+    foreign = {"title": "t\x1b[2J", "n": "\x1b]0;x\x07", "of": "\n\x9b2J"}
+    lines = asked_lines({"sets": {"a": foreign}, "decoding": {"within": 0.05}})
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)

@@ -43,6 +43,24 @@ def test_from_a_key_to_a_verified_archive(cli, folder, tmp_path):
     }
 
 
+def test_a_name_of_two_patches_is_refused_where_other_verbs_would_take_the_other(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMPATCH_STORE", str(tmp_path / "store"))
+    assert cli("keys", "generate", "-o", "me.pem").code == 0
+    other = save(tmp_path / "other", contents(version="0.9.0"))
+    assert cli("install", other, "--allow-unsigned", "--no-activate").code == 0
+    assert cli("sign", folder, "--key", "me.pem").code == 0
+    for verb in (
+        ("verify", "--key", "me.pub.pem"),
+        ("sign", "--key", "me.pem", "--overwrite"),
+        ("pack", "-o", "x.lpatch"),
+    ):
+        found = cli(verb[0], "tiny/refusal", *verb[1:])
+        assert found.code == 1, found.out
+        assert "tiny/refusal is installed in version 0.9.0, and patches/tiny/refusal is another patch" in found.err
+        assert cli(verb[0], folder, *verb[1:]).code == 0
+    assert "tiny/refusal 0.9.0" in cli("show", "tiny/refusal").out
+
+
 def test_the_same_patch_packs_to_the_same_bytes(cli, folder, tmp_path):
     assert cli("pack", "tiny/refusal", "-o", "a.lpatch").code == 0
     assert cli("pack", "a.lpatch", "-o", "b.lpatch").code == 0

@@ -43,6 +43,18 @@ def test_nothing_is_there_at_first(cli, home):
     assert not (home / "store/patches").exists() or list((home / "store/patches").iterdir()) == []
 
 
+def test_options_of_a_gate_that_would_not_run_are_refused(cli, home):
+    path = folder(home / "made")
+    (home / "policy.yaml").write_bytes(policy_bytes(rule(max=1, **EVERYDAY)))
+    for option, values in (("--policy", ("policy.yaml",)), ("--temperature", (0.5,)), ("--limit", (3,))):
+        for unused in ("--no-activate", "--skip-gate"):
+            found = cli("install", path, "--allow-unsigned", "--base", "x", unused, option, *values)
+            assert found.code == 1
+            assert f"{option} says how a gate judges, and no gate would run" in found.err
+            assert f"leave it or {unused} out" in found.err
+    assert json.loads(cli("list", "--json").out)["installed"] == []
+
+
 def test_only_what_is_signed_is_installed_unless_told_otherwise(cli, home):
     path = folder(home / "made")
     found = cli("install", path, "--no-activate")

@@ -58,6 +58,13 @@ def test_an_unsigned_one_is_read_but_proves_nothing():
         read_attestation(data, where="a", keys=[public("qa")])
 
 
+def test_one_that_does_not_say_when_is_no_attestation():
+    statement = json.loads(attest(verdict(), PATCHES))
+    del statement["predicate"]["verdict"]["created"]
+    with pytest.raises(IntegrityError, match="does not say when"):
+        read_attestation(json.dumps(statement).encode(), where="a")
+
+
 def test_every_changed_bit_of_a_signed_one_is_found():
     data = attest(verdict(), PATCHES, key("qa"))
     bundle = json.loads(data)

@@ -30,13 +30,18 @@ class Upstream(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.answer(200, {"data": [{"id": "base"}]})
+        if self.path == "/lora-adapters":
+            self.answer(200, [{"id": 0, "path": "/x/style.gguf"}, {"id": 1, "path": "/x/adapter.gguf"}])
+        else:
+            self.answer(200, {"data": [{"id": "base", "parent": None}, {"id": "refusal", "parent": "base"}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.seen.append((self.path, body, dict(self.headers)))
         wish = body.get("user")
-        if self.path == "/tokenize":
+        if self.path == "/apply-template":
+            self.answer(200, {"prompt": SLOTS[0] + "hi"})
+        elif self.path == "/tokenize":
             self.answer(200, {"tokens": [100, 101, 5] if body.get("chat_template_kwargs") else [5]})
         elif wish == "fail":
             self.answer(429, {"error": {"message": "too many"}})
@@ -185,7 +190,7 @@ def test_other_paths_do_not_exist(gateway, path):
 
 
 def test_models_and_health(gateway):
-    assert gateway.get("/v1/models").json() == {"data": [{"id": "base"}]}
+    assert [entry["id"] for entry in gateway.get("/v1/models").json()["data"]] == ["base", "refusal"]
     assert gateway.get("/health").json() == {"status": "ok", "level": "tiny/refusal 1.0.0", "export": "lora"}
 
 
@@ -247,6 +252,23 @@ def test_the_probe_asks_whether_the_patch_is_in_front(upstream):
             probe(client, baked)
     with httpx.Client(base_url="http://127.0.0.1:9") as client, pytest.raises(LlmpatchError, match="cannot reach"):
         probe(client, LORA)
+
+
+@pytest.mark.parametrize(
+    ("to", "adapter", "said"),
+    [
+        ("lora", "base", "adapter base is base there, not this export's"),
+        ("lora", "other", "adapter other is not there"),
+        ("lora-gguf", "0", r"adapter 0 is style\.gguf there, not this export's"),
+        ("lora-gguf", "7", "adapter 7 is not there"),
+    ],
+)
+def test_the_probe_asks_whether_the_adapter_is_the_exports(upstream, to, adapter, said):
+    """Without it the tokens say nothing, and the base would answer under the patch's name."""
+    with httpx.Client(base_url=upstream) as client:
+        assert "2 tokens" in probe(client, replace(LORA, to="lora-gguf", adapter="1"))
+        with pytest.raises(LlmpatchError, match=said):
+            probe(client, replace(LORA, to=to, adapter=adapter))
 
 
 def description(**changes):

@@ -229,3 +229,27 @@ def test_a_killed_process_continues_and_asks_nothing_twice(tmp_path, endpoint, h
     assert len(endpoint.calls) == everything
     for path in tmp_path.rglob("*"):
         assert b"sk-very-secret" not in path.read_bytes()
+
+
+def test_prompts_taken_out_or_put_elsewhere_are_not_asked_again(tmp_path, make_prompts):
+    prompts = make_prompts(100)
+    with pytest.raises(ReferenceFailedError):
+        run(Counting(limit=90), prompts, tmp_path)  # answers backwards: the first ten are missing
+    later = Counting()
+    fewer = [p for number, p in enumerate(prompts) if number != 50]
+    answers = run(later, fewer[::-1], tmp_path)
+    assert [a.text for a in answers] == [f"one: {p.text}" for p in fewer[::-1]]
+    assert sorted(later.asked) == sorted(p.text for p in prompts[:10])
+    other = Counting("two")
+    run(other, fewer[::-1], tmp_path)
+    assert len(other.asked) == 99
+
+
+def test_what_others_left_damaged_is_passed_over(tmp_path, make_prompts):
+    run(Counting(), make_prompts(32), tmp_path)
+    (shard,) = tmp_path.glob("*.jsonl")
+    shard.write_bytes(shard.read_bytes().replace(b"one: ", b"two: ", 1))
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\n")
+    later = Counting()
+    run(later, make_prompts(32)[::-1], tmp_path)
+    assert len(later.asked) == 32

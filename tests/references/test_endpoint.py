@@ -209,11 +209,33 @@ def test_rubbish_is_tried_again_then_reported_safely(endpoint, reference, run, m
 
 def test_a_request_the_server_rejects_is_not_repeated_and_costs_only_itself(endpoint, reference, run, make_prompts):
     filtered = {f"prompt {n} ☂" for n in range(1, 9)}
-    endpoint.behave = lambda prompt, number, handler: prompt in filtered and handler.reply(400, "content filter")
+    endpoint.behave = lambda prompt, number, handler: prompt in filtered and handler.reply(400, "bad value")
     error = fail(run, reference(concurrency=1), make_prompts(12))
     assert len(endpoint.calls) == 12
     assert "8 of 12 prompts" in error.message
-    assert "status 400: 'content filter'" in error.message
+    assert "status 400: 'bad value'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, '{"error": {"code": "content_filter"}}'),
+        (403, '{"error": {"message": "requires moderation and your input was flagged"}}'),
+        (400, '{"error": {"code": "context_length_exceeded"}}'),
+    ],
+)
+def test_a_prompt_that_a_service_turns_away_is_answered_with_nothing(
+    endpoint, reference, run, make_prompts, status, body
+):
+    """Also where all that is asked so far is turned away; a repeated run asks none of them again."""
+    turned = {f"prompt {n} ☂" for n in range(9)}
+    endpoint.behave = lambda prompt, number, handler: prompt in turned and handler.reply(status, body)
+    answers = run(reference(concurrency=1), make_prompts(10))
+    assert [a.finish for a in answers] == ["none"] * 9 + ["stop"]
+    assert {a.text for a in answers[:9]} == {""}
+    before = len(endpoint.calls)
+    assert run(reference(concurrency=1), make_prompts(10)) == answers
+    assert len(endpoint.calls) == before == 10
 
 
 def test_a_redirect_is_not_followed_so_the_key_stays(endpoint, reference, run, make_prompts):

@@ -69,3 +69,16 @@ def test_a_missing_recording_and_a_broken_provenance_are_named(recording, tmp_pa
         recording.with_name("provenance.json").write_text(content)
         with pytest.raises(LlmpatchError, match=r"provenance\.json"):
             RecordedReference(recording).identity()
+
+
+def test_what_the_command_wrote_beside_a_recording_is_its_provenance(recording):
+    recording.with_name("provenance.json").write_text(json.dumps({"model": "of the folder"}))
+    recording.with_name("answers.provenance.json").write_text(json.dumps({"model": "of the file"}))
+    assert RecordedReference(recording).identity()["provenance"] == {"model": "of the file"}
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": "\\ud800"}', "[", "[]"])
+def test_a_provenance_that_cannot_be_kept_is_refused_by_name(recording, text):
+    recording.with_name("provenance.json").write_text(text)
+    with pytest.raises(UsageError, match=r"provenance\.json is not"):
+        RecordedReference(recording).identity()

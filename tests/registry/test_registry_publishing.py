@@ -47,7 +47,7 @@ def test_what_is_offered_says_what_the_patch_says(site):
 
 
 def test_a_version_is_published_once(site, made):
-    with pytest.raises(UsageError, match="published already with other content"):
+    with pytest.raises(UsageError, match="was published with other content"):
         publish(site, [archive(made, fixed=(1, 2))], keys=private("vendor", "online"))
     number = newest(site, "acme").signed.version
     done = publish(site, [archive(made)], keys=private("vendor", "online"))
@@ -90,6 +90,15 @@ def test_a_withdrawn_patch_is_offered_no_longer(site):
         withdraw(site, "acme/refusal@9.0.0", keys=private("vendor"))
     withdraw(site, "acme/refusal@1.0.0", keys=private("vendor", "online"))
     assert versions(registry) == []
+
+
+def test_a_withdrawn_version_comes_back_only_as_it_was(site, made):
+    withdraw(site, "acme/refusal@1.0.0", keys=private("vendor", "online"))
+    publish(site, [archive(made, version="2.0.0")], keys=private("vendor", "online"))
+    with pytest.raises(UsageError, match="was published with other content, and withdrawn"):
+        publish(site, [archive(made, fixed=(1, 2))], keys=private("vendor", "online"))
+    publish(site, [archive(made)], keys=private("vendor", "online"))
+    assert versions(customer(site)) == ["1.0.0", "2.0.0"]
 
 
 def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):

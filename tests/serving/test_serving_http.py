@@ -234,11 +234,24 @@ def test_other_paths_methods_and_sizes_are_refused_in_the_same_shape(live):
         live.http.get("/v1/completions").status_code,
         large.status_code,
         chunked.status_code,
-        live.http.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}).status_code,
     ]
-    assert statuses == [404, 405, 413, 413, 400]
+    assert statuses == [404, 405, 413, 413]
     assert "at most 1048576" in large.json()["error"]["message"]
     assert live.http.get("/nothing").json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
+def test_a_body_that_is_not_sent_as_json_is_told_which_header_it_lacks(live, kind):
+    headers = {"content-type": kind} if kind else {}
+    response = live.http.post("/v1/completions", content=b'{"prompt": "a"}', headers=headers)
+    assert response.status_code == 415
+    assert "content-type: application/json" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
+def test_a_body_may_be_sent_as_any_json(live, kind):
+    response = live.http.post("/v1/completions", content=b'{"prompt": ""}', headers={"content-type": kind})
+    assert response.status_code != 415
 
 
 @pytest.mark.parametrize(("parts", "expect", "taken"), [(30, b"", 30), (300, b"", 91), (30, b"100-continue", 11)])

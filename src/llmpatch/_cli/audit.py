@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmpatch._cli.opening import check_revision
 from llmpatch._cli.output import note, one_line, say, say_json, table, warn
 from llmpatch._cli.stored import offline_option, registry_option
 
@@ -58,6 +59,7 @@ def command(
     from llmpatch.errors import AuditError
     from llmpatch.store import default_store
 
+    check_revision(base, revision)
     store = default_store()
     advisories, left_out = _known(folder, registry, offline)
     loaded = load_base(base, revision) if base else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmpatch._cli.opening import check_revision
 from llmpatch._cli.output import note, say, say_json, table
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ def command(
         raise UsageError(
             "side by side there is no order to search for or to remember", hint="leave --search and --remember out"
         )
+    check_revision(base, revision)
+    naming = Naming(name, version, summary)
+    if not out and (naming != Naming() or overwrite):
+        raise UsageError(
+            "--name, --version, --summary and --overwrite are of a patch to be written", hint="add --out DIR"
+        )
     stack = make_stack([load_patch(found) for found in patches], parallel=parallel)
     if dry_run:
         _say_plan(stack, as_json)
@@ -97,7 +104,7 @@ def command(
     made: Patch | None = None
     try:
         if out:
-            made = compose(stack.patches, out, naming=Naming(name, version, summary), overwrite=overwrite, **measuring)
+            made = compose(stack.patches, out, naming=naming, overwrite=overwrite, **measuring)
         else:
             look(stack.patches, **measuring)
     except GateError:

@@ -9,14 +9,20 @@ import click
 
 from llmpatch._cli.drawing import TEMPERATURE, TOP_P
 from llmpatch._cli.opening import base_options, parallel_option
-from llmpatch._cli.output import say, say_json
+from llmpatch._cli.output import say, say_json, warn
 
 
 @click.command(name="eval")
 @click.argument("patches", metavar="[PATCH]...", nargs=-1)
 @parallel_option
 @base_options
-@click.option("--suite", default="refusal", show_default=True, help="The frozen prompt sets to measure on.")
+@click.option(
+    "--suite",
+    default="refusal",
+    show_default=True,
+    help="The frozen prompt sets to measure on, whatever the patch is for: refusal, toxicity, gender-bias, personal-data, "
+    "attacks, utility, facts, ifeval, long-context or distance.",
+)
 @click.option(
     "--prompts", "files", multiple=True, type=click.Path(path_type=Path),
     help="Your own JSON Lines in the suite's place: `prompt`, and `kind` harmful, borderline or everyday. Repeatable.",
@@ -118,10 +124,12 @@ def command(
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, patches, parallel=parallel)
 
+    if not opened.base.takes_system:
+        warn(f"the chat template of {opened.base.name} takes no system message: the safe prompt is not measured")
     measure = partial(evaluate_scored, scorers=scorers) if scorers else evaluate
     evidence = measure(
         opened.base,
-        usual_systems(opened.prefix, reference),
+        usual_systems(opened.prefix, reference, safe_prompt=opened.base.takes_system),
         suite=suite,
         prompts=files,
         attacks=attacks.split(",") if attacks else (),

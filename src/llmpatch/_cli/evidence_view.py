@@ -58,7 +58,7 @@ def asked_lines(evidence: dict[str, Any]) -> list[str]:
     if not _number(width):
         return told
     cut = [
-        f"{one_line(str(found.get('title')))}: asked {found['n']} of {found['of']} prompts"
+        one_line(f"{found.get('title')}: asked {found['n']} of {found['of']} prompts")
         for found in sets.values()
         if isinstance(found, dict) and {"n", "of"} <= found.keys()
     ]

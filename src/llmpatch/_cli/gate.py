@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpatch._cli.drawing import DRAWN, drawing_options
+from llmpatch._cli.opening import check_revision
 from llmpatch._cli.output import note, one_line, say, say_json
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def command(
     from llmpatch.progress import console
     from llmpatch.store import load_patch
 
+    check_revision(base, revision)
     if out:
         check_out(out, *files, *evidence_files, *(path for path in (policy_file, reference) if path))
     found = load_patch(patch) if patch else None

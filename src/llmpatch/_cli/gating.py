@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from llmpatch._cli.drawing import DRAWN, drawing_options
+from llmpatch._cli.opening import check_revision
 from llmpatch._cli.output import note, one_line, warn
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def open_gate(
     temperature: float | None = None,
     top_p: float | None = None,
     attest_key: Path | None = None,
+    unused: str = "",
 ) -> Gate | None:
-    """A gate for the store; ``None`` if neither a base nor evidence is given.
+    """A gate for the store; ``None`` if neither a base nor evidence is given, or ``unused`` names the option for which none runs.
 
     Raises:
         UsageError: a wrong policy or key; options of a gate, and no gate that would run.
@@ -70,15 +72,17 @@ def open_gate(
     from llmpatch.gate import load_policy
 
     policy = load_policy(policy_file) if policy_file else None
-    if base is None and not evidence_files:
+    check_revision(base, revision)
+    if unused or (base is None and not evidence_files):
+        hint = f"leave it or {unused} out" if unused else "add --base BASE"
         if attest_key:
-            raise UsageError("--attest-key signs what a gate says, and no gate would run", hint="add --base BASE")
+            raise UsageError("--attest-key signs what a gate says, and no gate would run", hint=hint)
         given = {
-            "--policy": policy_file, "--prompts": files, "--limit": limit, "--revision": revision,
+            "--policy": policy_file, "--prompts": files, "--limit": limit, "--evidence": unused and evidence_files,
             "--temperature": temperature is not None, "--top-p": top_p is not None,
         }  # fmt: skip
         if said := [name for name, value in given.items() if value]:
-            raise UsageError(f"{said[0]} says how a gate judges, and no gate would run", hint="add --base BASE")
+            raise UsageError(f"{said[0]} says how a gate judges, and no gate would run", hint=hint)
         return None
     key = None
     if attest_key:

@@ -39,7 +39,8 @@ def command(
     from llmpatch.registry import install_from
     from llmpatch.store import activate, default_store, load
 
-    gate = open_gate(**options)
+    unused = "--no-activate" if no_activate else "--skip-gate" if skip_gate else ""
+    gate = open_gate(**options, unused=unused)
     if gate is None and not (skip_gate or no_activate):
         raise UsageError(
             "the gate needs a base to run on", hint="--base BASE; or --no-activate; or --skip-gate, which is recorded"

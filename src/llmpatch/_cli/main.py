@@ -83,8 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except SystemExit as stop:
-        if stop.code in (None, 0, 1):  # click's answer to a reader that closed the pipe
-            return 0
+        told = sys.argv[1:] if arguments is None else arguments
+        if stop.code in (None, 0) or (stop.code == 1 and {"-h", "--help", "--version"} & set(told)):
+            return 0  # 1 is click's answer to a reader that closed the pipe: of a help text nothing is lost
         return _fail(f"something in it stopped the program with code {stop.code}", "the lines above may say why", 2)
     except BaseException as error:  # whatever it is, a user gets one line and a code
         return _explain(error)

@@ -6,8 +6,10 @@ opened.base, opened.prefix  # of all patches in the order given, or None
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,6 +39,38 @@ class Opened:
     base: Base
     patches: list[Patch]
     prefix: Rows | None
+
+
+def find_own(patch: str) -> Path:
+    """Where a patch lies that is verified, signed or packed; a name that means another patch to other verbs is refused.
+
+    The store is looked at only where there is one: reading it costs more than verifying does.
+
+    Raises:
+        UsageError: no such patch, or two of that name.
+    """
+    from llmpatch.artifact import find_patch
+    from llmpatch.catalogue import store_folder
+    from llmpatch.versions import is_request
+
+    named = is_request(patch) and not os.path.lexists(Path(patch).expanduser())
+    if not named or not store_folder().is_dir():
+        return find_patch(patch)
+    from llmpatch.store import find_unambiguous
+
+    return find_unambiguous(patch)
+
+
+def check_revision(base: str | None, revision: str | None) -> None:
+    """Refuse a revision of nothing.
+
+    Raises:
+        UsageError: there is one, and no base.
+    """
+    from llmpatch.errors import UsageError
+
+    if revision and base is None:
+        raise UsageError("--revision is of a base, and none is given", hint="add --base BASE")
 
 
 def open_patched(base_name: str, revision: str | None, patch_names: Sequence[str], *, parallel: bool = False) -> Opened:

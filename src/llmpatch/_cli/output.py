@@ -7,6 +7,9 @@ Answers and names come from files and models, so nothing of theirs may move a cu
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
@@ -31,21 +34,31 @@ def one_line(text: str) -> str:
     return " ".join(safe(text).split())
 
 
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print; where the reader has left, go on in silence: what a verb does and its exit code do not depend on who watches."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        stream = sys.stderr if err else sys.stdout
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def say(text: str = "") -> None:
     """Print to standard output."""
-    click.echo(text)
+    _echo(text)
 
 
 def say_json(value: Any) -> None:
     """Print a JSON value to standard output. ASCII only, so that no string can act on a terminal."""
     import json
 
-    click.echo(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
+    _echo(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
 
 
 def note(text: str) -> None:
     """Print to standard error."""
-    click.echo(text, err=True)
+    _echo(text, err=True)
 
 
 def warn(text: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from llmpatch._cli.opening import find_own
 from llmpatch._cli.output import say
 
 FILE = click.Path(path_type=Path)
@@ -21,7 +22,7 @@ def command(patch: str, out: Path, overwrite: bool) -> None:
     PATCH is a folder, or VENDOR/SLUG below ./patches. It is checked first. The same patch gives the same bytes. Everything
     that takes a patch folder takes a .lpatch too.
     """
-    from llmpatch.artifact import ARCHIVE_SUFFIX, find_patch, pack_members, parse_patch, read_contents
+    from llmpatch.artifact import ARCHIVE_SUFFIX, pack_members, parse_patch, read_contents
     from llmpatch.errors import UsageError
     from llmpatch.files import write_bytes
 
@@ -29,7 +30,7 @@ def command(patch: str, out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{out} does not end in {ARCHIVE_SUFFIX}, or is a folder", hint=f"name a {ARCHIVE_SUFFIX} file"
         )
-    path = find_patch(patch)
+    path = find_own(patch)
     contents = read_contents(path)
     found = parse_patch(contents.files, path)
     if out.exists() and not overwrite:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from llmpatch._cli.opening import check_revision
+
 FILE = click.Path(path_type=Path)
 
 
@@ -28,6 +30,7 @@ def command(base: str | None, revision: str | None, folder: Path | None, out: Pa
     from llmpatch.bases import load_base
     from llmpatch.store import default_store
 
+    check_revision(base, revision)
     advisories = load_advisories(folder) if folder else None
     inventory = take_inventory(default_store(), load_base(base, revision) if base else None)
     audit = make_audit(inventory, advisories) if advisories is not None else None

@@ -55,7 +55,7 @@ def _show(patch: Patch) -> None:
     say("\n".join(f"{key + ':':16}{one_line(str(value))}" for key, value in facts.items()))
     say("\n" + results_table(patch.evidence))
     if lines := [*asked_lines(patch.evidence), *price_lines(patch.evidence), *worse_lines(patch.evidence)]:
-        say("\n" + "\n".join(lines))
+        say("\n" + "\n".join(map(one_line, lines)))
 
 
 def _signature(patch: Patch) -> str:

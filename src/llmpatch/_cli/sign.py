@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from llmpatch._cli.opening import find_own
 from llmpatch._cli.output import say
 
 FILE = click.Path(path_type=Path)
@@ -23,9 +24,8 @@ def command(patch: str, key_file: Path, countersign: bool, overwrite: bool) -> N
     checked first. The password of an encrypted key is in LLMPATCH_KEY_PASSWORD, or is asked for.
     """
     from llmpatch._cli.password import open_keys
-    from llmpatch.artifact import find_patch
     from llmpatch.signing import sign_patch
 
     (key,) = open_keys([key_file])
-    written, public = sign_patch(find_patch(patch), key, countersign=countersign, overwrite=overwrite)
+    written, public = sign_patch(find_own(patch), key, countersign=countersign, overwrite=overwrite)
     say(f"{written}: signed by key {public.id} ({public.curve})")

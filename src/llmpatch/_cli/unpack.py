@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path)
 def command(patch: str, out: Path, overwrite: bool) -> None:
     """Write a .lpatch as a folder: its files and its signature, all of them or nothing.
 
-    It is checked first. The folder is a PEFT prompt-tuning adapter.
+    It is checked first. The folder is a PEFT prompt-tuning adapter, unless its members stand side by side.
     """
     from llmpatch.artifact import find_patch, parse_patch, read_contents, write_members
 

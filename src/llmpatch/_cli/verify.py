@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llmpatch._cli.opening import find_own
 from llmpatch._cli.output import one_line, say, say_json
 
 if TYPE_CHECKING:
@@ -41,11 +42,10 @@ def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as
     PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. Exit code 4: not signed, or not by whom you trust for its
     name. Exit code 6: a file is not the one that was signed, or is damaged or foreign.
     """
-    from llmpatch.artifact import find_patch
     from llmpatch.signing import verify_patch
 
     trust = open_trust(trust_file, key_files)
-    found = verify_patch(find_patch(patch), trust)
+    found = verify_patch(find_own(patch), trust)
     manifest = found.patch.manifest
     if as_json:
         say_json(

@@ -121,7 +121,7 @@ def _optimise(trainer: _LoraTrainer, weights: list[Any], learning_rate: float, p
         if offset and stage.steps:
             trainer.prepare_reference(nothing, section.dpo)
         top = learning_rate * stage.learning_rate / section.sft.learning_rate
-        optimizer = torch.optim.AdamW(weights, lr=top, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(weights, lr=top, weight_decay=section.weight_decay)
         with progress.stage(f"LoRA {('SFT', 'DPO')[offset]}", stage.steps) as advance:
             for step in range(stage.steps):
                 rate = top * min(1.0, (step + 1) / max(1, section.warmup)) * (1 - step / stage.steps)

@@ -11,13 +11,14 @@ base's own answers to benign prompts are learnt instead, as its users would). Ea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.baselines.copies import share
-from llmpatch.baselines.counting import SAMPLE, Cost, Watch
+from llmpatch.baselines.counting import SAMPLE, Cost, Watch, flops_of
 from llmpatch.baselines.kept import load_stage, save_stage, set_weights, trained_weights
 from llmpatch.baselines.key_values import behind_key_values
 from llmpatch.baselines.own_lora import PROJECTIONS
@@ -234,13 +235,14 @@ class _Trial:
 
         top = self.method.learning_rate * stage.learning_rate / self.section.sft.learning_rate
         rows = [step_rows(self.trainer, stage, step, offset) for step in range(stage.steps)]
+        beside, seconds, flops = self.reference(rows) if offset else (None, 0.0, 0.0)
         with (
             self.progress.stage(f"TRL {('SFT', 'DPO')[offset]}", stage.steps) as advance,
             tempfile.TemporaryDirectory() as at,
         ):
             watch = Watch(("SFT", "DPO")[offset], stage.steps, advance, self.section.validate_every, self.validate)
             if offset:
-                run_dpo(self.wrapped, self.base.tokenizer, rows, self.section, top, at, watch, self.reference(rows))
+                run_dpo(self.wrapped, self.base.tokenizer, rows, self.section, top, at, watch, beside)
             else:
                 run_sft(self.wrapped, self.base.tokenizer, rows, self.section, top, at, watch)
         self.wrapped.eval()
@@ -250,19 +252,27 @@ class _Trial:
         if self.best is not None:
             score, best_at, kept = self.best
             set_weights(self.wrapped, kept)
-        found = {"steps": stage.steps, "seconds": watch.seconds(), "flops": watch.flops()}
+        found = {"steps": stage.steps, "seconds": seconds + watch.seconds(), "flops": flops + watch.flops()}
         return {**found, "score": score, "best_at": best_at}
 
-    def reference(self, rows: list[list[Example]]) -> list[tuple[float, float]] | None:
-        """DPO's reference log-probabilities per row; ``None`` where TRL takes those of a frozen copy (``sft``)."""
+    def reference(self, rows: list[list[Example]]) -> tuple[list[tuple[float, float]] | None, float, float]:
+        """DPO's reference log-probabilities per row, and the seconds and FLOPs they took.
+
+        ``None`` where TRL takes those of a frozen copy (``sft``), in its steps.
+        """
         import torch
 
         stage: DPOSection = self.section.dpo
         if stage.reference == "sft":
-            return None
-        self.trainer.prepare_reference(torch.empty(0, self.base.hidden_size), stage)
-        order = [i for step in range(len(rows)) for i in self.trainer.indices(stage, step, 1)]
-        return [tuple(self.trainer._pair_reference[i].tolist()) for i in order]
+            return None, 0.0, 0.0
+        none, trainer = torch.empty(0, self.base.hidden_size), self.trainer
+        again = Trainer(self.base, trainer.data, self.section, seed=trainer.seed)
+        flops = flops_of(lambda: again.prepare_reference(none, stage))  # by itself: the counter takes time
+        started = time.perf_counter()
+        trainer.prepare_reference(none, stage)
+        seconds = time.perf_counter() - started
+        order = [i for step in range(len(rows)) for i in trainer.indices(stage, step, 1)]
+        return [tuple(trainer._pair_reference[i].tolist()) for i in order], seconds, flops
 
     def validate(self, at: str) -> None:
         """Keep the weights if they score best so far."""

@@ -56,7 +56,7 @@ def run_sft(
     }
     _say_plain(wrapped)
     options = SFTConfig(
-        **_options(rows, section, rate, folder), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        **_options(wrapped, rows, section, rate, folder), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
     trainer = SFTTrainer(
         model=wrapped, args=options, train_dataset=Dataset.from_dict(table), processing_class=tokenizer
@@ -110,20 +110,24 @@ def run_dpo(
     _say_plain(wrapped)
     extra = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, section.dpo.sft_weight]}
     options = DPOConfig(
-        **_options(rows, section, rate, folder), beta=section.dpo.beta, max_length=None,
+        **_options(wrapped, rows, section, rate, folder), beta=section.dpo.beta, max_length=None,
         precompute_ref_log_probs=reference is not None, **(extra if section.dpo.sft_weight else {}),
     )  # fmt: skip
     trainer = Tokenised(model=wrapped, args=options, train_dataset=Dataset.from_dict(table), processing_class=tokenizer)
     _train(trainer, watch)
 
 
-def _options(rows: list[list[Example]], section: TrainingSection, rate: float, folder: str) -> dict[str, Any]:
+def _options(
+    wrapped: Any, rows: list[list[Example]], section: TrainingSection, rate: float, folder: str
+) -> dict[str, Any]:
     """The recipe's stages in TRL's words: AdamW whatever its optimiser, linear decay to zero, the same clip, steps and rows."""
+    # Where the base is: TRL moves a model that it is told to train elsewhere, and the base's weights are shared.
+    cpu = next(wrapped.parameters()).device.type == "cpu"
     return {
         "output_dir": folder, "per_device_train_batch_size": len(rows[0]), "max_steps": len(rows),
         "train_sampling_strategy": "sequential", "learning_rate": rate, "lr_scheduler_type": "linear",
         "warmup_steps": min(section.warmup, len(rows) - 1), "weight_decay": section.weight_decay,
-        "max_grad_norm": section.clip, "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "report_to": [],
+        "max_grad_norm": section.clip, "gradient_checkpointing": False, "bf16": False, "use_cpu": cpu, "report_to": [],
         "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from llmpatch.artifact import (
     render_patch,
 )
 from llmpatch.artifact.composition import Record, render_record
+from llmpatch.artifact.manifest import check_fields
 from llmpatch.building import fixes
 from llmpatch.composing.measures import Task, open_tasks
 from llmpatch.composing.search import search_orders
@@ -100,14 +101,17 @@ def compose(
         UsageError: fewer than two patches, or what :func:`llmpatch.composing.make_stack` refuses; ``out`` is taken.
         LlmpatchError: a measurement failed; what was answered is kept.
     """
+    naming = naming or Naming()
     if out is not None:
         check_target(out, overwrite)
+    # Hours of measuring go before the manifest.
+    check_fields({key: said for key, said in asdict(naming).items() if said})
     bench, stack, record = look(
         patches, base=base, search=search, parallel=parallel, prompts=prompts, limit=limit, samples=samples,
         allow_loss=allow_loss, run=run, data=data, progress=progress,
     )  # fmt: skip
     evidence = {task.risk: _evidence(bench.base, stack, task, run, data, bench.progress) for task in bench.tasks}
-    return _write(bench.base, stack, record, evidence, naming or Naming(), out, run, overwrite)
+    return _write(bench.base, stack, record, evidence, naming, out, run, overwrite)
 
 
 def look(

@@ -104,8 +104,8 @@ def load_recorded(path: Path) -> dict[str, Answer]:
 def load_samples(path: Path) -> dict[str, list[Answer]]:
     """All answers of a recording, in the file's order, by prompt text; by id only from rows that do not say what was asked.
 
-    An id may mean another prompt by now: rows of a file without ids are named by their number. See :func:`recorded_answers`
-    (errors as :func:`load_recorded`).
+    Rows in which nothing was said (``finish`` "none") are left out. An id may mean another prompt by now: rows of a file
+    without ids are named by their number. See :func:`recorded_answers` (errors as :func:`load_recorded`).
     """
     found: dict[str, list[Answer]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
@@ -116,7 +116,12 @@ def load_samples(path: Path) -> dict[str, list[Answer]]:
                 f"{path}: row {number} has no text `completion` with an `id` or `prompt`, or an unknown finish",
                 hint='rows look like {"id": "...", "prompt": "...", "completion": "...", "finish": "stop"}',
             )
-        found.setdefault(key, []).append(Answer(text, finish))
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UsageError(
+                f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `completion`"
+            )
+        if finish != "none":
+            found.setdefault(key, []).append(Answer(text, finish))
     return found
 
 

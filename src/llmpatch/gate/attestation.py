@@ -149,6 +149,8 @@ def read_attestation(data: bytes, *, where: str, keys: Sequence[PublicKey] = ())
             f"{where} is no attestation of a gate: {shown(describe(error), 300)}", hint=_HINT
         ) from None
     said, predicate = found.predicate.verdict, found.predicate
+    if not isinstance(said.get("created"), str):
+        raise IntegrityError(f"{where} does not say when the verdict was given", hint=_HINT)
     summary = {
         "result": predicate.result, "passed": list(predicate.passed_tests), "failed": list(predicate.failed_tests),
     }  # fmt: skip

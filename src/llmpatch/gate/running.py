@@ -68,8 +68,10 @@ def run_gate(
     """
     policy = policy or default_policy(default_risks(patch))
     if evidence:
-        if prompts or reference or limit:
-            raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
+        if prompts or reference or limit or max_new_tokens:
+            raise UsageError(
+                "evidence that is there takes no prompts, reference, limit or length", hint="leave one side out"
+            )
         found = [piece for path in evidence for piece in read_pieces(path)]
     elif base is None:
         raise UsageError(

@@ -8,9 +8,11 @@ A server started with another model, or with a chat template of its own, would s
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import LlmpatchError
+from llmpatch.exporting.gguf_model import ADAPTER
 from llmpatch.gateway.plan import Plan
 
 if TYPE_CHECKING:
@@ -45,7 +47,46 @@ def probe(client: httpx.Client, plan: Plan) -> str | None:
             f"{client.base_url} does not put the patch ({plan.level}) in front of a chat",
             hint="start it with the model of this export, and with no --chat-template of its own",
         )
+    _check_adapter(client, plan)
     return f"{path} of {client.base_url} starts with the patch's {len(plan.ids)} tokens"
+
+
+def _check_adapter(client: httpx.Client, plan: Plan) -> None:
+    """Without the right adapter the patch's tokens say nothing, and the base answers under the patch's name.
+
+    Raises:
+        LlmpatchError: what the engine has under the adapter's name is another one, or the base itself.
+    """
+    path = {"lora-gguf": "/lora-adapters", "lora": "/v1/models"}.get(plan.to)
+    found = _get(client, path) if path else None
+    if isinstance(found, dict):
+        found = found.get("data")
+    if not isinstance(found, list):  # the engine cannot be asked
+        return
+    there = [entry for entry in found if isinstance(entry, dict) and str(entry.get("id")) == plan.adapter]
+    if plan.to == "lora-gguf":
+        names = [Path(str(entry.get("path", ""))).name for entry in there]
+        right = any(name in ("", ADAPTER) for name in names)  # llama-server has not always told the path
+    else:
+        right = any(entry.get("parent") for entry in there)
+        names = [str(entry.get("id")) for entry in there if not entry.get("parent")]
+    if not right:
+        has = f"is {', '.join(names)[:100]} there" if names else "is not there"
+        raise LlmpatchError(
+            f"{client.base_url}: adapter {plan.adapter} {has}, not this export's",
+            hint="--adapter NUMBER of llama-server's --lora, in their order from 0; or NAME of vLLM's --lora-modules",
+        )
+
+
+def _get(client: httpx.Client, path: str) -> Any:
+    """What a path says as JSON; ``None`` where it says none."""
+    import httpx
+
+    try:
+        reply = client.get(path)
+        return json.loads(reply.content[: 1 << 20]) if reply.status_code == 200 else None
+    except (httpx.HTTPError, ValueError, RecursionError):
+        return None
 
 
 def _ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from llmpatch.recipe import DecodingSection, ReferenceSection
 from llmpatch.references.base import Reference
 from llmpatch.references.collecting import collect
 
-__all__ = ["Answer", "Reference", "collect", "open_reference"]
+__all__ = ["Answer", "Reference", "check_reference", "collect", "open_reference"]
 
 # Per kind: the keys it needs, and the further keys it reads.
 _KEYS: dict[str, tuple[set[str], set[str]]] = {
@@ -39,7 +39,7 @@ def open_reference(section: ReferenceSection, decoding: DecodingSection) -> Refe
             other model (``self``: see :func:`llmpatch.pairs.make_pairs`).
         LlmpatchError: the model cannot be loaded.
     """
-    _check_keys(section)
+    check_reference(section)
     if section.kind == "self":
         raise UsageError(
             "reference.kind is self: the best of the base's own answers stands for M', there is no other model to ask",
@@ -91,7 +91,12 @@ def _open_endpoint(section: ReferenceSection, decoding: DecodingSection) -> Refe
     return reference
 
 
-def _check_keys(section: ReferenceSection) -> None:
+def check_reference(section: ReferenceSection) -> None:
+    """Whether a recipe says all that its kind of reference needs, and nothing that would be ignored.
+
+    Raises:
+        RecipeError: it does not.
+    """
     needed, read = _KEYS[section.kind]
     given = {name for name in _OPTIONAL if getattr(section, name) is not None}
     if missing := sorted(needed - given):

@@ -2,8 +2,8 @@
 
     answers = collect(reference, prompts, Path("work/answers"), progress=console())
 
-A run that is killed continues where it was; a repeated run asks nothing. Finished shards survive a power cut,
-too; unfinished ones wait for the disk once a second only.
+A run that is killed continues where it was; a repeated run asks nothing, nor does one of which some prompts were taken out or put
+elsewhere. Finished shards survive a power cut, too; unfinished ones wait for the disk once a second only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmpatch.errors import ReferenceFailedError, UsageError
 from llmpatch.progress import Progress
 from llmpatch.prompts import Prompt
 from llmpatch.references.base import Reference
-from llmpatch.references.shards import Shard
+from llmpatch.references.shards import Shard, answers_in
 
 SHARD_SIZE = 32
 _SYNC_SECONDS = 1.0
@@ -93,6 +93,9 @@ def collect_samples(
     known = [[_load(shard) for shard in own] for own in shards]
     places = [(sample, *divmod(n, shard_size)) for n in range(len(prompts)) for sample in range(len(identities))]
     missing = [place for place in places if place[2] not in known[place[0]][place[1]]]
+    if missing:
+        _take_over(shards, known, missing, store)
+        missing = [place for place in missing if place[2] not in known[place[0]][place[1]]]
     with progress.stage("Asking the reference", len(places)) as advance:
         advance(len(places) - len(missing))
         if missing:
@@ -111,6 +114,23 @@ def collect_samples(
         raise ReferenceFailedError(f"the reference left {lost} of {len(missing)} prompts unanswered", hint="run again")
     in_order = [divmod(n, shard_size) for n in range(len(prompts))]
     return [[own[block][index] for block, index in in_order] for own in known]
+
+
+def _take_over(
+    shards: list[list[Shard]],
+    known: list[list[dict[int, Answer]]],
+    missing: Sequence[tuple[int, int, int]],
+    store: Path,
+) -> None:
+    """Keep what other shards of the same identity say: their prompts stood elsewhere when they were asked."""
+    ours = {path for own in shards for shard in own for path in (shard.path, shard.partial)}
+    others = [path for path in sorted(store.glob("*.jsonl")) if path not in ours] if store.is_dir() else []
+    for sample in sorted({sample for sample, _, _ in missing}) if others else ():
+        said = answers_in(others, shards[sample][0].identity)
+        for _, block, index in (place for place in missing if place[0] == sample):
+            shard = shards[sample][block]
+            if (answer := said.get(shard.prompts[index])) is not None:
+                _keep(shard, known[sample][block], index, answer, sync=False)
 
 
 def clean(text: str) -> str:

@@ -3,7 +3,8 @@
     EndpointReference("https://api.example.com/v1", "some-model", DecodingSection(), api_key_env="EXAMPLE_API_KEY")
 
 The key is read from the environment when prompts are asked; it is in no attribute, no identity, no message and no
-answer, even if the server echoes it. Redirects are not followed. What the wire may carry: ``replies``.
+answer, even if the server echoes it. Redirects are not followed. A prompt that the service itself turns away (a content filter)
+is answered with nothing, ``finish`` "none". What the wire may carry: ``replies``.
 """
 
 from __future__ import annotations
@@ -194,13 +195,14 @@ class _Run:
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
         for index in waiting:
             found = await self._ask(client, self.prompts[index])
-            if found.answer is not None:
+            answer = Answer("", "none") if found.turned_away else found.answer
+            if answer is not None:
                 self.answered += 1
                 self._in_a_row = 0
-                self.done.put((index, found.answer))
+                self.done.put((index, answer))
                 continue
             self.failures[index] = found.reason
-            # A refusal of single prompts (a content filter) says nothing about the others, once one was answered.
+            # A status about single prompts says nothing about the others, once one was answered.
             self._in_a_row += found.retry or not self.answered
             if self._in_a_row >= max(_GIVE_UP_AFTER, self.reference.concurrency):
                 for _ in waiting:  # leaves nothing to the other workers; those in flight may still succeed

@@ -3,7 +3,8 @@
     RecordedReference(Path("data/references/qwen.jsonl"))
 
 A row has ``prompt`` and ``completion``, and may have ``id`` and ``finish``. Prompts are matched by exact text, and
-the first row wins. A ``provenance.json`` beside it says where the answers come from and becomes part of the identity.
+the first row wins. A ``provenance.json`` beside it (or ``qwen.provenance.json``, as ``llmpatch record`` writes it) says where the
+answers come from and becomes part of the identity.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class RecordedReference:
             "kind": "recorded",
             "sha256": sha256_file(self.path),
             "rows": count,
-            "provenance": _provenance(self.path.with_name("provenance.json")),
+            "provenance": _provenance(
+                self.path.with_suffix(".provenance.json"), self.path.with_name("provenance.json")
+            ),
         }
 
     def answer(self, prompts: Sequence[str]) -> Generator[tuple[int, Answer], None, None]:
@@ -79,11 +82,14 @@ class RecordedReference:
             )
 
 
-def _provenance(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
+def _provenance(*paths: Path) -> dict[str, Any] | None:
+    """What the first of these files that is there says."""
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
         return None
     try:
         found = json.loads(read_bytes(path, limit=_MAX_PROVENANCE_BYTES).decode("utf-8"))
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")  # as it will be kept
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="mend or delete it") from None
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 8 << 20
 _SHOWN = 200
 _RETRIED = {408, 409, 425, 429}
+_TURNED_AWAY = {400, 403, 413, 422}
+# How services say that it is about this prompt: Azure, OpenAI, OpenRouter, vLLM.
+_ABOUT_THE_PROMPT = re.compile(
+    r"content[_ ](filter|policy|management)|moderation|flagged|context[_ ]length|too long|too many tokens",
+    re.IGNORECASE,
+)
 _HIDDEN = "[key hidden]"
 
 
@@ -38,6 +45,7 @@ class Attempt:
         retry_after: Seconds the server asked us to wait.
         fatal: Whether no other prompt can succeed either.
         refused: Whether it is about the key.
+        turned_away: Whether it is about this prompt, and about no other.
     """
 
     answer: Answer | None = None
@@ -46,6 +54,7 @@ class Attempt:
     retry_after: float | None = None
     fatal: bool = False
     refused: bool = False
+    turned_away: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,8 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
         if len(body) > MAX_BODY_BYTES:
             return Attempt(reason=f"status {status} with a body larger than {MAX_BODY_BYTES:,} bytes", retry=True)
     text = body.decode("utf-8", "replace")
+    if status in _TURNED_AWAY and _ABOUT_THE_PROMPT.search(text):
+        return Attempt(reason=f"status {status}: {_shown(text, secret)}", turned_away=True)
     if status in (401, 403):
         return Attempt(reason=f"it refuses us ({status}): {_shown(text, secret)}", fatal=True, refused=True)
     if status != 200:

@@ -164,6 +164,28 @@ class Shard:
         )
 
 
+def answers_in(paths: Sequence[Path], identity: dict[str, Any]) -> dict[str, Answer]:
+    """The answers of one reference in any of these files, finished or not, by prompt; what is not whole is passed over.
+
+    Raises:
+        LlmpatchError: a file cannot be read.
+    """
+    found: dict[str, Answer] = {}
+    for path in paths:
+        head, _, rows = read_bytes(path, limit=MAX_SHARD_BYTES).partition(b"\n")
+        header = _parse(head)
+        if not isinstance(header, dict) or (header.get("format"), header.get("identity")) != (FORMAT, identity):
+            continue
+        if header.get("sha256", hashlib.sha256(rows).hexdigest()) != hashlib.sha256(rows).hexdigest():
+            continue
+        for row in map(_parse, rows.split(b"\n")[:-1]):
+            if isinstance(row, dict) and row.keys() == _ROW_KEYS and row["finish"] in FINISHES:
+                prompt, text = row["prompt"], row["completion"]
+                if isinstance(prompt, str) and isinstance(text, str) and _encodable(text):
+                    found.setdefault(prompt, Answer(text, row["finish"]))
+    return found
+
+
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 

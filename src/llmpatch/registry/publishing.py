@@ -30,7 +30,7 @@ from llmpatch.registry.layout import (
     target_path,
     vendor_of,
 )
-from llmpatch.registry.repository import Repository, changing, open_repository
+from llmpatch.registry.repository import Repository, changing, earlier, open_repository
 from llmpatch.registry.settling import Outcome, PrivateKeys, able, next_version, settle
 from llmpatch.signing import trust_key, verify_contents
 
@@ -46,7 +46,7 @@ def publish(folder: Path, sources: Sequence[Path], *, keys: PrivateKeys, now: da
         now: By default the clock.
 
     Raises:
-        UsageError: a version that is published already with other content; files of several vendors.
+        UsageError: a version that was published with other content; files of several vendors.
         TrustError: a patch that the vendor's key did not sign; none of ``keys`` is the vendor's.
         IntegrityError: a damaged patch or advisory.
     """
@@ -123,17 +123,37 @@ def _publish(
     before = state.vendors.get(vendor)
     role = next_version(before, now) if before else Metadata(Targets(version=1, expires=now + OFFLINE_LIFE))
     for info, data in made:
-        old = role.signed.targets.get(info.path)
-        if old is not None and old.hashes != info.hashes and info.path.startswith(f"{PATCHES}/"):
-            raise UsageError(
-                f"{info.path} is published already with other content", hint="a version is published once: raise it"
-            )
+        if info.path.startswith(f"{PATCHES}/"):
+            _check_published_once(state.folder, vendor, role, info)
         role.signed.targets[info.path] = info
         write_bytes(state.folder / stored_path(info.path, info.hashes["sha256"]), data)
     for path in gone:
         del role.signed.targets[path]
     same = before is not None and before.signed.targets == role.signed.targets and bool(made) and state.vouched(vendor)
     return settle(state.folder, state, {} if same else {vendor: role}, keys, now=now)
+
+
+def _check_published_once(folder: Path, vendor: str, role: Metadata[Targets], info: TargetFile) -> None:
+    """Whoever has a version has its content, also one that was withdrawn since: it does not come back as another.
+
+    Args:
+        folder: The registry.
+        vendor: Whose role.
+        role: As it is to be; the ones before it are read only if other content of this name lies in the registry.
+        info: The patch.
+
+    Raises:
+        UsageError: the vendor has published other content under this version.
+    """
+    this = folder / stored_path(info.path, info.hashes["sha256"])
+    others = [path for path in this.parent.glob(f"*.{this.name.partition('.')[2]}") if path.name != this.name]
+    for known in (role, *(earlier(folder, vendor, Targets, role.signed.version) if others else ())):
+        old = known.signed.targets.get(info.path)
+        if old is not None and old.hashes != info.hashes:
+            withdrawn = "" if info.path in role.signed.targets else ", and withdrawn"
+            raise UsageError(
+                f"{info.path} was published with other content{withdrawn}", hint="a version is published once: raise it"
+            )
 
 
 def _patch(state: Repository, path: Path) -> tuple[TargetFile, bytes]:

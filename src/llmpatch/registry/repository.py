@@ -150,6 +150,13 @@ def newest(folder: Path, role: str, kind: type[S], stands: Callable[[Metadata[S]
     return None
 
 
+def earlier(folder: Path, role: str, kind: type[S], number: int) -> Iterator[Metadata[S]]:
+    """The versions of a role before one, newest first; each was the newest in its time."""
+    for before in sorted(_numbers(folder, role), reverse=True):
+        if before < number:
+            yield load(folder / METADATA / f"{before}.{role}.json", kind)
+
+
 def load(path: Path, kind: type[S]) -> Metadata[S]:
     """Read one metadata file, unchecked.
 

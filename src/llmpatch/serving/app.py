@@ -32,7 +32,16 @@ from llmpatch.serving.jobs import BusyError
 from llmpatch.serving.keeper import Keeper
 from llmpatch.serving.metrics import CONTENT_TYPE, Metrics
 from llmpatch.serving.patchsets import UNPATCHED
-from llmpatch.serving.problems import RETRY_AFTER, RequestError, body_of, describe_invalid, error_body, status_of
+from llmpatch.serving.problems import (
+    NOT_JSON,
+    RETRY_AFTER,
+    RequestError,
+    body_of,
+    describe_invalid,
+    error_body,
+    is_json,
+    status_of,
+)
 from llmpatch.serving.requests import ChatRequest, CompletionRequest
 
 T = TypeVar("T")
@@ -167,8 +176,10 @@ def _handle_errors(app: FastAPI) -> None:
         headers = {"retry-after": RETRY_AFTER} if isinstance(error, BusyError) else None
         return JSONResponse(body_of(error), status_of(error), headers)
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        if not is_json(request.headers.get("content-type", "")):
+            return JSONResponse(error_body(NOT_JSON, 415), 415)
         message, field = describe_invalid(error.errors())
         return JSONResponse(error_body(message, 400, param=field or None), 400)
 

@@ -16,6 +16,7 @@ from llmpatch.serving.jobs import BusyError, EngineError
 from llmpatch.serving.patchsets import CanaryError
 
 RETRY_AFTER = "2"
+NOT_JSON = "the request is not sent as JSON (send the header content-type: application/json)"
 
 
 class RequestError(UsageError):
@@ -58,6 +59,12 @@ def error_body(message: str, status: int, *, param: str | None = None, code: str
     """The body of any error."""
     kind = _TYPES.get(status, "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is one of JSON: what is sent as another, FastAPI hands on as bytes, unread."""
+    kind, _, subtype = content_type.partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
 def describe_invalid(errors: Sequence[Any]) -> tuple[str, str]:

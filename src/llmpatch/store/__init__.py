@@ -24,7 +24,7 @@ from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.installing import Done, install, pin
 from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
 from llmpatch.store.locking import Lock, check_locked, locked_to, make_lock, parse_lock, render_lock
-from llmpatch.store.opening import Active, default_store, load_active, load_patch
+from llmpatch.store.opening import Active, default_store, find_unambiguous, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
 from llmpatch.store.upgrading import Step, is_newer, plan_upgrade, upgrade
@@ -66,6 +66,7 @@ __all__ = [
     "default_store",
     "examine",
     "facts_of",
+    "find_unambiguous",
     "install",
     "is_newer",
     "keep_record",

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmpatch.artifact import Patch
+from llmpatch.artifact import Patch, find_patch
 from llmpatch.artifact import load_patch as load_from_path
-from llmpatch.catalogue import models_folder
+from llmpatch.catalogue import store_folder
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.store.contents import check_members, pick, read_stored
 from llmpatch.store.generations import Head, Store, ancestors, load
@@ -47,9 +47,8 @@ class Active:
 
 
 def default_store() -> Store:
-    """``$LLMPATCH_STORE``, by default ``store`` beside the models (``$LLMPATCH_HOME``, or the user's cache folder)."""
-    named = os.environ.get("LLMPATCH_STORE")
-    return Store(Path(named).expanduser() if named else models_folder().parent / "store")
+    """The store in :func:`llmpatch.catalogue.store_folder`."""
+    return Store(store_folder())
 
 
 def load_patch(path_or_name: str | Path, *, store: Store | None = None) -> Patch:
@@ -81,6 +80,26 @@ def load_patch(path_or_name: str | Path, *, store: Store | None = None) -> Patch
     if text == name:
         return load_from_path(text)
     raise UsageError(f"{name} is not installed", hint="llmpatch list; llmpatch install PATH")
+
+
+def find_unambiguous(name: str, *, store: Store | None = None) -> Path:
+    """Where a patch lies that is about to be verified, signed or packed, so that it is the one that other commands would use.
+
+    Args:
+        name: ``vendor/slug`` below ``./patches``.
+        store: By default :func:`default_store`.
+
+    Raises:
+        UsageError: there is none; or the name is one of an installed patch, too, which is another one.
+    """
+    path = find_patch(name)
+    installed = [entry for entry in load(store or default_store()).state.installed if entry.name == name]
+    if installed and load_from_path(path).digest not in {entry.digest for entry in installed}:
+        raise UsageError(
+            f"{name} is installed in version {installed[0].version}, and {path} is another patch of that name",
+            hint=f"say which one is meant: {path}",
+        )
+    return path
 
 
 def load_active(store: Store, base: Fingerprint, *, on_failure: OnFailure = "refuse") -> Active:
