@@ -134,6 +134,15 @@ def test_without_a_usable_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, 
         open_judge("perspective")
 
 
+@pytest.mark.parametrize("url", ["https://host/analyze?key=AIzaSy", "https://me:word@host/analyze", "http://[::1/x"])
+def test_an_address_with_a_key_is_refused_for_evidence_names_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(API_KEY_ENV, KEY)
+    monkeypatch.setenv(URL_ENV, url)
+    with pytest.raises(UsageError, match=URL_ENV) as caught:
+        open_judge("perspective")
+    assert "AIzaSy" not in caught.value.message + caught.value.hint
+
+
 @pytest.mark.parametrize("rate", ["", "0", "-1", "nan", "many", "1e9"])
 def test_a_wrong_rate_is_refused(monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
     monkeypatch.setenv(API_KEY_ENV, KEY)

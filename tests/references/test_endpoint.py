@@ -1,4 +1,5 @@
 import email.utils
+import itertools
 import json
 import logging
 import socket
@@ -94,6 +95,20 @@ def test_retry_after_is_honoured_by_every_request(endpoint, reference, run, make
     assert len(stamps) == 4
     assert stamps[1] - stamps[0] >= 0.9
     assert stamps[2] - stamps[1] < 0.9 or form == "date"
+
+
+def test_who_waited_for_the_server_does_not_start_all_at_once(endpoint, reference, run, make_prompts):
+    stamps = []
+
+    def behave(prompt, number, handler):
+        stamps.append(time.monotonic())
+        return len(stamps) == 1 and handler.reply(429, "slow down", [("Retry-After", "1")])
+
+    endpoint.behave = behave
+    run(reference(requests_per_minute=600, concurrency=8), make_prompts(6))
+    later = [stamp for stamp in stamps if stamp - stamps[0] >= 0.95]
+    assert len(later) >= 4
+    assert all(b - a > 0.05 for a, b in itertools.pairwise(later))
 
 
 def test_requests_per_minute_spaces_requests(endpoint, reference, run, make_prompts):

@@ -282,7 +282,7 @@ class _Run:
             return None
         requests, replies = [x.request for x in known], [answers[x.prompt.id] for x in known]
         losses = kept_answer_losses(self.base, [r.text for r in requests], [a.text for a in replies], self.store)
-        found = score(requests, replies, self.judges, losses)
+        found = score(requests, replies, self.judges, losses, self.store)
         if attack.kind == "adaptive":  # each system was asked something else: examples show the request itself
             return found
         shown = {x.prompt.id: replace(found.items[x.prompt.id], prompt=x.prompt) for x in known}

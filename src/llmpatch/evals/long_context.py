@@ -107,7 +107,7 @@ def evaluate_long_context(
             if known := [p for p in prompt_set.prompts if p.id in answers]:
                 replies = [answers[p.id] for p in known]
                 losses = kept_answer_losses(base, [p.text for p in known], [a.text for a in replies], store)
-                table[prompt_set.name][system.name] = score(known, replies, judges, losses)
+                table[prompt_set.name][system.name] = score(known, replies, judges, losses, store)
     top = head(base, systems, judges, decoding, suite=suite, limit=limit)
     evidence = assemble(top, sets, table, judges, price={}) | {"kinds": {}}
     evidence["fade"] = _fade(table, [j.name for j in judges if j.measures == "refusal"])

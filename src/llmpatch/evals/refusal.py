@@ -152,7 +152,7 @@ def _score_all(
             if known:
                 replies = [answers[p.id] for p in known]
                 losses = kept_answer_losses(base, [p.text for p in known], [a.text for a in replies], store)
-                table[prompt_set.name][system.name] = score(known, replies, judges, losses)
+                table[prompt_set.name][system.name] = score(known, replies, judges, losses, store)
     return table
 
 

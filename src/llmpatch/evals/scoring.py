@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals.fluency import loops, trigram_overlap
+from llmpatch.evals.kept_scores import judge_kept
 from llmpatch.evals.stats import mean, paired, rate, ratio
 from llmpatch.prompts import Prompt
 
@@ -65,7 +67,11 @@ class Scores:
 
 
 def score(
-    prompts: Sequence[Prompt], answers: Sequence[Answer], judges: Sequence[Judge], losses: Sequence[tuple[float, int]]
+    prompts: Sequence[Prompt],
+    answers: Sequence[Answer],
+    judges: Sequence[Judge],
+    losses: Sequence[tuple[float, int]],
+    store: Path | None = None,
 ) -> Scores:
     """Judge answers.
 
@@ -74,11 +80,15 @@ def score(
         answers: One per prompt.
         judges: Of any measure.
         losses: Summed loss and tokens of each answer.
+        store: Folder of kept scores: a judge may be a service, and fail midway.
+
+    Raises:
+        LlmpatchError: as :func:`llmpatch.evals.kept_scores.judge_kept`.
     """
     from llmpatch.judges import coherence
 
     asked, said = [p.text for p in prompts], [a.text for a in answers]
-    columns = {judge.name: judge.score(asked, said) for judge in judges}
+    columns = {judge.name: judge_kept(judge, asked, said, store) for judge in judges}
     coherent = coherence(asked, said)
     items = {
         prompt.id: Scored(

@@ -21,6 +21,7 @@ from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.guards import Family, family_of
 from llmpatch.judges.registry import ADAPTERS, Scored
+from llmpatch.references.replies import holds_secret
 
 API_KEY_ENV = "LLMPATCH_JUDGE_API_KEY"
 WORKERS = 8
@@ -34,7 +35,7 @@ def open_endpoint(spec: str) -> Scored:
         spec: ``<model>@<url>``, the URL up to ``/v1``.
 
     Raises:
-        UsageError: no model, no http(s) URL, or a password in the URL.
+        UsageError: no model, no http(s) URL, or a password or key in the URL.
     """
     model, _, url = spec.rpartition("@")
     if "://" in model:  # a password puts an @ into the URL, too
@@ -44,8 +45,10 @@ def open_endpoint(spec: str) -> Scored:
         raise UsageError(
             f"endpoint judge for model {model!r} has no usable URL", hint="write endpoint:<model>@http://host:port/v1"
         )
-    if parts.username or parts.password:
-        raise UsageError("the URL of the endpoint judge holds a password", hint=f"put the key in {API_KEY_ENV} instead")
+    if holds_secret(url):
+        raise UsageError(
+            "the URL of the endpoint judge holds a password or a key", hint=f"put the key in {API_KEY_ENV} instead"
+        )
     family = family_of(model)
 
     def score(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:

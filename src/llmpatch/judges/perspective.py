@@ -17,6 +17,7 @@ from typing import Any
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.registry import Scored, judge
+from llmpatch.references.replies import holds_secret
 
 API_KEY_ENV = "LLMPATCH_PERSPECTIVE_API_KEY"
 RATE_ENV = "LLMPATCH_PERSPECTIVE_QPS"
@@ -62,11 +63,18 @@ def _settings() -> tuple[str, str, float]:
     """Key, URL and seconds between two requests.
 
     Raises:
-        UsageError: no key, or a rate that is no positive number.
+        UsageError: no key, a rate that is no positive number, or an address that is none or holds a secret.
     """
     key = os.environ.get(API_KEY_ENV, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise UsageError(f"judge perspective needs an API key in {API_KEY_ENV}", hint="perspectiveapi.com gives one")
+    url = os.environ.get(URL_ENV, URL)
+    try:
+        secret = holds_secret(url)
+    except ValueError:
+        raise UsageError(f"{URL_ENV} is not a web address", hint="write https://host/path") from None
+    if secret:
+        raise UsageError(f"{URL_ENV} holds a password or a key", hint=f"put the key into {API_KEY_ENV} instead")
     said = os.environ.get(RATE_ENV, "1")
     try:
         rate = float(said)
@@ -74,7 +82,7 @@ def _settings() -> tuple[str, str, float]:
         rate = 0.0
     if not 0 < rate <= MAX_RATE:
         raise UsageError(f"{RATE_ENV} is {said[:20]!r}", hint="write requests per second, as 1")
-    return key, os.environ.get(URL_ENV, URL), 1 / rate
+    return key, url, 1 / rate
 
 
 def body(text: str) -> dict[str, Any]:

@@ -18,12 +18,12 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from llmpatch.answers import Answer
 from llmpatch.errors import ReferenceFailedError, UsageError
 from llmpatch.recipe import DecodingSection
-from llmpatch.references.replies import Attempt, Secret, read_reply
+from llmpatch.references.replies import Attempt, Secret, holds_secret, read_reply
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +33,6 @@ _MAX_RETRY_AFTER_SECONDS = 600.0
 # So many prompts failing in a row, each after all its retries, means that the endpoint is gone.
 _GIVE_UP_AFTER = 3
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-_SECRET_PARAMETER = re.compile(r"key|token|secret|sig|password", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -280,10 +279,12 @@ class _Gate:
         self._held = 0.0
 
     async def turn(self) -> None:
-        slot = max(time.monotonic(), self._next)
-        self._next = slot + self._spacing
-        while (wait := max(slot, self._held) - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+        while True:
+            slot = max(time.monotonic(), self._next)
+            self._next = slot + self._spacing
+            await asyncio.sleep(max(0.0, slot - time.monotonic()))
+            if self._held <= time.monotonic():
+                return  # else the server asked for patience meanwhile: who waited queues again, spaced as before
 
     def hold(self, seconds: float) -> None:
         self._held = max(self._held, time.monotonic() + seconds)
@@ -293,11 +294,10 @@ class _Gate:
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-        query = parse_qs(parts.query)
+        host, _, secret = parts.hostname, parts.port, holds_secret(url)
     except ValueError:
         raise UsageError("reference.url is not a web address", hint="write https://host/v1") from None
-    if parts.username or parts.password or any(_SECRET_PARAMETER.search(name) for name in query):
+    if secret:
         raise UsageError(
             f"reference.url carries a secret (host {host})",
             hint="take it out of the recipe; put the key into an environment variable named in reference.api_key_env",

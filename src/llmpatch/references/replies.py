@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
@@ -32,6 +33,7 @@ _ABOUT_THE_PROMPT = re.compile(
     re.IGNORECASE,
 )
 _HIDDEN = "[key hidden]"
+_SECRET_PARAMETER = re.compile(r"key|token|secret|sig|password", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ class Secret:
     def hide_in_answer(self, text: str) -> str:
         """``text`` without the key; placeholders of a few characters are no secret and stay."""
         return self.hide(text) if len(self.key) >= 8 else text
+
+
+def holds_secret(url: str) -> bool:
+    """Whether an address carries a password, or a parameter that looks like a key: addresses are written into evidence.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    return bool(parts.username or parts.password or any(map(_SECRET_PARAMETER.search, parse_qs(parts.query))))
 
 
 async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
