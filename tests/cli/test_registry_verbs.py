@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from advisorykit import GAP, record
+from advisorykit import DEFECT, GAP, defect, record
 from advisorykit import write as write_advisory
+from llmpatch.registry import add_vendor, publish
+from llmpatch.signing import write_key
 from registry.webkit import serve
 from registrykit import archive, customer, found, newest, release, restamp, write
-from signkit import key
+from signkit import key, public
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder with keys, a registry with one patch, and a customer."""
-    from llmpatch.signing import write_key
-
     monkeypatch.setenv("LLMPATCH_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("LLMPATCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -124,6 +124,39 @@ def test_an_audit_asks_the_registries(cli, home):
     for more in ("--offline", "--registry=acme"):
         mixed = cli("audit", "--advisories", "known", more)
         assert (mixed.code, "asks no registry" in mixed.err) == (1, True)
+
+
+def test_a_registry_that_speaks_for_anothers_vendor_takes_nothing_out(cli, home):
+    """It gives acme's name to a key of its own, and has it revoke what acme signed."""
+    evil = home / "evil"
+    found(evil, vendors=())
+    add_vendor(evil, "acme", [public("evilco")], keys=[key("root-a"), key("root-b"), key("online")])
+    advisory = write_advisory(home / "known", defect(("introduced", "0"), revoke=True)) / "acme" / f"{DEFECT}.json"
+    publish(evil, [advisory], keys=[key("evilco"), key("online")])
+    customer(home / "site")
+    trust = ("--key", "vendor.pub.pem")
+    assert cli("install", "acme/refusal", *trust, "--skip-gate").code == 0
+    customer(evil, "evil")
+    audit = cli("audit", "--apply", "--format", "json")
+    (said,) = json.loads(audit.out)["defects"]
+    assert (audit.code, said["revokes"], said["revoked"], said["doubted"]) == (3, False, False, True)
+    assert len(json.loads(cli("list", "--json").out)["active"]) == 1
+    assert "says a key that is not known to be its vendor's" in cli("audit").out
+    write_key(home / "evilco.pem", key("evilco"), None)
+    policy = cli("keys", "show", "evilco.pub.pem", "--trust", "other/*").out
+    (home / "home/trust.json").write_text(policy)
+    assert json.loads(cli("audit", "--apply", "--format", "json").out)["defects"][0]["doubted"]
+    (home / "home/trust.json").write_text(policy.replace("other/*", "acme/*"))  # now it is one's own word
+    assert json.loads(cli("audit", "--apply", "--format", "json").out)["defects"][0]["revoked"]
+
+
+def test_the_key_that_signed_a_patch_revokes_it(cli, home):
+    advisory = write_advisory(home / "known", defect(("introduced", "0"), revoke=True)) / "acme" / f"{DEFECT}.json"
+    customer(home / "site")
+    assert cli("install", "acme/refusal", "--key", "vendor.pub.pem", "--skip-gate").code == 0
+    publish(home / "site", [advisory], keys=[key("vendor"), key("online")])
+    cli("audit", "--apply")
+    assert json.loads(cli("list", "--json").out)["active"] == []
 
 
 def test_an_audit_that_could_not_see_all_advisories_fails(cli, home):

@@ -183,7 +183,9 @@ def test_a_mirror_is_carried_into_a_closed_network(site, made, tmp_path, store, 
     files, notes = fetch_advisories(tmp_path / "known")
     assert ([str(path.relative_to(tmp_path)) for path in files], notes) == (["known/acme/x_ACME-2026-0001.json"], [])
     assert files[0].read_bytes() == b"{}"
-    assert ask_advisories(offline=True) == ({"acme/x_ACME-2026-0001.json": b"{}"}, [])
+    asked = ask_advisories(offline=True)
+    name = "acme/x_ACME-2026-0001.json"
+    assert (asked.held, asked.keys, asked.left_out) == ({name: b"{}"}, {name: frozenset({public("vendor").id})}, [])
     (tmp_path / "known/acme/x_ACME-2025-0009.json").write_bytes(b"{}")
     _, notes = fetch_advisories(tmp_path / "known")
     assert [("x_ACME-2025-0009" in note, "no registry" in note) for note in notes] == [(True, True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from llmpatch._cli.output import note, one_line, say, say_json, table, warn
 from llmpatch._cli.stored import offline_option, registry_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from llmpatch.advisories import Advisory, Audit
+    from llmpatch.advisories import Advisory, Audit, Inventory
 
 FILE = click.Path(path_type=Path)
 
@@ -54,20 +55,20 @@ def command(
     Changes nothing without --apply.
     docs/advisories.md explains it.
     """
-    from llmpatch.advisories import apply_revocations, make_audit, take_inventory
+    from llmpatch.advisories import apply_revocations, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
     from llmpatch.store import default_store
 
     check_revision(base, revision)
     store = default_store()
-    advisories, left_out = _known(folder, registry, offline)
+    known = _known(folder, registry, offline)
     loaded = load_base(base, revision) if base else None
-    audit = make_audit(take_inventory(store, loaded), advisories, left_out=left_out)
+    audit = known.audit(take_inventory(store, loaded))
     if apply_them:
         for done in apply_revocations(store, audit):
             note(one_line(done.why))
-        audit = make_audit(take_inventory(store, loaded), advisories, left_out=left_out)
+        audit = known.audit(take_inventory(store, loaded))
     deliver(_rendered(audit, form), out)
     problems = audit.problems(ignore_unfixed=ignore_unfixed)
     if problems and not exit_zero:
@@ -75,8 +76,25 @@ def command(
         raise AuditError("; ".join(problems[:3]) + more, hint=_advice(audit))
 
 
-def _known(folder: Path | None, registry: str | None, offline: bool) -> tuple[Sequence[Advisory], list[str]]:
-    """The advisories, and what could not be had of them."""
+@dataclass(frozen=True)
+class _Known:
+    """The advisories, what could not be had of them, and by whose keys they came; ``None`` where they are a folder's."""
+
+    advisories: Sequence[Advisory]
+    left_out: Sequence[str] = ()
+    keys: Mapping[str, frozenset[str]] | None = None
+
+    def audit(self, inventory: Inventory) -> Audit:
+        from llmpatch._cli.verify import usual_trust
+        from llmpatch.advisories import by_keys, make_audit
+
+        if self.keys is None:
+            return make_audit(inventory, self.advisories, left_out=self.left_out)
+        may_revoke = by_keys(self.keys, usual_trust())
+        return make_audit(inventory, self.advisories, left_out=self.left_out, may_revoke=may_revoke)
+
+
+def _known(folder: Path | None, registry: str | None, offline: bool) -> _Known:
     from llmpatch.advisories import load_advisories, read_advisories
     from llmpatch.errors import UsageError
 
@@ -85,7 +103,7 @@ def _known(folder: Path | None, registry: str | None, offline: bool) -> tuple[Se
             raise UsageError(
                 "--advisories reads a folder and asks no registry", hint="leave out --registry and --offline"
             )
-        return load_advisories(folder), []
+        return _Known(load_advisories(folder))
     from llmpatch.registry import ask_advisories, load_registries
 
     if not load_registries():
@@ -93,10 +111,10 @@ def _known(folder: Path | None, registry: str | None, offline: bool) -> tuple[Se
             "no registry is configured, and no folder of advisories is given",
             hint="llmpatch registry add NAME URL --root ROOT.json, or --advisories FOLDER",
         )
-    held, left_out = ask_advisories(registry=registry, offline=offline)
-    for text in left_out:
+    asked = ask_advisories(registry=registry, offline=offline)
+    for text in asked.left_out:
         warn(text)
-    return read_advisories(held), left_out
+    return _Known(read_advisories(asked.held), asked.left_out, asked.keys)
 
 
 def deliver(content: str | dict[str, Any], out: Path | None) -> None:

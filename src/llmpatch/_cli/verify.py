@@ -82,11 +82,19 @@ def open_trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
         return trust_key(*(load_public_key(path) for path in key_files))
     if trust_file:
         return load_trust(trust_file)
-    home = os.environ.get("LLMPATCH_HOME")
-    usual = Path(home).expanduser() / "trust.json" if home else None
-    if usual is None or not usual.is_file():
+    usual = usual_trust()
+    if usual is None:
         raise UsageError(
             "whom do you trust? there is no --trust, no --key and no $LLMPATCH_HOME/trust.json",
             hint="`llmpatch keys show vendor.pub.pem --trust 'VENDOR/*' > trust.json` makes a policy",
         )
-    return load_trust(usual)
+    return usual
+
+
+def usual_trust() -> Trust | None:
+    """The policy in ``$LLMPATCH_HOME/trust.json``, if it is there (errors as in :func:`llmpatch.signing.load_trust`)."""
+    from llmpatch.signing import load_trust
+
+    home = os.environ.get("LLMPATCH_HOME")
+    path = Path(home).expanduser() / "trust.json" if home else None
+    return load_trust(path) if path is not None and path.is_file() else None

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llmpatch.advisories.authority import MayRevoke, anybody
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, made_for
 from llmpatch.advisories.matching import concerns, fixes, same_base
 from llmpatch.advisories.record import Advisory, AffectedPatch, Gap
@@ -22,6 +23,7 @@ from llmpatch.store import Installed
 from llmpatch.versions import parse_version
 
 SCHEMA = "llmpatch/audit/v1"
+DOUBT = "To be revoked, says a key that is not known to be its vendor's: ask there, then `llmpatch revoke`."
 Status = Literal["closed", "open"]
 Part = Installed | Member  # each has a name, a version and a digest
 
@@ -72,6 +74,8 @@ class KnownDefect:
         held: Which patch.
         bases: Names of the bases on which it is active.
         revokes: Whether the advisory, of the patch's own vendor, asks that it never be active again.
+        doubted: Whether one asks for that in the vendor's name, and is not known to be the vendor's
+            (:mod:`llmpatch.advisories.authority`).
         revoked: Whether the store has done so already.
         fixed: The versions in which the defect is fixed, ascending.
         member: Name and version of the part of ``held`` that the advisory is about; empty where it is the whole.
@@ -84,6 +88,7 @@ class KnownDefect:
     revoked: bool
     fixed: tuple[str, ...] = ()
     member: str = ""
+    doubted: bool = False
 
     @property
     def active(self) -> bool:
@@ -96,8 +101,9 @@ class KnownDefect:
         where = f"Active on {', '.join(self.bases)}." if self.bases else "Not active."
         where += f" Composed of {self.member} among others." if self.member else ""
         revoked = " Revoked here." if self.revoked else " Revoked by its vendor." if self.revokes else ""
+        doubt = f" {DOUBT}" if self.doubted else ""
         fixed = f" Fixed in {', '.join(self.fixed)}." if self.fixed else ""
-        return f"{where}{revoked}{fixed}"
+        return f"{where}{revoked}{doubt}{fixed}"
 
 
 @dataclass(frozen=True)
@@ -137,17 +143,24 @@ class Audit:
         return [*found, *self.left_out]
 
 
-def make_audit(inventory: Inventory, advisories: Sequence[Advisory], *, left_out: Sequence[str] = ()) -> Audit:
+def make_audit(
+    inventory: Inventory,
+    advisories: Sequence[Advisory],
+    *,
+    left_out: Sequence[str] = (),
+    may_revoke: MayRevoke = anybody,
+) -> Audit:
     """Hold advisories against an inventory.
 
     Args:
         inventory: What is here.
         advisories: What is known.
         left_out: What could not be had of the advisories, and why.
+        may_revoke: Whose word takes a patch out of use.
     """
     valid = [advisory for advisory in advisories if advisory.withdrawn is None]
     defects = [
-        _defect(advisory, entry, held, part, inventory)
+        _defect(advisory, entry, held, part, inventory, may_revoke)
         for advisory in valid
         for held in inventory.installed
         for part, entry in _first(advisory, held)
@@ -202,14 +215,17 @@ def _first(advisory: Advisory, held: Held) -> list[tuple[Part, AffectedPatch]]:
     return sorted(found, key=lambda pair: not pair[1].database_specific.revoke)[:1]
 
 
-def _defect(advisory: Advisory, entry: AffectedPatch, held: Held, part: Part, inventory: Inventory) -> KnownDefect:
+def _defect(
+    advisory: Advisory, entry: AffectedPatch, held: Held, part: Part, inventory: Inventory, may_revoke: MayRevoke
+) -> KnownDefect:
     bases = tuple(d.base.name for d in inventory.deployments if held in d.active)
     events = [event.fixed for span in entry.ranges for event in span.events if event.fixed]
     fixed = [version for version in events if parse_version(version) > parse_version(part.version)]
     revoked = any(one.digest in inventory.revoked for one in _parts(held))
+    asked, heard = entry.database_specific.revoke, may_revoke(advisory, held, part.name)
     return KnownDefect(
-        advisory, held, bases, entry.database_specific.revoke, revoked, tuple(sorted(set(fixed), key=parse_version)),
-        "" if part.digest == held.entry.digest else f"{part.name} {part.version}",
+        advisory, held, bases, asked and heard, revoked, tuple(sorted(set(fixed), key=parse_version)),
+        "" if part.digest == held.entry.digest else f"{part.name} {part.version}", asked and not heard and not revoked,
     )  # fmt: skip
 
 
@@ -265,5 +281,6 @@ def _defect_json(defect: KnownDefect) -> dict[str, Any]:
         "active_on": list(defect.bases),
         "revokes": defect.revokes,
         "revoked": defect.revoked,
+        "doubted": defect.doubted,
         "fixed": list(defect.fixed),
     }

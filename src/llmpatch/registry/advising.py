@@ -1,11 +1,12 @@
 """The advisories that the registries carry: for ``llmpatch audit`` itself, or as a folder that it reads.
 
-held, notes = ask_advisories()              # "VENDOR/ID.json" -> bytes
+asked = ask_advisories()                    # asked.held: "VENDOR/ID.json" -> bytes
 fetch_advisories(Path("advisories"))        # advisories/VENDOR/ID.json
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmpatch.artifact.strict_json import shown
@@ -13,34 +14,48 @@ from llmpatch.errors import UsageError
 from llmpatch.files import write_bytes
 from llmpatch.registry.client import look, read_target
 from llmpatch.registry.configured import chosen_registries
-from llmpatch.registry.layout import ADVISORIES
+from llmpatch.registry.layout import ADVISORIES, vendor_of
 
 
-def ask_advisories(*, registry: str | None = None, offline: bool = False) -> tuple[dict[str, bytes], list[str]]:
+@dataclass(frozen=True)
+class Asked:
+    """What the registries carry.
+
+    Attributes:
+        held: ``VENDOR/ID.json`` -> its bytes, each signed by that vendor.
+        keys: The same names -> ids of the keys that speak for the vendor in the registries that carry it.
+        left_out: What was left out, and why.
+    """
+
+    held: dict[str, bytes]
+    keys: dict[str, frozenset[str]]
+    left_out: list[str]
+
+
+def ask_advisories(*, registry: str | None = None, offline: bool = False) -> Asked:
     """Ask the configured registries for all their advisories.
 
     Args:
         registry: Only this one.
         offline: Use what the last visit left.
 
-    Returns:
-        ``VENDOR/ID.json`` -> its bytes, each signed by that vendor; and what was left out and why.
-
     Raises:
         UsageError: no registry is configured; two of them carry an advisory that differs.
         LlmpatchError: as in :func:`~llmpatch.registry.client.look` and :func:`~llmpatch.registry.client.download`.
     """
     held: dict[str, bytes] = {}
+    keys: dict[str, frozenset[str]] = {}
     notes: list[str] = []
     for each in chosen_registries(registry):
         found = look(each, offline=offline)
         notes += [f"registry {each.name}: {shown(note, 300)}" for note in found.notes]
         for path in sorted(found.targets):
             if path.startswith(f"{ADVISORIES}/"):
-                data = read_target(found, path)
-                if held.setdefault(path.removeprefix(f"{ADVISORIES}/"), data) != data:
+                data, name = read_target(found, path), path.removeprefix(f"{ADVISORIES}/")
+                if held.setdefault(name, data) != data:
                     raise UsageError(f"two registries carry another {path}", hint="--registry NAME")
-    return held, notes
+                keys[name] = keys.get(name, frozenset()) | found.keys.get(vendor_of(path), frozenset())
+    return Asked(held, keys, notes)
 
 
 def fetch_advisories(
@@ -59,7 +74,8 @@ def fetch_advisories(
     Raises:
         LlmpatchError: as in :func:`ask_advisories`, or the disk refuses.
     """
-    held, notes = ask_advisories(registry=registry, offline=offline)
+    asked = ask_advisories(registry=registry, offline=offline)
+    held, notes = asked.held, asked.left_out
     for path, data in held.items():
         write_bytes(folder / path, data)
     for lying in sorted(folder.glob("*/*.json")) if registry is None and not notes else ():

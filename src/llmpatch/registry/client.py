@@ -11,6 +11,7 @@ signed, none expired, none older than seen, each at most so large. A vendor's ro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from llmpatch.files import read_bytes
 from llmpatch.registry.configured import Registry
 from llmpatch.registry.failures import explained
 from llmpatch.registry.fetching import open_fetcher
+from llmpatch.registry.keys import our_key
 from llmpatch.registry.layout import (
     MAX_ROLE_BYTES,
     MAX_ROOT_BYTES,
@@ -68,6 +70,7 @@ class Found:
     Attributes:
         registry: Which.
         vendors: All that may publish there.
+        keys: Vendor -> ids of the keys that speak for it there.
         targets: Path -> size and sha256, of the vendors that were asked for.
         expires: When the registry must have been signed anew.
         notes: What was left out, and why; to be shown.
@@ -82,6 +85,7 @@ class Found:
     notes: tuple[str, ...] = ()
     offline: bool = False
     snapshot: int = 0
+    keys: Mapping[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
 
 def look(registry: Registry, *, vendors: Collection[str] | None = None, offline: bool = False) -> Found:
@@ -113,7 +117,8 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
             updater.refresh()
             root, timestamp = _cached(registry, "root", Root), _cached(registry, "timestamp", Timestamp)
             snapshot = _cached(registry, "snapshot", Snapshot)
-            roles, notes = _roles(_cached(registry, "targets", Targets), snapshot)
+            top = _cached(registry, "targets", Targets)
+            roles, notes = _roles(top, snapshot)
             check_marks(registry.folder / "seen.json", _marks(root, timestamp, snapshot), where=where)
             targets: dict[str, TargetFile] = {}
             for vendor in roles if vendors is None else sorted(set(vendors) & roles.keys()):
@@ -128,7 +133,16 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
                     continue
                 targets |= found
                 notes += strange
-    return Found(registry, frozenset(roles), targets, timestamp.expires, tuple(notes), offline, snapshot.version)
+    return Found(
+        registry,
+        frozenset(roles),
+        targets,
+        timestamp.expires,
+        tuple(notes),
+        offline,
+        snapshot.version,
+        _keys(top, roles),
+    )
 
 
 def offers(found: Found) -> tuple[list[Offer], list[str]]:
@@ -194,6 +208,16 @@ def _roles(top: Targets, snapshot: Snapshot) -> tuple[dict[str, DelegatedRole], 
         elif f"{name}.json" in snapshot.meta:
             found[name] = role
     return found, notes
+
+
+def _keys(top: Targets, roles: Mapping[str, DelegatedRole]) -> dict[str, frozenset[str]]:
+    """The ids, as `llmpatch keys show` calls them, of each vendor's keys; one that signs no patches is nobody's."""
+    named = top.delegations.keys if top.delegations is not None else {}
+    ids: dict[str, str] = {}
+    for ident, key in named.items():
+        with contextlib.suppress(IntegrityError):
+            ids[ident] = our_key(key).id
+    return {vendor: frozenset(ids[key] for key in role.keyids if key in ids) for vendor, role in roles.items()}
 
 
 def _own(signed: Targets, role: DelegatedRole) -> tuple[dict[str, TargetFile], list[str]]:
