@@ -86,6 +86,48 @@ def test_baselines_without_the_references_test_answers(project, monkeypatch, cap
     assert not Path("out.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--patch", "patches/smollm2/refusal"], "holds vectors of 576 numbers"),
+        (
+            ["--set", "balance={words: gender, weight: 1.0}", "--set", "risk=gender-bias"],
+            "learns from more than its pairs",
+        ),
+        (["--set", "training.keep=last"], "learns from more than its pairs"),
+    ],
+)
+def test_a_comparison_that_would_not_be_one_is_refused(project, monkeypatch, capsys, arguments, said):
+    (project / "patches").symlink_to(ROOT / "patches") if not (project / "patches").exists() else None
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "baselines", "--only", "M+", *arguments, "--out", "out.json")
+    assert said in capsys.readouterr().err
+    assert not Path("out.json").exists()
+
+
+def test_a_patch_of_another_recipe_is_no_row_of_this_one(project, monkeypatch, capsys):
+    from llmpatch._cli.main import main
+
+    assert main(["build", "recipes/demo.yaml", "-o", "made", "--run", "built"]) == 0
+    only = ["--only", "M+", "--limit", "1", "--out", "out.json", "--patch", "made"]
+    run(monkeypatch, "baselines", *only)
+    assert json.loads(Path("out.json").read_text())["rows"]["M+"]["about"]["training"]["seconds"] is None
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "baselines", *only, "--set", "training.sft.steps=1")
+    assert "was not built by this recipe" in capsys.readouterr().err
+
+
+def test_what_a_stage_takes_is_counted_from_the_steps_that_another_axis_says(monkeypatch):
+    from llmpatch.recipe import load_recipe
+
+    module, recipe = script("ablations"), load_recipe(ROOT / "recipes/demo.yaml")
+    axes, cells = module._grid(recipe, ["training.sft.steps=10,20", "stages=both,sft-long"], [0])
+    steps = [
+        (r.training.sft.steps, r.training.dpo.steps) for r, _ in (module._cell_recipe(recipe, axes, c) for c in cells)
+    ]
+    assert steps == [(10, 72), (20, 72), (82, 0), (92, 0)]
+
+
 def test_an_ablation_resumes_its_cells(project, monkeypatch):
     arguments = ["--vary", "prefix.tokens=1,4", "--seeds", "0,1", "--name", "length", "--out", "results"]
     run(monkeypatch, "ablations", *arguments, "--eval", "1")
@@ -118,6 +160,8 @@ def test_noise_reaches_training_only_without_the_filter(project, monkeypatch):
         (["--vary", "noise=2"], "no share"),
         (["--vary", "stages=all"], "stages cannot be 'all'"),
         (["--vary", "a=1", "--vary", "b=1", "--vary", "c=1"], "3 keys are varied"),
+        (["--vary", "reference.path=gone.jsonl"], "gone.jsonl"),
+        (["--vary", "seed=1", "--set", "joint=[other.yaml]"], "not trained on pairs of its own alone"),
         ([], "nothing to vary"),
     ],
 )
