@@ -73,7 +73,7 @@ Made = tuple[System, dict[str, Any]]
 
 
 def own_patch(run: Run) -> Made:
-    rows, seconds = None, None
+    rows, seconds, kept = None, None, {}
     if run.options.patch:
         patch = load_patch(run.options.patch)
         patch.check_base(run.base)
@@ -85,8 +85,8 @@ def own_patch(run: Run) -> Made:
         rows = torch.tensor(patch.embeddings)  # how long it took is of another machine
     else:
         result = train_prefix(run.recipe, run.base, run.pairs, run.validation, run.folder, run.progress)
-        rows, seconds = result.rows, round(result.seconds, 1)
-    return System("M+", prefix=rows), _of_rows(run, run.recipe, rows, seconds)
+        rows, seconds, kept = result.rows, round(result.seconds, 1), {"best_at": result.best_at}
+    return System("M+", prefix=rows), _of_rows(run, run.recipe, rows, seconds) | kept
 
 
 def cross_entropy(run: Run) -> Made:

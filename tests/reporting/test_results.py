@@ -55,7 +55,7 @@ def baselines():
     about = {"M+": {"parameters": 128, "bytes": 512, "training": cost}, "LoRA r16 merged": {"parameters": 4096}}
     table["rows"]["LoRA r16 merged"] = table["rows"]["M'"]
     table["rows"] = {name: {"about": about.get(name, {}), "figures": row} for name, row in table["rows"].items()}
-    return {"recipe": "a/b", **table}
+    return {"recipe": "a/b", "pairs": 1234, **table}
 
 
 def page(root):
@@ -140,6 +140,7 @@ def test_what_the_frontier_was_measured_on_is_held_against_the_lora_there():
 def test_baselines_stand_side_by_side(tmp_path):
     put(told(tmp_path), "benchmarks/results/baselines.json", baselines())
     text = page(tmp_path)
+    assert "Recipe a/b, 1,234 pairs. Answers: " in text
     assert "| Patched | 128 | 512 | 2.50e+12 | 1.50 | 2 + 1 | – |" in text
     assert "| numbers in the patch | 204,800 (Llama-2-7B, 50 tokens, 0.003 %) | 128 |" in text
     drawn = results_html(read_results(tmp_path))

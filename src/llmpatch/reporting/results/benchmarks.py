@@ -45,7 +45,9 @@ def baselines(shelf: Shelf) -> Section | None:
     lead = (
         "The same pairs, steps, rows per step and answer lengths for all; validation keeps the best checkpoint of each."
     )
-    if found is None:
+    if found is not None:
+        lead += f" Recipe {found['recipe']}, {found['pairs']:,} pairs. Answers: {_counts(found)}."
+    else:
         lead = "The same pairs and rows per step for all; how many steps a LoRA was trained for stands beside its name."
     return Section("Baselines side by side", lead, tuple(blocks))
 
@@ -69,6 +71,13 @@ def _baseline_blocks(found: Json) -> list[Block]:
     points = _points(found)
     plots = [_frontier_plot(points, f"{found['recipe']}: safety against over-refusal")] if len(points) > 1 else []
     return [*plots, figures, costs]
+
+
+def _counts(found: Json) -> str:
+    """How many answers each column is of."""
+    figures = next(iter(found["rows"].values()))["figures"]
+    told = [(column["title"], figures[column["key"]]["n"]) for column in found["columns"] if column["key"] in figures]
+    return ", ".join(f"{n} ({title})" for title, n in told)
 
 
 def _cell(value: Any, unit: str) -> str:
