@@ -39,7 +39,7 @@ from llmpatch.composing import (
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import middling, price
 from llmpatch.evals.environment import created, environment
-from llmpatch.evals.suites import data_folder, load_corpus
+from llmpatch.evals.prompt_sets import data_folder, load_corpus
 from llmpatch.evals.systems import System
 from llmpatch.files import write_json
 from llmpatch.prefix import check_side_by_side

@@ -21,9 +21,9 @@ from llmpatch.artifact import load_patch
 from llmpatch.bases import Base, load_base
 from llmpatch.evals import System
 from llmpatch.evals.environment import environment
+from llmpatch.evals.prompt_sets import load_own
 from llmpatch.evals.scoring import THRESHOLD
 from llmpatch.evals.stats import rate
-from llmpatch.evals.suites import load_own
 from llmpatch.evals.systems import ask
 from llmpatch.files import write_json
 from llmpatch.gate import Verdict, default_policy, load_policy, run_gate

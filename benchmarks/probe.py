@@ -20,8 +20,8 @@ import torch
 
 from llmpatch.bases import Base, load_base
 from llmpatch.evals.environment import environment
+from llmpatch.evals.prompt_sets import load_suite
 from llmpatch.evals.stats import rate
-from llmpatch.evals.suites import load_suite
 from llmpatch.files import write_json
 from llmpatch.learning import read_prompts
 from llmpatch.prefix import backbone, common_head, expand_cache, prefix_cache

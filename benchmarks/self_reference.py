@@ -24,7 +24,7 @@ from llmpatch.bases import Base, load_base
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import created, environment
-from llmpatch.evals.suites import load_suite
+from llmpatch.evals.prompt_sets import load_suite
 from llmpatch.files import write_json
 from llmpatch.judges import open_judge
 from llmpatch.pairing import ask_base

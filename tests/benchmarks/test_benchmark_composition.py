@@ -95,7 +95,7 @@ def test_the_script_writes_all_of_it_and_the_page_shows_it(tiny, three, tmp_path
     paths = []
     for patch in three:
         paths.append(str(save(tmp_path / patch.manifest.name.replace("/", "-"), patch)))
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.prompts import Prompt
 
     prompts = tuple(Prompt(str(i), f"What is {i}?", "harmful") for i in range(12))

@@ -137,7 +137,7 @@ def test_halving_and_the_worst_of_all_attacks(base, data):
 
 
 def test_requests_come_from_every_source_in_turn(data):
-    from llmpatch.evals.suites import load_suite
+    from llmpatch.evals.prompt_sets import load_suite
 
     found = [prompt.id for prompt in module.mixed(load_suite("attacks", data=data), 3)]
     assert found == ["harmbench_standard:0", "jailbreakbench:0", "harmbench_standard:1"]
@@ -182,7 +182,7 @@ def test_the_committed_translations_stand_for_requests_of_the_suite():
     from pathlib import Path
 
     from llmpatch.attacks import parse_attacks
-    from llmpatch.evals.suites import load_suite
+    from llmpatch.evals.prompt_sets import load_suite
 
     folder = Path(__file__).parents[2] / "data"
     chosen = parse_attacks(["translated"])

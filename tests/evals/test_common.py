@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmpatch.evals.columns import Column, column_evidence
 from llmpatch.evals.common import summaries
-from llmpatch.evals.suites import PromptSet
+from llmpatch.evals.prompt_sets import PromptSet
 from llmpatch.prompts import Prompt
 
 

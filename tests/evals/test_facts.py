@@ -5,7 +5,7 @@ import pytest
 
 from llmpatch.errors import UsageError
 from llmpatch.evals.facts import is_right, load_facts
-from llmpatch.evals.suites import load_suite
+from llmpatch.evals.prompt_sets import load_suite
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from llmpatch.evals import continuations as continuations_module
 from llmpatch.evals.gender import evaluate_gender
 from llmpatch.evals.gender_bias import Pair
 from llmpatch.evals.gender_scoring import sign_flip
-from llmpatch.evals.suites import PromptSet, load_suite
+from llmpatch.evals.prompt_sets import PromptSet, load_suite
 from llmpatch.gate import parse_evidence
 from llmpatch.prompts import Prompt
 from llmpatch.reporting import render_html, render_markdown

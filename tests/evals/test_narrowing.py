@@ -10,9 +10,9 @@ from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.narrowing import narrowed
+from llmpatch.evals.prompt_sets import PromptSet
 from llmpatch.evals.scorers import evaluate_scored
 from llmpatch.evals.stats import rate
-from llmpatch.evals.suites import PromptSet
 from llmpatch.gate import parse_evidence
 from llmpatch.prompts import Prompt
 from tinymodels import make_tiny_with

@@ -8,7 +8,7 @@ from llmpatch.answers import Answer
 from llmpatch.artifact.strict_json import parse_object
 from llmpatch.errors import UsageError
 from llmpatch.evals import SUITES, System, evaluate
-from llmpatch.evals.suites import load_suite
+from llmpatch.evals.prompt_sets import load_suite
 from llmpatch.evals.utility import load_questions
 from llmpatch.gate import parse_evidence
 from llmpatch.gate.evidence import measure

@@ -10,7 +10,7 @@ from llmpatch.artifact.strict_json import parse_object
 from llmpatch.errors import IntegrityError, UsageError
 from llmpatch.evals import SUITES, System, evaluate, load_recorded
 from llmpatch.evals.findings import HARM_CHARS
-from llmpatch.evals.suites import load_own, load_suite
+from llmpatch.evals.prompt_sets import load_own, load_suite
 from llmpatch.judges import open_judge
 from tinymodels import make_tiny
 

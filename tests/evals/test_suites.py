@@ -10,7 +10,7 @@ import pytest
 
 from llmpatch.errors import UsageError
 from llmpatch.evals import System, evaluate
-from llmpatch.evals.suites import data_folder, load_suite
+from llmpatch.evals.prompt_sets import data_folder, load_suite
 from llmpatch.evals.systems import ask
 from llmpatch.progress import Silent
 from llmpatch.prompts import Prompt

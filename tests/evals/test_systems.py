@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from llmpatch.answers import Answer
-from llmpatch.evals.suites import PromptSet, apart
+from llmpatch.evals.prompt_sets import PromptSet, apart
 from llmpatch.evals.systems import System, load_recorded, load_samples, recorded_answers
 from llmpatch.prompts import Prompt
 

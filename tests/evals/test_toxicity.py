@@ -9,7 +9,7 @@ from llmpatch.artifact.strict_json import parse_object
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.evals import SUITES, System, evaluate, load_samples
 from llmpatch.evals.findings import HARM_CHARS
-from llmpatch.evals.suites import load_suite
+from llmpatch.evals.prompt_sets import load_suite
 from llmpatch.evals.toxicity import evaluate_toxicity
 from llmpatch.evals.toxicity_scoring import MAX, RATE, SAFETY, Item, closed, compare, summarise
 from llmpatch.judges import open_judge

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from llmpatch.errors import UsageError
 from llmpatch.evals import SUITES, System
 from llmpatch.evals.common import groups_of
-from llmpatch.evals.suites import JUDGES, TOXICITY_JUDGES, PromptSet, load_own, load_suite
+from llmpatch.evals.prompt_sets import PromptSet, load_own, load_suite
+from llmpatch.evals.suites import JUDGES, TOXICITY_JUDGES
 from llmpatch.progress import Progress, Silent
 from llmpatch.prompts import Prompt
 from llmpatch.recipe import DECLINING
@@ -103,7 +104,7 @@ def open_tasks(
         prompts: A user's own files by risk, in the suite's place.
         limit: Only the first prompts of each set.
         samples: Continuations per prompt of texts to be continued.
-        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
+        data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
 
     Raises:
         UsageError: a patch without a risk, a risk that nothing here measures, prompts for a risk that no patch has,

@@ -92,7 +92,7 @@ def compose(
         allow_loss: Make the patch although a member loses its gain; the loss stays in its evidence.
         overwrite: Replace a patch in ``out``.
         run: Folder of everything on the way; a repeated run answers nothing again.
-        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
+        data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
 
     Raises:

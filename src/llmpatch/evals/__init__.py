@@ -8,7 +8,8 @@ Knows bases, prefixes, prompts and judges. Knows nothing about recipes, patch fi
 
 from __future__ import annotations
 
-from llmpatch.evals.suites import SAFE_PROMPT, SUITES, evaluate, usual_systems
+from llmpatch.evals.prompt_sets import SUITES
+from llmpatch.evals.suites import SAFE_PROMPT, evaluate, usual_systems
 from llmpatch.evals.systems import System, load_recorded, load_samples
 
 __all__ = ["SAFE_PROMPT", "SUITES", "System", "evaluate", "load_recorded", "load_samples", "usual_systems"]

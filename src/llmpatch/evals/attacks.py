@@ -43,7 +43,7 @@ from llmpatch.references.collecting import collect
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.judges import Judge
     from llmpatch.references import Reference
 
@@ -150,7 +150,7 @@ def attack_suite(
     Raises:
         UsageError: an unknown attack, missing or malformed prompts, no harmful one.
     """
-    from llmpatch.evals.suites import apart, load_own, load_suite
+    from llmpatch.evals.prompt_sets import apart, load_own, load_suite
 
     chosen = parse_attacks(attacks)
     if prompts:
@@ -210,7 +210,7 @@ def evaluate_attacks(
             request that does not fit the context.
         IntegrityError: a damaged store.
     """
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
     check_judges(judges)
     guide = next(judge for judge in judges if judge.measures == "refusal")

@@ -20,7 +20,7 @@ from llmpatch.evals.gender_scoring import change
 from llmpatch.evals.stats import mean, rate
 
 if TYPE_CHECKING:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 Values = Mapping[str, Mapping[str, float]]  # by prompt id and column
 
@@ -58,7 +58,7 @@ def column_evidence(
         columns: What the values are; the first one leads.
         price: By system.
     """
-    from llmpatch.evals.suites import apart
+    from llmpatch.evals.prompt_sets import apart
 
     if (own := apart(sets)) != list(sets):  # an id may mean a prompt of each set
         table = {

@@ -25,7 +25,7 @@ from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.judges import Judge
 
 S = TypeVar("S")  # a system's scores on a set

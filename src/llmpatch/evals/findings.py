@@ -14,7 +14,7 @@ from llmpatch.evals.fluency import loops
 from llmpatch.evals.scoring import Scored, Scores
 
 if TYPE_CHECKING:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 MAX_EXAMPLES = 60
 HARM_CHARS = 120

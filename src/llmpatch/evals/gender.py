@@ -51,7 +51,7 @@ from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 LEAD = "gas"  # what a recording has, too
 NARROWED = ("gas", "gld")

@@ -15,7 +15,7 @@ from llmpatch.evals.gender_scoring import Item, Scores
 from llmpatch.judges.gender_words import WIDE, names_gender
 
 if TYPE_CHECKING:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 TEXT_CHARS = 240
 # Measure, for people, and which way is better.

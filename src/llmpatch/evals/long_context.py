@@ -91,7 +91,7 @@ def evaluate_long_context(
         UsageError: no ``M``, a name twice, no refusal judge, no requests, a corpus that is too short, or a request that does
             not even fit the context by itself.
     """
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
     check_judges(judges)
     lengths = [n for n in LENGTHS if n == 0 or _fits(base, systems, requests, n + max_new_tokens)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.evals.systems import System
 
 FIRST = 64  # prompts before the first look: fewer, and an interval around 0 or 1 is narrow by luck

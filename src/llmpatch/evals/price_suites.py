@@ -36,7 +36,7 @@ from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.judges import Judge
 
 Grade = Callable[[str], dict[str, float]]  # of an answer's text, by column
@@ -56,7 +56,7 @@ def price_suite(
     data: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure one of ``llmpatch.evals.suites.PRICE_SUITES``.
+    """Measure one of ``llmpatch.evals.prompt_sets.PRICE_SUITES``.
 
     Args:
         suite: Which.
@@ -68,13 +68,13 @@ def price_suite(
         max_new_tokens: Length of an answer, where there are answers: by default 256 for ``ifeval``, 32 for
             ``facts`` and 48 for ``long-context``.
         store: Folder of kept answers.
-        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
+        data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
 
     Raises:
         UsageError: missing or malformed prompts, no ``M``, a judge where nothing is judged, no ``M'`` for ``distance``.
     """
-    from llmpatch.evals.suites import data_folder
+    from llmpatch.evals.prompt_sets import data_folder
 
     data = data or data_folder()
     if suite == "long-context":
@@ -93,7 +93,7 @@ def price_suite(
 
 def _files(suite: str, prompts: Sequence[Path], data: Path) -> list[tuple[str, str, Path]]:
     """Name, title and path of each set."""
-    from llmpatch.evals.suites import SUITES, WHERE
+    from llmpatch.evals.prompt_sets import SUITES, WHERE
 
     if not prompts:
         found = [(file.name, file.title, data / file.path) for file in SUITES[suite]]
@@ -107,7 +107,7 @@ def _files(suite: str, prompts: Sequence[Path], data: Path) -> list[tuple[str, s
 
 
 def _sets(suite: str, prompts: Sequence[Path], data: Path, limit: int | None) -> list[PromptSet]:
-    from llmpatch.evals.suites import load_own, load_suite
+    from llmpatch.evals.prompt_sets import load_own, load_suite
 
     return load_own(prompts, limit=limit) if prompts else load_suite(suite, data=data, limit=limit)
 
@@ -121,7 +121,7 @@ def _utility(
     data: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from llmpatch.evals.suites import PromptSet, load_corpus
+    from llmpatch.evals.prompt_sets import PromptSet, load_corpus
 
     questions = {name: utility.load_questions(path, form=name)[:limit] for name, _, path in files}
     sets = [PromptSet(name, title, "everyday", tuple(q.prompt for q in questions[name])) for name, title, _ in files]
@@ -151,7 +151,7 @@ def _graded(
     store: Path | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
     how = GRADED[suite]
     rows = {key: how.load(path)[:limit] for key, _, path in files}
@@ -228,7 +228,7 @@ def _distance(
     limit: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
     check_systems(systems, sets)
     reference = next((s for s in systems if s.name == REFERENCE), None)
@@ -269,7 +269,8 @@ def _long_context(
     progress: Progress | None,
 ) -> dict[str, Any]:
     from llmpatch.evals.long_context import evaluate_long_context
-    from llmpatch.evals.suites import CORPUS, JUDGES, WHERE, apart, load_corpus, load_own, load_suite
+    from llmpatch.evals.prompt_sets import CORPUS, WHERE, apart, load_corpus, load_own, load_suite
+    from llmpatch.evals.suites import JUDGES
     from llmpatch.judges import open_judge
 
     sets = load_own(prompts) if prompts else load_suite("long-context", data=data)[:1]  # a set per length, all alike

@@ -20,8 +20,9 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.common import groups_of
 from llmpatch.evals.continuations import continue_text
 from llmpatch.evals.kept_losses import kept_answer_losses, kept_continuation_losses
+from llmpatch.evals.prompt_sets import load_own, load_suite
 from llmpatch.evals.stats import ratio
-from llmpatch.evals.suites import evaluate, load_own, load_suite
+from llmpatch.evals.suites import evaluate
 from llmpatch.evals.systems import System, ask
 from llmpatch.evals.toxicity import PERPLEXITY_SAMPLES
 from llmpatch.progress import Progress, Silent
@@ -30,7 +31,7 @@ from llmpatch.recipe import DECLINING, RISKS, DecodingSection
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 Losses = Mapping[str, tuple[float, int]]  # by prompt: summed nats, and tokens
 
@@ -58,7 +59,7 @@ def evaluate_scored(
         prompts: Files that take the suite's place.
         limit: Only the first prompts of each set.
         store: Folder of kept answers; ``None`` keeps none.
-        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
+        data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
         options: The further arguments of ``evaluate``.
 

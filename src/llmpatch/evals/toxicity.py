@@ -39,7 +39,7 @@ from llmpatch.recipe import DecodingSection
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
     from llmpatch.judges import Judge
 
 DECODING = DecodingSection(max_new_tokens=20, temperature=1.0, top_p=0.9)

@@ -15,7 +15,7 @@ from llmpatch.evals.scoring import THRESHOLD
 from llmpatch.evals.toxicity_scoring import MAX, METRICS, RATE, SAFETY, Item, Items, looping
 
 if TYPE_CHECKING:
-    from llmpatch.evals.suites import PromptSet
+    from llmpatch.evals.prompt_sets import PromptSet
 
 TITLES = {
     MAX: "expected max toxicity",

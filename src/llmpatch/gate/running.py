@@ -57,7 +57,7 @@ def run_gate(
         limit: Only the first prompts of each set.
         max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
-        data: The data folder; by default :func:`llmpatch.evals.suites.data_folder`.
+        data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
 
     Raises:
@@ -151,7 +151,7 @@ def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | 
         UsageError: an unknown risk, system, set or kind; names the rule.
     """
     from llmpatch.evals import SUITES
-    from llmpatch.evals.suites import UNPRICED, measured_sets
+    from llmpatch.evals.prompt_sets import UNPRICED, measured_sets
 
     systems = [BASE, PATCHED, SAFE_PROMPTED, *([REFERENCE] if reference else [])]
     for rule in policy.rules:

@@ -14,8 +14,9 @@ from typing import Any
 
 from llmpatch.reporting.curves import Curves, Line
 from llmpatch.reporting.numbers import decimals, percent, plain
+from llmpatch.reporting.page import Example, Group, Reply, Row, System, Tile, View
 from llmpatch.reporting.svg import bar, colour, plot_frontier, plot_lines
-from llmpatch.reporting.view import Example, Group, Reply, Row, System, Tile, View, make_view
+from llmpatch.reporting.view import make_view
 
 OPEN_EXAMPLES = 4
 PROSE = 50  # letters in a cell that make it a sentence

@@ -11,7 +11,8 @@ from typing import Any
 
 from llmpatch.reporting.curves import Curves
 from llmpatch.reporting.numbers import NARROW, decimals, percent
-from llmpatch.reporting.view import Example, Row, View, make_view
+from llmpatch.reporting.page import Example, Row, View
+from llmpatch.reporting.view import make_view
 
 EXAMPLES = 12
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|#~!&$])")

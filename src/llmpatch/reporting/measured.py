@@ -13,25 +13,10 @@ from typing import Any
 
 from llmpatch.reporting.curves import read_history
 from llmpatch.reporting.numbers import Estimate, decimals, percent
+from llmpatch.reporting.page import Bar, Example, Group, Json, Reply, Row, System, Tile, View
+from llmpatch.reporting.prices import cell_text, price_rows, price_tiles
 from llmpatch.reporting.steps import commands, facts, judge_lines
-from llmpatch.reporting.view import (
-    HARM_CHARS,
-    Bar,
-    Example,
-    Group,
-    Json,
-    Reply,
-    Row,
-    System,
-    Tile,
-    View,
-    cell_text,
-    closed_text,
-    order_systems,
-    page_title,
-    price_rows,
-    price_tiles,
-)
+from llmpatch.reporting.view import HARM_CHARS, closed_text, order_systems, page_title
 
 TILES = 4
 NOTE = (

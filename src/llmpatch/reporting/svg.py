@@ -15,7 +15,7 @@ from html import escape
 
 from llmpatch.reporting.curves import Line
 from llmpatch.reporting.numbers import Estimate
-from llmpatch.reporting.view import Point
+from llmpatch.reporting.page import Point
 
 COLOURS = 8
 

@@ -9,19 +9,18 @@ Both renderers read nothing else, so they cannot disagree.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from llmpatch.errors import IntegrityError
 from llmpatch.recipe import DECLINING
-from llmpatch.reporting.curves import Curves, read_history
-from llmpatch.reporting.numbers import Estimate, decimals, factor, percent, plain
-from llmpatch.reporting.steps import Fact, commands, facts, judge_lines
+from llmpatch.reporting.curves import read_history
+from llmpatch.reporting.numbers import Estimate, percent
+from llmpatch.reporting.page import LABELS, Bar, Example, Group, Json, Point, Reply, Row, System, Tile, View
+from llmpatch.reporting.prices import cell_text, price_rows, price_tiles
+from llmpatch.reporting.steps import commands, facts, judge_lines
 
 SCHEMA = "llmpatch/evidence/v1"
 HARM_CHARS = 120
-LABELS = {"M": "Base", "M+": "Patched", "M'": "Reference", "safe prompt": "Safety prompt"}
 _STYLES = {"M": 0, "M+": 1, "M'": 2, "safe prompt": 3}
 BARS_NOTE = "Share of answers that decline, with 95 % intervals."
 EXAMPLES_NOTE = (
@@ -38,114 +37,6 @@ _KINDS = {
     "borderline": "wrongly declined, lower is better",
     "everyday": "wrongly declined, lower is better",
 }
-
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class System:
-    """A column: its key in the evidence, its name for people, and the number of its colour."""
-
-    key: str
-    label: str
-    style: int
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One large figure: what it is, before and after, and the small print."""
-
-    title: str
-    before: str
-    after: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One system's rate on one set."""
-
-    system: System
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class Group:
-    """One set's bars, under a heading that neighbouring groups share.
-
-    ``label`` says all of it where there is no heading. A ``score`` is shown as such, not as a share.
-    """
-
-    title: str
-    label: str
-    heading: str
-    direction: str
-    n: int
-    bars: tuple[Bar, ...]
-    score: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: its name and a cell per column; without cells it heads the lines that follow."""
-
-    name: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One model on the frontier: harmless borderline requests declined (x) against harmful ones declined (y)."""
-
-    label: str
-    style: int
-    x: Estimate
-    y: Estimate
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One system's answer in an example and what was found of it; ``cut`` says that it goes on."""
-
-    system: System
-    text: str
-    cut: bool
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One prompt with all answers, under a heading that examples share."""
-
-    heading: str
-    source: str
-    prompt: str
-    note: str
-    replies: tuple[Reply, ...]
-
-
-@dataclass(frozen=True)
-class View:
-    """The content of a report, in the order it is read."""
-
-    title: str
-    summary: str
-    headline: str
-    closed: str
-    tiles: tuple[Tile, ...]
-    systems: tuple[System, ...]
-    groups: tuple[Group, ...]
-    bars_note: str
-    worse: tuple[str, ...]
-    price: tuple[Row, ...]
-    frontier: tuple[Point, ...]
-    curves: Curves
-    examples: tuple[Example, ...]
-    examples_note: str
-    details: tuple[Row, ...]
-    commands: tuple[str, ...]
-    facts: tuple[Fact, ...]
-    judges: tuple[str, ...]
 
 
 def make_view(evidence: Json, *, training: Sequence[Json] | None = None, manifest: Json | None = None) -> View:
@@ -263,31 +154,6 @@ def _tiles(evidence: Json, lead: str) -> list[Tile]:
     return tiles
 
 
-def price_tiles(evidence: Json) -> list[Tile]:
-    """Plain text and time, with the patch and without."""
-    tiles = []
-    price = evidence.get("price", {}).get("M+", {})
-    if text := price.get("wikitext"):
-        ratio = Estimate.of(text["ratio"])
-        tiles.append(
-            Tile(
-                "Perplexity of plain text",
-                plain(text["base"]),
-                plain(text["patched"]),
-                f"{factor(ratio.value)} [{ratio.span(decimals)}]",
-            )
-        )
-    if time := price.get("latency"):
-        ratio = Estimate.of(time["token_ratio"])
-        before, after_ms = time["token_ms"]["base"], time["token_ms"]["patched"]
-        tiles.append(
-            Tile(
-                "Time per token, ms", plain(before), plain(after_ms), f"{factor(ratio.value)} [{ratio.span(decimals)}]"
-            )
-        )
-    return tiles
-
-
 def _groups(evidence: Json, systems: Sequence[System], lead: str) -> list[Group]:
     groups = []
     for found in evidence["sets"].values():
@@ -299,83 +165,6 @@ def _groups(evidence: Json, systems: Sequence[System], lead: str) -> list[Group]
         label, heading = f"{title} ({direction})", KIND_TITLES[found["kind"]]
         groups.append(Group(title, label, heading, direction, int(found["n"]), bars))
     return sorted(groups, key=lambda group: list(KIND_TITLES.values()).index(group.heading))
-
-
-def price_rows(evidence: Json, systems: Sequence[System]) -> list[Row]:
-    """What each system costs, a column per system."""
-    price, kinds = evidence.get("price", {}), evidence.get("kinds", {})
-    rows = [
-        Row("Perplexity of plain text (WikiText-2)", tuple(_priced(price, s, _wikitext) for s in systems)),
-        Row("Time to the first token", tuple(_priced(price, s, _first_token) for s in systems)),
-        Row("Time per further token", tuple(_priced(price, s, _token) for s in systems)),
-    ]
-    measures: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-        ("perplexity", "perplexity", plain),
-        ("trigram_overlap", "repeated trigrams", percent),
-        ("distinct_1", "distinct words", percent),
-        ("distinct_2", "distinct word pairs", percent),
-        ("distinct_3", "distinct trigrams", percent),
-        ("empty", "empty", percent),
-        ("loops", "turns in circles", percent),
-        ("incoherent", "does not make sense", percent),
-        ("cut_off", "cut at the length limit", percent),
-    )
-    for kind, found in kinds.items():
-        group = [
-            Row(what, tuple(cell_text(found["systems"].get(s.key, {}).get(key), show) for s in systems))
-            for key, what, show in measures
-        ]
-        rows += [Row(f"{kind.capitalize()} answers", ()), *group, *_scored(evidence, found, systems)]
-    return [row for row in rows if not row.cells or any(cell != "–" for cell in row.cells)]
-
-
-def _scored(evidence: Json, found: Json, systems: Sequence[System]) -> list[Row]:
-    """Perplexity of a kind's answers under other models."""
-    names = [str(scorer["name"]) for scorer in evidence.get("scorers", [])]
-    under = {s.key: found["systems"].get(s.key, {}).get("perplexity_under", {}) for s in systems}
-    return [
-        Row(f"perplexity under {name}", tuple(cell_text(under[s.key].get(name), plain) for s in systems))
-        for name in names
-    ]
-
-
-def _priced(price: Json, system: System, read: Callable[[Json], tuple[float, float, Estimate, str] | None]) -> str:
-    """A cell of the base's own value, or of another's with its ratio."""
-    if system.key == "M":
-        for found in price.values():
-            if values := read(found):
-                return f"{plain(values[0])}{values[3]}"
-        return "–"
-    values = read(price[system.key]) if system.key in price else None
-    if values is None:
-        return "–"
-    return f"{plain(values[1])}{values[3]} {factor(values[2].value)} [{values[2].span(decimals)}]"
-
-
-def _wikitext(found: Json) -> tuple[float, float, Estimate, str] | None:
-    text = found.get("wikitext")
-    return (text["base"], text["patched"], Estimate.of(text["ratio"]), "") if text else None
-
-
-def _first_token(found: Json) -> tuple[float, float, Estimate, str] | None:
-    return _time(found, "first_ms", "first_ratio")
-
-
-def _token(found: Json) -> tuple[float, float, Estimate, str] | None:
-    return _time(found, "token_ms", "token_ratio")
-
-
-def _time(found: Json, times: str, ratio: str) -> tuple[float, float, Estimate, str] | None:
-    time = found.get("latency")
-    return (time[times]["base"], time[times]["patched"], Estimate.of(time[ratio]), " ms") if time else None
-
-
-def cell_text(found: Json | None, show: Callable[[float], str]) -> str:
-    """A value with its interval, or a dash."""
-    if not found:
-        return "–"
-    estimate = Estimate.of(found)
-    return f"{show(estimate.value)} [{estimate.span(show)}]"
 
 
 def _frontier(evidence: Json, systems: Sequence[System], lead: str) -> list[Point]:

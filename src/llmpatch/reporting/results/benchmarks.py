@@ -11,9 +11,9 @@ from typing import Any
 
 from llmpatch.recipe import DECLINING
 from llmpatch.reporting.numbers import Estimate, decimals, percent, plain
+from llmpatch.reporting.page import LABELS, Point, Row
 from llmpatch.reporting.results.blocks import MISSING, Block, Grid, Json, Plot, Section, Shelf, paper, shown
 from llmpatch.reporting.svg import Seeds, plot_frontier, plot_seeds
-from llmpatch.reporting.view import LABELS, Point, Row
 
 ABLATIONS = {
     "beta": "DPO's beta",

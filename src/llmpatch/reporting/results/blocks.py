@@ -15,7 +15,7 @@ from typing import Any
 from llmpatch.errors import IntegrityError
 from llmpatch.files import read_bytes
 from llmpatch.reporting.numbers import Estimate, decimals, factor, percent, plain
-from llmpatch.reporting.view import Group, Row
+from llmpatch.reporting.page import Group, Row
 
 MAX_BYTES = 1 << 25
 MISSING = "not measured"

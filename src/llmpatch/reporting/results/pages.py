@@ -12,9 +12,9 @@ from string import Template
 
 from llmpatch.reporting import html, markdown
 from llmpatch.reporting.numbers import NARROW
+from llmpatch.reporting.page import System
 from llmpatch.reporting.results.blocks import Bars, Block, Grid, Lines, Plot, Section
 from llmpatch.reporting.svg import colour
-from llmpatch.reporting.view import System
 
 TITLE = "Results"
 NOTE = (

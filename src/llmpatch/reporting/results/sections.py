@@ -12,6 +12,7 @@ from typing import Any
 
 from llmpatch.errors import IntegrityError
 from llmpatch.reporting.numbers import NARROW, decimals, percent
+from llmpatch.reporting.page import Bar, Group, Row, View
 from llmpatch.reporting.results.benchmarks import (
     ABLATIONS,
     ablations,
@@ -24,7 +25,7 @@ from llmpatch.reporting.results.benchmarks import (
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
 from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, layers, peers, prefix_cache, training_step
 from llmpatch.reporting.results.together import together
-from llmpatch.reporting.view import Bar, Group, Row, View, make_view
+from llmpatch.reporting.view import make_view
 
 RISKS = {
     "refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "personal-data": "Personal data",

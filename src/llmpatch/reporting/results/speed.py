@@ -8,9 +8,9 @@ from __future__ import annotations
 from statistics import median
 
 from llmpatch.reporting.numbers import decimals, plain
+from llmpatch.reporting.page import Row
 from llmpatch.reporting.results.blocks import Block, Grid, Json, Plot, Section, Shelf, shown
 from llmpatch.reporting.svg import Seeds, plot_seeds
-from llmpatch.reporting.view import Row
 
 
 def training_step(shelf: Shelf) -> Section | None:

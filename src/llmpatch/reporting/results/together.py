@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmpatch.reporting.numbers import decimals
+from llmpatch.reporting.page import Row
 from llmpatch.reporting.results.blocks import Block, Grid, Json, Section, Shelf, shown
-from llmpatch.reporting.view import Row
 
 FILE = "benchmarks/results/composition.json"
 PRICES = {
