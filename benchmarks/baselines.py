@@ -222,6 +222,9 @@ def main() -> None:
         "--lora-rate", type=float, default=5e-4, help="learning rate of SFT; DPO's keeps the recipe's ratio"
     )
     parser.add_argument("--prefix-rate", type=float, default=3e-3)
+    parser.add_argument(
+        "--keep", action="store_true", help="the other rows of --out stay, if they are of the same measure"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/baselines.json"))
     options = parser.parse_args()
     try:
@@ -259,14 +262,30 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         print(name, {key: round(value["value"], 3) for key, value in row.items()})
     about = {"recipe": recipe.name, "recipe_digest": recipe.digest(), "base": recipe.base.name}
     sets = {name: {"title": s["title"], "n": s["n"]} for name, s in evidence["sets"].items()}
-    return {
+    measured = {
         **about,
         "pairs": len(pairs),
         "sets": sets,
         "decoding": evidence["decoding"],
         "environment": environment(),
-        **found,
     }
+    return measured | found | ({"rows": beside(options.out, measured, found)} if options.keep else {})
+
+
+def beside(path: Path, measured: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a table that is there, with those that were measured now in their place.
+
+    Raises:
+        UsageError: there is none, or it is of something else.
+    """
+    kept = _read(path)
+    for key, value in {**measured, "columns": found["columns"], "judge": found["judge"]}.items():
+        if kept.get(key) != json.loads(json.dumps(value)):
+            raise UsageError(
+                f"{path} has another {key}, so its rows are not of one measure with these", hint="leave --keep out"
+            )
+    rows = kept["rows"] | found["rows"]
+    return {name: rows[name] for name in ("M", *MAKERS) if name in rows}
 
 
 if __name__ == "__main__":

@@ -78,6 +78,22 @@ def test_baselines_side_by_side_and_again_for_nothing(project, monkeypatch):
         assert again["rows"][name]["figures"]["refused"] == rows[name]["figures"]["refused"]
 
 
+def test_a_row_measured_again_takes_its_place_beside_the_others(project, monkeypatch, capsys):
+    both = ["--only", "M+", "--only", "steering"]
+    run(monkeypatch, "baselines", *both, "--limit", "1", "--out", "out.json")
+    before = json.loads(Path("out.json").read_text())
+    again = ["--only", "M+", "--keep", "--out", "out.json"]
+    run(monkeypatch, "baselines", *again, "--limit", "1", "--run", "again")
+    after = json.loads(Path("out.json").read_text())
+    assert list(after["rows"]) == list(before["rows"]) == ["M", "M+", "steering"]
+    assert after["rows"]["steering"] == before["rows"]["steering"]
+    assert after["rows"]["M+"] != before["rows"]["M+"]  # it took another time
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "baselines", *again, "--limit", "2", "--run", "again")
+    assert "has another sets, so its rows are not of one measure" in capsys.readouterr().err
+    assert json.loads(Path("out.json").read_text()) == after
+
+
 def test_baselines_without_the_references_test_answers(project, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "baselines", "--only", "M'", "--out", "out.json")
