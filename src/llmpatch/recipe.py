@@ -46,10 +46,10 @@ class DecodingSection(Section):
 class ReferenceSection(Section):
     """Where the text of ``M'`` comes from.
 
-    ``recorded`` reads ``path`` (JSONL of ``prompt``, ``completion`` and, if known, ``finish``: ``stop``, ``length`` where it was cut
-    off, ``none`` where a service turned the prompt away); ``transformers`` and ``gguf`` run ``model``; ``endpoint`` asks ``model``
-    at the OpenAI-compatible ``url`` with the key in the environment variable ``api_key_env``; what it turns away gives no pair;
-    ``self`` needs no other model: the best of the ``pairs.samples`` that ``M`` itself gives stands for ``M'``.
+    ``recorded`` reads ``path`` (JSONL of ``prompt``, ``completion`` and, if known, ``finish``: ``stop``, ``length`` where it was
+    cut off, ``none`` where a service turned the prompt away); ``transformers`` and ``gguf`` run ``model``; ``endpoint`` asks
+    ``model`` at the OpenAI-compatible ``url`` with the key in the environment variable ``api_key_env``; what it turns away gives
+    no pair; ``self`` needs no other model: the best of the ``pairs.samples`` that ``M`` itself gives stands for ``M'``.
     """
 
     kind: Literal["recorded", "transformers", "gguf", "endpoint", "self"]
