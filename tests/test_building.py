@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -156,6 +157,26 @@ def test_a_wrong_reference_is_said_before_the_base_is_asked(project, reference, 
     with pytest.raises((UsageError, RecipeError), match=said):
         build(make_recipe(reference=reference, **more), project / "out", run=project / "run", progress=Silent())
     assert not (project / "run/answers").exists()
+
+
+def test_what_is_wrong_about_a_part_is_said_before_another_part_is_asked(project):
+    text = yaml.safe_dump(
+        make_recipe(risk="toxicity", evaluation={"suite": "toxicity"}).model_dump(mode="json", exclude_none=True)
+    )
+    (project / "other.yaml").write_text(text)
+    with pytest.raises(UsageError, match="the pairs of toxicity need"):
+        build(make_recipe(joint=["other.yaml"]), project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
+
+
+def test_only_the_prompts_that_are_kept_count(project):
+    rows = [*read_jsonl(project / "harmful_train.jsonl"), *read_jsonl(project / "harmful_validation.jsonl")]
+    write_jsonl(project / "all.jsonl", rows)
+    training = make_recipe().training.model_dump(mode="json", exclude_none=True)
+    for limit, right in ((6, True), (7, False)):
+        recipe = make_recipe(training=training | {"distil": [{"chat": ["all.jsonl"], "limit": limit}]})
+        with nullcontext() if right else pytest.raises(RecipeError, match="both training and validation"):
+            plan(recipe)
 
 
 @pytest.mark.parametrize("where", ["distil", "keep"])

@@ -141,11 +141,14 @@ def digests_of(paths: Sequence[str]) -> dict[str, str]:
 def measure(recipe: Recipe, base: Base, result: TrainingResult, run: Path, progress: Progress) -> dict[str, Any]:
     """The evidence of a trained prefix: base, patched, safe prompt and reference on the recipe's suite."""
     from llmpatch.evals import evaluate, usual_systems
+    from llmpatch.evals.suites import takes_safe_prompt
 
     told = recipe.evaluation.reference
     return evaluate(
         base,
-        usual_systems(result.rows, Path(told) if told else None, safe_prompt=base.takes_system),
+        usual_systems(
+            result.rows, Path(told) if told else None, safe_prompt=takes_safe_prompt(base, recipe.evaluation.suite)
+        ),
         suite=recipe.evaluation.suite,
         limit=recipe.evaluation.limit,
         max_new_tokens=recipe.evaluation.max_new_tokens,

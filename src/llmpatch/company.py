@@ -124,6 +124,16 @@ def company_files(recipe: Recipe) -> list[str]:
     return [*found, *(str(_manifest(load_from_path(path))) for path in dict.fromkeys(patches))]
 
 
+def check_company(recipe: Recipe, base: Base) -> None:
+    """Whether the patches that a recipe names are for its base, before anything is asked (errors as :func:`open_company`)."""
+    section = recipe.training.neighbours
+    for paths in (
+        section.patches if section else (),
+        *(part.patches for part in recipe.training.distil if part.weight),
+    ):
+        _rows_of(paths, base)
+
+
 def neighbour_tokens(recipe: Recipe) -> list[int]:
     """The virtual tokens of each published patch that a recipe trains beside (errors as :func:`open_company`)."""
     section = recipe.training.neighbours
@@ -138,8 +148,8 @@ def kept_prompts(recipe: Recipe) -> list[Prompt]:
     """
     section = recipe.training.neighbours
     kept = [part for part in (section.keep if section else None, *recipe.training.distil) if part is not None]
-    paths = dict.fromkeys(path for part in kept if part.weight for path in (*part.chat, *part.raw))
-    return [prompt for path in paths for prompt in load_prompts(Path(path))]
+    asked = [(path, part.limit) for part in kept if part.weight for path in (*part.chat, *part.raw)]
+    return [prompt for path, limit in dict.fromkeys(asked) for prompt in load_prompts(Path(path))[:limit]]
 
 
 def _manifest(patch: Patch) -> Path:

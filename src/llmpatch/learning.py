@@ -20,7 +20,7 @@ from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.joining import join_pairs, join_validations, parts_of
 from llmpatch.pair_shards import PairShards, draw, identity_of
-from llmpatch.pairing import open_models, sample_pairs
+from llmpatch.pairing import check_models, open_models, sample_pairs
 from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, check_ids, load_prompts
@@ -102,11 +102,16 @@ def learn(
         UsageError: nothing to learn from, or nothing about a risk.
         LlmpatchError: any stage failed; what was done stays in ``run``.
     """
+    from llmpatch.company import check_company
+
+    check_company(material.parts[0], base)
     with split.first_alone():
         paired = bool(material.parts[0].training.pairs_weight)
         if material.before:
             made: list[tuple[list[Pair], list[Dropped]]] = [(material.before[0], [])]
         elif paired:
+            for part in material.parts:  # all, before the first one asks for an hour
+                check_models(part)
             asked = zip(material.parts, material.prompts, strict=True)
             made = [sample_pairs(part, open_models(part, base), p.train, run, progress) for part, p in asked]
         else:

@@ -49,15 +49,13 @@ class Models:
     judge: Judge
 
 
-def open_models(recipe: Recipe, base: Base | None = None) -> Models:
-    """Open what a recipe's pairs need, the base too where none is given. What is wrong about any of them is said here.
+def check_models(recipe: Recipe) -> Judge:
+    """Find what is wrong about a recipe's judge and reference without loading a model, and open the judge.
 
     Raises:
         RecipeError: the reference lacks a key, or has one that would be ignored.
-        UsageError: the judge is of another risk; a model, a file, a key or an extra is missing.
-        LlmpatchError: a model cannot be loaded.
+        UsageError: the judge is of another risk; a recording, a key or an extra is missing.
     """
-    from llmpatch.bases import load_base
     from llmpatch.judges import open_judge
     from llmpatch.references import check_reference, open_reference
 
@@ -68,10 +66,22 @@ def open_models(recipe: Recipe, base: Base | None = None) -> Models:
             hint="set pairs.judge; `docs/judges.md` lists them",
         )
     check_reference(recipe.reference)
-    own = recipe.reference.kind == "self"
+    if recipe.reference.kind in ("recorded", "endpoint"):
+        open_reference(recipe.reference, recipe.decoding).identity()  # reads a recording
+    return judge
+
+
+def open_models(recipe: Recipe, base: Base | None = None) -> Models:
+    """Open what a recipe's pairs need, the base too where none is given.
+
+    Raises:
+        LlmpatchError: as :func:`check_models`; or a model cannot be loaded.
+    """
+    from llmpatch.bases import load_base
+    from llmpatch.references import open_reference
+
+    judge, own = check_models(recipe), recipe.reference.kind == "self"
     reference = None if own else open_reference(recipe.reference, recipe.decoding)
-    if reference is not None:
-        reference.identity()  # reads a recording: now rather than an hour into the run
     return Models(base or load_base(recipe.base.name, recipe.base.revision), reference, judge)
 
 

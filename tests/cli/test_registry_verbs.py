@@ -130,7 +130,8 @@ def test_a_registry_that_speaks_for_anothers_vendor_takes_nothing_out(cli, home)
     """It gives acme's name to a key of its own, and has it revoke what acme signed."""
     evil = home / "evil"
     found(evil, vendors=())
-    add_vendor(evil, "acme", [public("evilco")], keys=[key("root-a"), key("root-b"), key("online")])
+    # It may name acme's own key beside its own: anybody has the public half.
+    add_vendor(evil, "acme", [public("evilco"), public("vendor")], keys=[key("root-a"), key("root-b"), key("online")])
     advisory = write_advisory(home / "known", defect(("introduced", "0"), revoke=True)) / "acme" / f"{DEFECT}.json"
     publish(evil, [advisory], keys=[key("evilco"), key("online")])
     customer(home / "site")

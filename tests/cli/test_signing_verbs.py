@@ -61,6 +61,19 @@ def test_a_name_of_two_patches_is_refused_where_other_verbs_would_take_the_other
     assert "tiny/refusal 0.9.0" in cli("show", "tiny/refusal").out
 
 
+def test_a_name_means_the_version_that_is_used_and_not_any_that_is_installed(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMPATCH_STORE", str(tmp_path / "store"))
+    assert cli("keys", "generate", "-o", "me.pem").code == 0
+    here = save(tmp_path / "patches/tiny/two", contents(name="tiny/two", version="1.0.0", supersedes=[]))
+    assert cli("sign", here, "--key", "me.pem").code == 0
+    assert cli("install", here, "--allow-unsigned", "--no-activate").code == 0
+    assert cli("verify", "tiny/two", "--key", "me.pub.pem").code == 0
+    newer = save(tmp_path / "newer", contents(name="tiny/two", version="2.0.0", supersedes=[]))
+    assert cli("install", newer, "--allow-unsigned", "--no-activate").code == 0
+    refused = cli("verify", "tiny/two", "--key", "me.pub.pem")
+    assert (refused.code, "installed in version 2.0.0" in refused.err) == (1, True)
+
+
 def test_the_same_patch_packs_to_the_same_bytes(cli, folder, tmp_path):
     assert cli("pack", "tiny/refusal", "-o", "a.lpatch").code == 0
     assert cli("pack", "a.lpatch", "-o", "b.lpatch").code == 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llmpatch.errors import UsageError
-from llmpatch.evals import System, evaluate
+from llmpatch.evals import SUITES, System, evaluate
 from llmpatch.evals.prompt_sets import data_folder, load_suite
+from llmpatch.evals.suites import takes_safe_prompt
 from llmpatch.evals.systems import ask
 from llmpatch.progress import Silent
 from llmpatch.prompts import Prompt
@@ -87,3 +88,13 @@ def test_answers_are_drawn_as_asked_and_kept_apart_from_greedy_ones(tmp_path):
     assert len({json.dumps(answers) for _, answers in (greedy, drawn, narrow)}) == 3
     assert said(temperature=1.0) == drawn
     assert said(temperature=1e-40)[1] == greedy[1]  # the likeliest word, and no division that overflows
+
+
+def test_a_template_without_a_system_role_costs_the_safe_prompt_only_where_it_is_put_through_it():
+    base = make_tiny()
+    base.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0]['content'] }}"
+    )
+    told = {suite: takes_safe_prompt(base, suite) for suite in SUITES}
+    assert {suite for suite, right in told.items() if right} == {"toxicity", "gender-bias", "utility"}
+    assert all(takes_safe_prompt(make_tiny(), suite) for suite in SUITES)

@@ -250,6 +250,8 @@ def test_what_others_left_damaged_is_passed_over(tmp_path, make_prompts):
     (shard,) = tmp_path.glob("*.jsonl")
     shard.write_bytes(shard.read_bytes().replace(b"one: ", b"two: ", 1))
     (tmp_path / "x.jsonl").write_bytes(b"\xff\n")
+    (tmp_path / "gone.partial.jsonl").symlink_to(tmp_path / "nowhere")  # as one that another process has just finished
+    (tmp_path / "y.scores.jsonl").write_bytes(b'["a", 1]\n')
     later = Counting()
     run(later, make_prompts(32)[::-1], tmp_path)
     assert len(later.asked) == 32

@@ -231,26 +231,54 @@ def test_a_request_the_server_rejects_is_not_repeated_and_costs_only_itself(endp
     assert "status 400: 'bad value'" in error.message
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (400, '{"error": {"code": "content_filter"}}'),
-        (403, '{"error": {"message": "requires moderation and your input was flagged"}}'),
-        (400, '{"error": {"code": "context_length_exceeded"}}'),
-    ],
-)
+FILTERED = [
+    (400, '{"error": {"code": "content_filter"}}'),
+    (403, '{"error": {"message": "some-model requires moderation on X. Your input was flagged"}}'),
+    (200, '{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}'),
+    (200, '{"choices": [{"message": {"content": "Sure, to make"}, "finish_reason": "content_filter"}]}'),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), FILTERED)
 def test_a_prompt_that_a_service_turns_away_is_answered_with_nothing(
     endpoint, reference, run, make_prompts, status, body
 ):
-    """Also where all that is asked so far is turned away; a repeated run asks none of them again."""
-    turned = {f"prompt {n} ☂" for n in range(9)}
+    """Also the first ones, once another one was answered; a repeated run asks none of them again."""
+    turned = {f"prompt {n} ☂" for n in (0, 1, *range(3, 10))}
     endpoint.behave = lambda prompt, number, handler: prompt in turned and handler.reply(status, body)
     answers = run(reference(concurrency=1), make_prompts(10))
-    assert [a.finish for a in answers] == ["none"] * 9 + ["stop"]
-    assert {a.text for a in answers[:9]} == {""}
+    assert [a.finish for a in answers] == ["none"] * 2 + ["stop"] + ["none"] * 7
+    assert {a.text for a in answers} == {"", "echo:prompt 2 ☂"}
     before = len(endpoint.calls)
     assert run(reference(concurrency=1), make_prompts(10)) == answers
     assert len(endpoint.calls) == before == 10
+
+
+@pytest.mark.parametrize(("status", "body"), FILTERED[:3])
+def test_a_service_that_turns_all_away_is_given_up_and_nothing_of_it_kept(
+    endpoint, reference, run, make_prompts, status, body
+):
+    endpoint.behave = lambda prompt, number, handler: handler.reply(status, body)
+    error = fail(run, reference(concurrency=2), make_prompts(40))
+    assert "40 of 40 prompts got no answer" in error.message
+    assert len(endpoint.calls) < 8
+    endpoint.behave = lambda prompt, number, handler: False
+    assert all(a.finish == "stop" for a in run(reference(), make_prompts(40)))
+    endpoint.behave = lambda prompt, number, handler: handler.reply(status, body)
+    assert [a.finish for a in run(reference(system="Hm."), make_prompts(2))] == ["none"] * 2  # too few to tell
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, '{"error": {"message": "Your account has been flagged for abuse and is suspended"}}'),
+        (400, '{"error": {"code": "context_length_exceeded", "message": "maximum context length is 2048"}}'),
+        (422, '{"detail": [{"loc": ["body"], "msg": "bad", "input": "content_filter flagged"}]}'),
+    ],
+)
+def test_what_is_not_about_one_prompt_is_no_answer_to_any(endpoint, reference, run, make_prompts, status, body):
+    endpoint.behave = lambda prompt, number, handler: number == 1 and "3" in prompt and handler.reply(status, body)
+    fail(run, reference(concurrency=1), make_prompts(4))
 
 
 def test_a_redirect_is_not_followed_so_the_key_stays(endpoint, reference, run, make_prompts):

@@ -13,12 +13,14 @@ from tuf.api.metadata import TargetFile
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.registry import (
     add_vendor,
+    ask_advisories,
     choose,
     create,
     download,
     fetching,
     look,
     publish,
+    publish_target,
     refresh,
     rotate,
     search,
@@ -404,6 +406,19 @@ def test_a_registry_cannot_vouch_for_a_key_that_the_customer_does_not_trust(site
     with pytest.raises(TrustError, match="does not hold"):
         take(store, choose("evilco/nice"), signed_by(trust_key(public("vendor"))))
     assert load(store).state.installed == ()
+
+
+def test_a_registry_that_speaks_for_anothers_vendor_to_take_its_patches_out_of_use(site, made, tmp_path):
+    """It names acme's key beside its own, and signs with its own: the advisory is not acme's word."""
+    evil = found(tmp_path / "evil", vendors=())
+    add_vendor(evil, "acme", [public("evilco"), public("vendor")], keys=private("root-a", "root-b", "online"))
+    name = "x_ACME-2026-0001.json"
+    publish_target(evil, f"advisories/acme/{name}", b"{}", keys=private("evilco", "online"))
+    publish_target(site, f"advisories/acme/{name}", b"{}", keys=private("vendor", "online"))
+    customer(evil, "evil")
+    assert ask_advisories(registry="evil").keys == {f"acme/{name}": frozenset({public("evilco").id})}
+    customer(site)
+    assert ask_advisories(registry="acme").keys == {f"acme/{name}": frozenset({public("vendor").id})}
 
 
 def test_one_vendors_damage_hides_no_other_vendor(site, made):

@@ -108,7 +108,7 @@ def command(
     from llmpatch.evals import evaluate, usual_systems
     from llmpatch.evals.narrowing import check_within
     from llmpatch.evals.scorers import evaluate_scored
-    from llmpatch.evals.suites import check_sampling
+    from llmpatch.evals.suites import check_sampling, takes_safe_prompt
     from llmpatch.files import write_json, write_text
     from llmpatch.judges import open_judge
     from llmpatch.progress import console
@@ -124,12 +124,13 @@ def command(
     chosen = [open_judge(name) for name in judges] or None  # before the base, which takes longer to fail
     opened = open_patched(base, revision, patches, parallel=parallel)
 
-    if not opened.base.takes_system:
+    safe_prompt = takes_safe_prompt(opened.base, suite)
+    if not safe_prompt:
         warn(f"the chat template of {opened.base.name} takes no system message: the safe prompt is not measured")
     measure = partial(evaluate_scored, scorers=scorers) if scorers else evaluate
     evidence = measure(
         opened.base,
-        usual_systems(opened.prefix, reference, safe_prompt=opened.base.takes_system),
+        usual_systems(opened.prefix, reference, safe_prompt=safe_prompt),
         suite=suite,
         prompts=files,
         attacks=attacks.split(",") if attacks else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -42,6 +43,7 @@ def command(
     from llmpatch.bases import load_base
     from llmpatch.distributed import joined
     from llmpatch.errors import UsageError
+    from llmpatch.files import alone_in
     from llmpatch.learning import gather, learn
     from llmpatch.progress import Silent, console
 
@@ -54,7 +56,8 @@ def command(
         material = gather(wanted, pairs_from)
         base = load_base(wanted.base.name, wanted.base.revision)
         shown = Silent() if split.rank else console()
-        result, _ = learn(material, base, run, shown, split=split, recompute=less_memory)
+        with nullcontext() if split.rank else alone_in(run):  # the others work where the first one may
+            result, _ = learn(material, base, run, shown, split=split, recompute=less_memory)
         if split.rank:
             return
     if as_json:

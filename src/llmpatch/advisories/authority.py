@@ -32,7 +32,7 @@ def by_keys(keys: Mapping[str, frozenset[str]], trust: Trust | None) -> MayRevok
     """For advisories out of registries.
 
     Args:
-        keys: ``VENDOR/ID.json`` -> ids of the keys that speak for the vendor where the advisory came from.
+        keys: ``VENDOR/ID.json`` -> ids of the keys that signed for the vendor where the advisory came from.
         trust: Whose signatures count for which names, where there is such a policy.
 
     Returns:

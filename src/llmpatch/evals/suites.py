@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.evals.prompt_sets import (
+    CONTINUED,
     PRICE_SUITES,
     SUITES,
     data_folder,
@@ -46,6 +47,11 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "personal-data": JUDGES[:2],  # those of harm were never measured on made-up addresses
     "toxicity": TOXICITY_JUDGES,
 }
+
+
+def takes_safe_prompt(base: Base, suite: str) -> bool:
+    """Whether the safe prompt can be measured: a suite that chats needs a template that takes a system message."""
+    return suite in CONTINUED or base.takes_system
 
 
 def usual_systems(prefix: Rows | None, reference: Path | None = None, *, safe_prompt: bool = True) -> list[System]:

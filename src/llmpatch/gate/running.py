@@ -80,6 +80,7 @@ def run_gate(
     else:
         patch.check_base(base)
         check_measurable(policy, prompts, reference)
+        _check_safe_prompt(policy, base)
         found = []
         for risk in policy.risks:
             drawn = policy.decoding.model_dump() if risk in DECLINING else {}
@@ -170,6 +171,17 @@ def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | 
             raise _unmeasurable(rule.id, "set", rule.set, names)
         if rule.kind is not None and rule.kind not in kinds:
             raise _unmeasurable(rule.id, "kind", rule.kind, kinds)
+
+
+def _check_safe_prompt(policy: Policy, base: Base) -> None:
+    from llmpatch.evals.suites import takes_safe_prompt
+
+    for rule in policy.rules:
+        if rule.system == SAFE_PROMPTED and not takes_safe_prompt(base, rule.risk):
+            raise UsageError(
+                f"rule {rule.id} is about the {SAFE_PROMPTED}, and the chat template of {base.name} takes no system message",
+                hint="leave that rule out on this base",
+            )
 
 
 def _unmeasurable(rule: str, what: str, name: str, known: Any) -> UsageError:

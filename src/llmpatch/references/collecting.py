@@ -122,14 +122,14 @@ def _take_over(
     missing: Sequence[tuple[int, int, int]],
     store: Path,
 ) -> None:
-    """Keep what other shards of the same identity say: their prompts stood elsewhere when they were asked."""
+    """Keep what other shards of the same identities say: their prompts stood elsewhere when they were asked."""
     ours = {path for own in shards for shard in own for path in (shard.path, shard.partial)}
-    others = [path for path in sorted(store.glob("*.jsonl")) if path not in ours] if store.is_dir() else []
-    for sample in sorted({sample for sample, _, _ in missing}) if others else ():
-        said = answers_in(others, shards[sample][0].identity)
-        for _, block, index in (place for place in missing if place[0] == sample):
+    wanted = sorted({sample for sample, _, _ in missing})
+    said = answers_in(store, ours, [shards[sample][0].identity for sample in wanted])
+    for sample, answers in zip(wanted, said, strict=True):
+        for _, block, index in (place for place in missing if answers and place[0] == sample):
             shard = shards[sample][block]
-            if (answer := said.get(shard.prompts[index])) is not None:
+            if (answer := answers.get(shard.prompts[index])) is not None:
                 _keep(shard, known[sample][block], index, answer, sync=False)
 
 

@@ -4,7 +4,7 @@
 
 The key is read from the environment when prompts are asked; it is in no attribute, no identity, no message and no
 answer, even if the server echoes it. Redirects are not followed. A prompt that the service itself turns away (a content filter)
-is answered with nothing, ``finish`` "none". What the wire may carry: ``replies``.
+is answered with nothing, ``finish`` "none", once another one was answered. What the wire may carry: ``replies``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _MAX_BACKOFF_SECONDS = 30.0
 _MAX_RETRY_AFTER_SECONDS = 600.0
 # So many prompts failing in a row, each after all its retries, means that the endpoint is gone.
 _GIVE_UP_AFTER = 3
+_NOTHING = Answer("", "none")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -128,6 +129,9 @@ class _Run:
         self.failures: dict[int, str] = {}
         self.answered = 0
         self._in_a_row = 0
+        self._patience = max(_GIVE_UP_AFTER, reference.concurrency)
+        self._speaks = False
+        self._turned_away: list[int] = []
         self._gate = _Gate(reference.requests_per_minute)
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(self._ask_all())
@@ -170,6 +174,8 @@ class _Run:
             tasks = [asyncio.create_task(self._work(client, waiting)) for _ in range(workers)]
             try:
                 await asyncio.gather(*tasks)
+                if self._in_a_row < self._patience:  # so few were asked that nothing else can be known of them
+                    self._give_turned_away()
             finally:
                 for task in tasks:
                     task.cancel()
@@ -194,18 +200,33 @@ class _Run:
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
         for index in waiting:
             found = await self._ask(client, self.prompts[index])
-            answer = Answer("", "none") if found.turned_away else found.answer
-            if answer is not None:
-                self.answered += 1
-                self._in_a_row = 0
-                self.done.put((index, answer))
+            if found.turned_away or (found.answer is not None and found.answer.finish == "none"):
+                if self._speaks:
+                    self._give(index, _NOTHING)
+                    continue
+                # Where nothing else was said yet, it may be the account or the model that is turned away.
+                self._turned_away.append(index)
+                found = replace(found, reason=found.reason or "a filter of the service stopped it")
+            elif found.answer is not None:
+                self._speaks, self._in_a_row = True, 0
+                self._give(index, found.answer)
+                self._give_turned_away()
                 continue
             self.failures[index] = found.reason
             # A status about single prompts says nothing about the others, once one was answered.
             self._in_a_row += found.retry or not self.answered
-            if self._in_a_row >= max(_GIVE_UP_AFTER, self.reference.concurrency):
+            if self._in_a_row >= self._patience:
                 for _ in waiting:  # leaves nothing to the other workers; those in flight may still succeed
                     pass
+
+    def _give(self, index: int, answer: Answer) -> None:
+        self.answered += 1
+        self.failures.pop(index, None)
+        self.done.put((index, answer))
+
+    def _give_turned_away(self) -> None:
+        while self._turned_away:
+            self._give(self._turned_away.pop(), _NOTHING)
 
     async def _ask(self, client: httpx.AsyncClient, prompt: str) -> Attempt:
         """The last try: with an answer, or with the reason why all of them failed."""

@@ -27,9 +27,10 @@ MAX_BODY_BYTES = 8 << 20
 _SHOWN = 200
 _RETRIED = {408, 409, 425, 429}
 _TURNED_AWAY = {400, 403, 413, 422}
-# How services say that it is about this prompt: Azure, OpenAI, OpenRouter, vLLM.
-_ABOUT_THE_PROMPT = re.compile(
-    r"content[_ ](filter|policy|management)|moderation|flagged|context[_ ]length|too long|too many tokens",
+# How services say that a filter of theirs stopped this prompt (Azure, OpenAI, OpenRouter), and not that an account is stopped.
+_FILTERED = re.compile(
+    r"content[_ ]?(filter|policy|management)|moderation_blocked|requires moderation|(prompt|input|request) was flagged"
+    r"|responsible ?ai ?policy",
     re.IGNORECASE,
 )
 _HIDDEN = "[key hidden]"
@@ -125,7 +126,7 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
         if len(body) > MAX_BODY_BYTES:
             return Attempt(reason=f"status {status} with a body larger than {MAX_BODY_BYTES:,} bytes", retry=True)
     text = body.decode("utf-8", "replace")
-    if status in _TURNED_AWAY and _ABOUT_THE_PROMPT.search(text):
+    if status in _TURNED_AWAY and _FILTERED.search(_complaint(text)):
         return Attempt(reason=f"status {status}: {_shown(text, secret)}", turned_away=True)
     if status in (401, 403):
         return Attempt(reason=f"it refuses us ({status}): {_shown(text, secret)}", fatal=True, refused=True)
@@ -141,8 +142,22 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
     return Attempt(answer=Answer(secret.hide_in_answer(answer.text), answer.finish))
 
 
+def _complaint(body: str) -> str:
+    """What an error says of itself, without what it repeats of the request; a body that is no JSON object is that itself."""
+    try:
+        reply: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body[:_SHOWN]
+    error = reply.get("error") if isinstance(reply, dict) else None
+    told = [error.get(key) for key in ("code", "type", "message")] if isinstance(error, dict) else [error]
+    return " ".join(text[: 4 * _SHOWN] for text in told if isinstance(text, str))
+
+
 def parse_answer(body: str) -> Answer | None:
-    """The first choice of a chat completion; ``None`` for anything else. A stated refusal is an answer."""
+    """The first choice of a chat completion; ``None`` for anything else.
+
+    A stated refusal is an answer. What a filter stopped is none, however far it came.
+    """
     try:
         reply: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -153,6 +168,8 @@ def parse_answer(body: str) -> Answer | None:
     if not isinstance(choice, dict) or not isinstance(message, dict):
         return None
     text, finish = message.get("content"), choice.get("finish_reason")
+    if finish == "content_filter":
+        return Answer("", "none")
     if text is None:
         text = message.get("refusal")
     if not isinstance(text, str) or not (finish is None or isinstance(finish, str)):

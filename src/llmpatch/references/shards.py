@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from llmpatch.files import digest_json, read_bytes, write_bytes
 
 FORMAT = "llmpatch-answers-v1"
 MAX_SHARD_BYTES = 1 << 28
+_MAX_HEADER_BYTES = 1 << 20
 _ROW_KEYS = {"index", "prompt", "completion", "finish"}
 
 
@@ -164,25 +165,50 @@ class Shard:
         )
 
 
-def answers_in(paths: Sequence[Path], identity: dict[str, Any]) -> dict[str, Answer]:
-    """The answers of one reference in any of these files, finished or not, by prompt; what is not whole is passed over.
+def answers_in(
+    folder: Path, without: Collection[Path], identities: Sequence[dict[str, Any]]
+) -> list[dict[str, Answer]]:
+    """The answers of some references in the other files of a folder, finished or not, by prompt.
 
-    Raises:
-        LlmpatchError: a file cannot be read.
+    What is not whole, or vanishes while it is read (another process has finished it), is passed over: it is asked again.
+
+    Args:
+        folder: Of shards.
+        without: Files that are not read.
+        identities: Whose answers are wanted.
+
+    Returns:
+        For each identity its answers.
     """
+    found: list[dict[str, Answer]] = [{} for _ in identities]
+    for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+        if path in without or path.name.endswith(".scores.jsonl"):
+            continue
+        try:
+            with path.open("rb") as file:
+                header = _parse(file.readline(_MAX_HEADER_BYTES))
+                if (
+                    not isinstance(header, dict)
+                    or header.get("format") != FORMAT
+                    or header.get("identity") not in identities
+                ):
+                    continue
+                rows = file.read(MAX_SHARD_BYTES)
+        except OSError:
+            continue
+        if header.get("sha256") in (None, hashlib.sha256(rows).hexdigest()):
+            found[identities.index(header["identity"])] |= _readable(rows)
+    return found
+
+
+def _readable(data: bytes) -> dict[str, Answer]:
+    """The rows of a shard that are whole, by prompt."""
     found: dict[str, Answer] = {}
-    for path in paths:
-        head, _, rows = read_bytes(path, limit=MAX_SHARD_BYTES).partition(b"\n")
-        header = _parse(head)
-        if not isinstance(header, dict) or (header.get("format"), header.get("identity")) != (FORMAT, identity):
-            continue
-        if header.get("sha256", hashlib.sha256(rows).hexdigest()) != hashlib.sha256(rows).hexdigest():
-            continue
-        for row in map(_parse, rows.split(b"\n")[:-1]):
-            if isinstance(row, dict) and row.keys() == _ROW_KEYS and row["finish"] in FINISHES:
-                prompt, text = row["prompt"], row["completion"]
-                if isinstance(prompt, str) and isinstance(text, str) and _encodable(text):
-                    found.setdefault(prompt, Answer(text, row["finish"]))
+    for row in map(_parse, data.split(b"\n")[:-1]):
+        if isinstance(row, dict) and row.keys() == _ROW_KEYS and row["finish"] in FINISHES:
+            prompt, text = row["prompt"], row["completion"]
+            if isinstance(prompt, str) and isinstance(text, str) and _encodable(text):
+                found[prompt] = Answer(text, row["finish"])
     return found
 
 

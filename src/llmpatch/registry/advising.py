@@ -23,7 +23,7 @@ class Asked:
 
     Attributes:
         held: ``VENDOR/ID.json`` -> its bytes, each signed by that vendor.
-        keys: The same names -> ids of the keys that speak for the vendor in the registries that carry it.
+        keys: The same names -> ids of the keys that signed for the vendor in the registries that carry it.
         left_out: What was left out, and why.
     """
 

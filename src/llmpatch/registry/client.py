@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 
 from llmpatch.artifact.strict_json import shown
@@ -70,7 +70,7 @@ class Found:
     Attributes:
         registry: Which.
         vendors: All that may publish there.
-        keys: Vendor -> ids of the keys that speak for it there.
+        keys: Vendor -> ids of the keys that signed what it says there; a registry may name others without their doing.
         targets: Path -> size and sha256, of the vendors that were asked for.
         expires: When the registry must have been signed anew.
         notes: What was left out, and why; to be shown.
@@ -121,11 +121,14 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
             roles, notes = _roles(top, snapshot)
             check_marks(registry.folder / "seen.json", _marks(root, timestamp, snapshot), where=where)
             targets: dict[str, TargetFile] = {}
+            keys: dict[str, frozenset[str]] = {}
             for vendor in roles if vendors is None else sorted(set(vendors) & roles.keys()):
                 try:
                     with explained(f"{where}, vendor {vendor}"):
                         updater.get_targetinfo(f"{PATCHES}/{vendor}/-")
-                        found, strange = _own(_cached(registry, vendor, Targets), roles[vendor])
+                        said = _read(registry, vendor, Targets)
+                        found, strange = _own(said.signed, roles[vendor])
+                        keys[vendor] = _signed_by(top, vendor, said)
                 except (TrustError, IntegrityError) as error:
                     if vendors is not None:
                         raise
@@ -141,7 +144,7 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
         tuple(notes),
         offline,
         snapshot.version,
-        _keys(top, roles),
+        keys,
     )
 
 
@@ -192,10 +195,15 @@ def read_target(found: Found, path: str) -> bytes:
     return data
 
 
-def _cached(registry: Registry, role: str, kind: type[T]) -> T:
+def _read(registry: Registry, role: str, kind: type[T]) -> Metadata[T]:
     """What TUF has just checked and left in its cache, which we hold the lock of."""
     path = registry.metadata / f"{quote(role, '')}.json"
-    return parse(read_bytes(path, limit=MAX_ROLE_BYTES), kind, where=str(path)).signed
+    return parse(read_bytes(path, limit=MAX_ROLE_BYTES), kind, where=str(path))
+
+
+def _cached(registry: Registry, role: str, kind: type[T]) -> T:
+    """:func:`_read`, without its signatures."""
+    return _read(registry, role, kind).signed
 
 
 def _roles(top: Targets, snapshot: Snapshot) -> tuple[dict[str, DelegatedRole], list[str]]:
@@ -210,14 +218,14 @@ def _roles(top: Targets, snapshot: Snapshot) -> tuple[dict[str, DelegatedRole], 
     return found, notes
 
 
-def _keys(top: Targets, roles: Mapping[str, DelegatedRole]) -> dict[str, frozenset[str]]:
-    """The ids, as `llmpatch keys show` calls them, of each vendor's keys; one that signs no patches is nobody's."""
-    named = top.delegations.keys if top.delegations is not None else {}
-    ids: dict[str, str] = {}
-    for ident, key in named.items():
-        with contextlib.suppress(IntegrityError):
-            ids[ident] = our_key(key).id
-    return {vendor: frozenset(ids[key] for key in role.keyids if key in ids) for vendor, role in roles.items()}
+def _signed_by(top: Targets, vendor: str, role: Metadata[Targets]) -> frozenset[str]:
+    """The ids, as `llmpatch keys show` calls them, of the keys whose signatures a vendor's role bears."""
+    signed = top.get_verification_result(vendor, role.signed_bytes, role.signatures).signed
+    ids = set()
+    for key in signed.values():
+        with contextlib.suppress(IntegrityError):  # a kind that signs no patches is nobody's
+            ids.add(our_key(key).id)
+    return frozenset(ids)
 
 
 def _own(signed: Targets, role: DelegatedRole) -> tuple[dict[str, TargetFile], list[str]]:

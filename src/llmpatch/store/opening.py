@@ -92,13 +92,15 @@ def find_unambiguous(name: str, *, store: Store | None = None) -> Path:
     Raises:
         UsageError: there is none; or the name is one of an installed patch, too, which is another one.
     """
-    path = find_patch(name)
-    installed = [entry for entry in load(store or default_store()).state.installed if entry.name == name]
-    if installed and load_from_path(path).digest not in {entry.digest for entry in installed}:
-        raise UsageError(
-            f"{name} is installed in version {installed[0].version}, and {path} is another patch of that name",
-            hint=f"say which one is meant: {path}",
-        )
+    path, state = find_patch(name), load(store or default_store()).state
+    if any(entry.name == name for entry in state.installed):
+        hint = f"say which one is meant: {path}"
+        try:
+            used = pick(state, name)
+        except LlmpatchError as error:
+            raise UsageError(f"{name} is a name of the store, too: {error.message}", hint=hint) from None
+        if load_from_path(path).digest != used.digest:
+            raise UsageError(f"{name} is installed in version {used.version}, and {path} is another patch", hint=hint)
     return path
 
 
