@@ -118,9 +118,8 @@ def validated_together(recipe: Recipe, company: Company, validate: Validate) -> 
 def company_files(recipe: Recipe) -> list[str]:
     """Every file that a recipe names for its company: prompts, and the manifest of each patch, which names all others."""
     section, distil = recipe.training.neighbours, recipe.training.distil
-    kept = [part for part in (section.keep if section else None, *distil) if part is not None]
     patches = [*(section.patches if section else ()), *(path for part in distil for path in part.patches)]
-    found = [path for part in kept for path in [*part.chat, *part.raw]]
+    found = [path for part in _kept_sections(recipe) for path in [*part.chat, *part.raw]]
     return [*found, *(str(_manifest(load_from_path(path))) for path in dict.fromkeys(patches))]
 
 
@@ -146,10 +145,15 @@ def kept_prompts(recipe: Recipe) -> list[Prompt]:
     Raises:
         UsageError: a missing or malformed file.
     """
-    section = recipe.training.neighbours
-    kept = [part for part in (section.keep if section else None, *recipe.training.distil) if part is not None]
-    asked = [(path, part.limit) for part in kept if part.weight for path in (*part.chat, *part.raw)]
+    kept = [part for part in _kept_sections(recipe) if part.weight]
+    asked = [(path, part.limit) for part in kept for path in (*part.chat, *part.raw)]
     return [prompt for path, limit in dict.fromkeys(asked) for prompt in load_prompts(Path(path))[:limit]]
+
+
+def _kept_sections(recipe: Recipe) -> list[KeepSection]:
+    """All that name prompts on which something is kept or learnt."""
+    section = recipe.training.neighbours
+    return [part for part in (section.keep if section else None, *recipe.training.distil) if part is not None]
 
 
 def _manifest(patch: Patch) -> Path:

@@ -48,6 +48,15 @@ def write_bytes(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def encodable(text: str) -> bool:
+    """Whether a file can hold a text: no lone surrogate in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Work in a folder that no other process works in meanwhile; the system lets go of it however the process ends.

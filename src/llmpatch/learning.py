@@ -110,7 +110,7 @@ def learn(
         if material.before:
             made: list[tuple[list[Pair], list[Dropped]]] = [(material.before[0], [])]
         elif paired:
-            for part in material.parts:  # all, before the first one asks for an hour
+            for part in material.parts[1:]:  # before the first one asks for an hour
                 check_models(part)
             asked = zip(material.parts, material.prompts, strict=True)
             made = [sample_pairs(part, open_models(part, base), p.train, run, progress) for part, p in asked]

@@ -49,15 +49,23 @@ class Models:
     judge: Judge
 
 
-def check_models(recipe: Recipe) -> Judge:
-    """Find what is wrong about a recipe's judge and reference without loading a model, and open the judge.
+def check_models(recipe: Recipe) -> None:
+    """Find what is wrong about a recipe's judge and reference without loading a model.
 
     Raises:
         RecipeError: the reference lacks a key, or has one that would be ignored.
         UsageError: the judge is of another risk; a recording, a key or an extra is missing.
     """
+    from llmpatch.references import check_reference
+
+    _open_judge(recipe)
+    check_reference(recipe.reference)
+    if recipe.reference.kind in ("recorded", "endpoint"):
+        _open_reference(recipe)
+
+
+def _open_judge(recipe: Recipe) -> Judge:
     from llmpatch.judges import open_judge
-    from llmpatch.references import check_reference, open_reference
 
     judge, wanted = open_judge(recipe.pairs.judge), MEASURES[recipe.risk]
     if judge.measures != wanted:
@@ -65,10 +73,15 @@ def check_models(recipe: Recipe) -> Judge:
             f"pairs.judge {judge.name} measures {judge.measures}, and the pairs of {recipe.risk} need one of {wanted}",
             hint="set pairs.judge; `docs/judges.md` lists them",
         )
-    check_reference(recipe.reference)
-    if recipe.reference.kind in ("recorded", "endpoint"):
-        open_reference(recipe.reference, recipe.decoding).identity()  # reads a recording
     return judge
+
+
+def _open_reference(recipe: Recipe) -> Reference:
+    from llmpatch.references import open_reference
+
+    reference = open_reference(recipe.reference, recipe.decoding)
+    reference.identity()  # reads a recording: now rather than an hour into the run
+    return reference
 
 
 def open_models(recipe: Recipe, base: Base | None = None) -> Models:
@@ -78,10 +91,11 @@ def open_models(recipe: Recipe, base: Base | None = None) -> Models:
         LlmpatchError: as :func:`check_models`; or a model cannot be loaded.
     """
     from llmpatch.bases import load_base
-    from llmpatch.references import open_reference
+    from llmpatch.references import check_reference
 
-    judge, own = check_models(recipe), recipe.reference.kind == "self"
-    reference = None if own else open_reference(recipe.reference, recipe.decoding)
+    judge = _open_judge(recipe)
+    check_reference(recipe.reference)
+    reference = None if recipe.reference.kind == "self" else _open_reference(recipe)
     return Models(base or load_base(recipe.base.name, recipe.base.revision), reference, judge)
 
 

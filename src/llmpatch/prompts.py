@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from llmpatch.errors import UsageError
-from llmpatch.files import read_jsonl
+from llmpatch.files import encodable, read_jsonl
 
 Kind = Literal["harmful", "borderline", "everyday"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -99,7 +99,7 @@ def parse_prompt(row: dict[str, Any], path: Path, number: int, kind: Kind | None
     text = row.get("prompt")
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{path}: row {number} has no text `prompt`", hint='rows look like {"prompt": "..."}')
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if not encodable(text):
         raise UsageError(f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `prompt`")
     found = row.get("kind", kind or "everyday")
     if found not in KINDS:
@@ -118,6 +118,6 @@ def _label(row: dict[str, Any], key: str, path: Path, number: int) -> str:
     if found is None or found != found:  # NaN
         return ""
     text = str(found) if isinstance(found, (str, int, float)) and not isinstance(found, bool) else None
-    if text is None or any("\ud800" <= c <= "\udfff" for c in text) or found in (float("inf"), float("-inf")):
+    if text is None or not encodable(text) or found in (float("inf"), float("-inf")):
         raise UsageError(f"{path}: row {number} has `{key}` {found!r}", hint="give a text or a number, or leave it out")
     return text

@@ -105,7 +105,7 @@ def test_baselines_without_the_references_test_answers(project, monkeypatch, cap
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--patch", "patches/smollm2/refusal"], "holds vectors of 576 numbers"),
+        (["--patch", str(ROOT / "patches/smollm2/refusal")], "holds vectors of 576 numbers"),
         (
             ["--set", "balance={words: gender, weight: 1.0}", "--set", "risk=gender-bias"],
             "learns from more than its pairs",
@@ -114,7 +114,6 @@ def test_baselines_without_the_references_test_answers(project, monkeypatch, cap
     ],
 )
 def test_a_comparison_that_would_not_be_one_is_refused(project, monkeypatch, capsys, arguments, said):
-    (project / "patches").symlink_to(ROOT / "patches") if not (project / "patches").exists() else None
     with pytest.raises(SystemExit):
         run(monkeypatch, "baselines", "--only", "M+", *arguments, "--out", "out.json")
     assert said in capsys.readouterr().err

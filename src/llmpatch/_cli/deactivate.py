@@ -24,7 +24,7 @@ def command(patch: str, skip_gate: bool, reason: str, as_json: bool, **options: 
     from llmpatch._cli.gating import open_gate
     from llmpatch.store import deactivate, default_store, pick
 
-    gate = open_gate(**options, unused="--skip-gate" if skip_gate else "")
+    gate = open_gate(**options, skip_gate=skip_gate)
     store = default_store()
     entry = pick(open_head(store).state, patch, active_only=True)
     say_done(deactivate(store, entry.digest, gate=gate, skip_gate=skip_gate, reason=reason), as_json)

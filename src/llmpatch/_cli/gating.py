@@ -61,9 +61,10 @@ def open_gate(
     temperature: float | None = None,
     top_p: float | None = None,
     attest_key: Path | None = None,
-    unused: str = "",
+    skip_gate: bool = False,
+    no_activate: bool = False,
 ) -> Gate | None:
-    """A gate for the store; ``None`` if neither a base nor evidence is given, or ``unused`` names the option for which none runs.
+    """A gate for the store; ``None`` if neither a base nor evidence is given, or none is to run.
 
     Raises:
         UsageError: a wrong policy or key; options of a gate, and no gate that would run.
@@ -73,6 +74,7 @@ def open_gate(
 
     policy = load_policy(policy_file) if policy_file else None
     check_revision(base, revision)
+    unused = "--no-activate" if no_activate else "--skip-gate" if skip_gate else ""
     if unused or (base is None and not evidence_files):
         hint = f"leave it or {unused} out" if unused else "add --base BASE"
         if attest_key:

@@ -39,8 +39,7 @@ def command(
     from llmpatch.registry import install_from
     from llmpatch.store import activate, default_store, load
 
-    unused = "--no-activate" if no_activate else "--skip-gate" if skip_gate else ""
-    gate = open_gate(**options, unused=unused)
+    gate = open_gate(**options, skip_gate=skip_gate, no_activate=no_activate)
     if gate is None and not (skip_gate or no_activate):
         raise UsageError(
             "the gate needs a base to run on", hint="--base BASE; or --no-activate; or --skip-gate, which is recorded"

@@ -105,7 +105,7 @@ def install(
         raise UsageError(
             f"{len(sources)} sources for {len(found.patches)} patches", hint="name one for each, in order, or none"
         )
-    gate = open_gate(**options, unused="--no-activate" if no_activate else "--skip-gate" if skip_gate else "")
+    gate = open_gate(**options, skip_gate=skip_gate, no_activate=no_activate)
     verify = open_verify(trust_file, key_files, allow_unsigned)
     store = default_store()
     _fetch(found, sources, verify, registry, offline, reason)

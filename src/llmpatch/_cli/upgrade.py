@@ -47,7 +47,7 @@ def command(
     from llmpatch.registry import load_registries
     from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
-    gate = open_gate(**options, unused="--skip-gate" if skip_gate else "")
+    gate = open_gate(**options, skip_gate=skip_gate)
     store = default_store()
     state = open_head(store).state
     offered: list[Choice] = []

@@ -12,7 +12,7 @@ explains it.
 from __future__ import annotations
 
 from llmpatch.advisories.auditing import Audit, KnownDefect, OpenGap, audit_json, make_audit
-from llmpatch.advisories.authority import by_keys
+from llmpatch.advisories.authority import anybody, by_keys
 from llmpatch.advisories.cyclonedx import bill_of_materials
 from llmpatch.advisories.drafting import draft_defect, draft_gap
 from llmpatch.advisories.folder import load_advisories, load_advisory, read_advisories
@@ -30,6 +30,7 @@ __all__ = [
     "Inventory",
     "KnownDefect",
     "OpenGap",
+    "anybody",
     "apply_revocations",
     "audit_json",
     "audit_sarif",

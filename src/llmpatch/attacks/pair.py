@@ -23,6 +23,7 @@ from llmpatch.attacks.budget import Budget
 from llmpatch.attacks.rewording import FRAMES, Rule, past_tense, softened
 from llmpatch.attacks.victim import Victim
 from llmpatch.errors import ReferenceFailedError
+from llmpatch.files import encodable
 from llmpatch.judges import Judge, coherence, identity
 from llmpatch.references.base import Reference
 
@@ -81,9 +82,8 @@ class Rewriting:
     def identity(self) -> dict[str, Any]:
         """The attack, its budget, guide, attacker and victim."""
         attacker = "rules" if self.attacker is None else self.attacker.identity()
-        version = (
-            1 if self.attacker is None else 2
-        )  # its questions name the round: the same ones would get the same replies
+        # Questions to an attacker name the round: the same ones would get the same replies.
+        version = 1 if self.attacker is None else 2
         return {"attack": "pair", "version": version, "seed": self.seed, "attacker": attacker, "guide": identity(self.guide),
                 "budget": asdict(self.budget), "victim": self.victim.identity()}  # fmt: skip
 
@@ -183,6 +183,6 @@ def proposed(reply: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     prompt = found.get("prompt") if isinstance(found, dict) else None
-    if not isinstance(prompt, str) or not prompt.strip() or any("\ud800" <= c <= "\udfff" for c in prompt):
+    if not isinstance(prompt, str) or not prompt.strip() or not encodable(prompt):
         return None
     return prompt.strip()[:MAX_PROMPT_CHARS]

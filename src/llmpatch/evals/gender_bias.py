@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 from llmpatch.answers import Answer
 from llmpatch.errors import UsageError
 from llmpatch.evals.likelihood import log_probs, next_token_shares, start_ids
-from llmpatch.files import read_jsonl
+from llmpatch.files import encodable, read_jsonl
 from llmpatch.judges.gender_words import PRONOUNS, Gender, names_gender
 from llmpatch.recipe import DecodingSection
 
@@ -170,7 +170,7 @@ def load_pairs(path: Path, *, limit: int | None = None) -> list[Pair]:
                 hint='rows look like {"id": "...", "more": "...", "less": "..."}',
             )
         pair = Pair(str(ident), str(more), str(less))
-        if max(len(pair.more), len(pair.less)) > MAX_SENTENCE or _surrogate(pair.more + pair.less):
+        if max(len(pair.more), len(pair.less)) > MAX_SENTENCE or not encodable(pair.more + pair.less):
             raise UsageError(
                 f"{path}: row {number} is longer than {MAX_SENTENCE:,} characters or not valid Unicode",
                 hint="mend or shorten its sentences",
@@ -181,10 +181,6 @@ def load_pairs(path: Path, *, limit: int | None = None) -> list[Pair]:
     found = list(pairs.values())
     count = min(limit or len(found), len(found))
     return [found[i * len(found) // count] for i in range(count)]
-
-
-def _surrogate(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _live(base: Base, system: System) -> Base:

@@ -100,11 +100,8 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
 SUITES["distance"] = SUITES["refusal"]
 UNPRICED = ("attacks", "distance", "facts", "ifeval", "long-context")  # their evidence has no price
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
-CONTINUED = (
-    "toxicity",
-    "gender-bias",
-    "utility",
-)  # a system message stands before their text as a paragraph, in no template
+# A system message stands before their text as a paragraph, in no template.
+CONTINUED = ("toxicity", "gender-bias", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "gender-bias": (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import UsageError
-from llmpatch.files import read_jsonl
+from llmpatch.files import encodable, read_jsonl
 from llmpatch.prefix import Parallel, Rows, prefix_digest
 from llmpatch.progress import Advance, Progress
 from llmpatch.prompts import Prompt
@@ -116,7 +116,7 @@ def load_samples(path: Path) -> dict[str, list[Answer]]:
                 f"{path}: row {number} has no text `completion` with an `id` or `prompt`, or an unknown finish",
                 hint='rows look like {"id": "...", "prompt": "...", "completion": "...", "finish": "stop"}',
             )
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not encodable(text):
             raise UsageError(
                 f"{path}: row {number} holds a lone surrogate, which is no text", hint="mend its `completion`"
             )

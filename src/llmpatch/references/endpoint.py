@@ -200,13 +200,12 @@ class _Run:
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
         for index in waiting:
             found = await self._ask(client, self.prompts[index])
-            if found.turned_away or (found.answer is not None and found.answer.finish == "none"):
+            if found.turned_away:
                 if self._speaks:
                     self._give(index, _NOTHING)
                     continue
                 # Where nothing else was said yet, it may be the account or the model that is turned away.
                 self._turned_away.append(index)
-                found = replace(found, reason=found.reason or "a filter of the service stopped it")
             elif found.answer is not None:
                 self._speaks, self._in_a_row = True, 0
                 self._give(index, found.answer)

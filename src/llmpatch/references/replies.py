@@ -139,6 +139,8 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
     answer = parse_answer(text)
     if answer is None:
         return Attempt(reason=f"not a chat completion: {_shown(text, secret)}", retry=True)
+    if answer.finish == "none":
+        return Attempt(reason="a filter of the service stopped it", turned_away=True)
     return Attempt(answer=Answer(secret.hide_in_answer(answer.text), answer.finish))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import IntegrityError, LlmpatchError
-from llmpatch.files import digest_json, read_bytes, write_bytes
+from llmpatch.files import digest_json, encodable, read_bytes, write_bytes
 
 FORMAT = "llmpatch-answers-v1"
 MAX_SHARD_BYTES = 1 << 28
@@ -154,7 +154,7 @@ class Shard:
             index, text, finish = row["index"], row["completion"], row["finish"]
             if type(index) is not int or not 0 <= index < len(self.prompts) or row["prompt"] != self.prompts[index]:
                 raise self._damaged(path, f"line {number} is not of these prompts")
-            if not isinstance(text, str) or not _encodable(text) or finish not in FINISHES:
+            if not isinstance(text, str) or not encodable(text) or finish not in FINISHES:
                 raise self._damaged(path, f"line {number} has no text or no known finish")
             answers.setdefault(index, Answer(text, finish))
         return answers
@@ -207,7 +207,7 @@ def _readable(data: bytes) -> dict[str, Answer]:
     for row in map(_parse, data.split(b"\n")[:-1]):
         if isinstance(row, dict) and row.keys() == _ROW_KEYS and row["finish"] in FINISHES:
             prompt, text = row["prompt"], row["completion"]
-            if isinstance(prompt, str) and isinstance(text, str) and _encodable(text):
+            if isinstance(prompt, str) and isinstance(text, str) and encodable(text):
                 found[prompt] = Answer(text, row["finish"])
     return found
 
@@ -222,11 +222,3 @@ def _parse(line: bytes) -> Any:
         return json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):  # ValueError: bad UTF-8, bad JSON, and integers of thousands of digits
         return None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
