@@ -53,13 +53,19 @@ def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) 
     return torch.cat(parts)[order]
 
 
+def sliding_window(base: Base) -> int | None:
+    """How many of the latest tokens some layer of the model sees; ``None`` where every layer sees all."""
+    found: int | None = getattr(base.model.config.get_text_config(), "sliding_window", None)
+    return found
+
+
 def check_window(base: Base, batch: Batch) -> None:
     """Refuse to train on rows longer than what a layer of the model sees: the mask would show it more.
 
     Raises:
         UsageError: says how long they are.
     """
-    window, longest = getattr(base.model.config.get_text_config(), "sliding_window", None), batch.mask.shape[-1]
+    window, longest = sliding_window(base), batch.mask.shape[-1]
     if window and longest > window:
         raise UsageError(
             f"a row has {longest} tokens with the prefix, more than the sliding window of {window}",

@@ -34,6 +34,19 @@ def test_answer_losses_equal_the_models_own_forward(tiny):
     assert fluency.answer_losses(tiny, ["Hi"], ["a"])[0][1] == 1
 
 
+def test_answers_beyond_a_sliding_window_are_scored_as_the_model_reads_them():
+    gemma = make_tiny("gemma3_text", sliding_window=48)
+    prompts, answers = ["Hi", "Hello there, how are you today? " * 2], ["Yes.", "No, not at all, and not today. " * 3]
+    found = fluency.answer_losses(gemma, prompts, answers)
+    lengths = []
+    for prompt, answer, (loss, _) in zip(prompts, answers, found, strict=True):
+        asked, said = gemma.chat_ids(prompt), gemma.tokenizer.encode(answer, add_special_tokens=False)
+        lengths.append(len(asked + said))
+        expected = plain_losses(gemma, asked + said)[len(asked) - 1 :].sum()
+        assert loss == pytest.approx(float(expected), rel=1e-4)
+    assert lengths[0] <= 48 < lengths[1]
+
+
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_plain_text_is_scored_on_the_same_tokens_with_and_without_a_prefix(adds_bos):
     tiny = make_tiny()
