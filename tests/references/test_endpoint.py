@@ -187,7 +187,7 @@ def test_a_dropped_connection_is_tried_again_then_reported(endpoint, reference, 
 def test_a_refused_key_stops_at_once_and_is_never_shown(endpoint, reference, run, make_prompts, tmp_path, status):
     endpoint.behave = lambda prompt, number, handler: handler.reply(status, f"bad key \x1b[31m{KEY}")
     error = fail(run, reference(concurrency=1), make_prompts(20))
-    assert len(endpoint.calls) == 1
+    assert [call[0] for call in endpoint.calls] == ["prompt 0 ☂", "Hello!"][: 1 if status == 401 else 2]
     assert "TEST_KEY" in error.hint
     assert "[key hidden]" in error.message
     assert "\x1b" not in error.message
@@ -235,6 +235,8 @@ FILTERED = [
     (400, '{"error": {"code": "content_filter"}}'),
     (403, '{"error": {"message": "some-model requires moderation on X. Your input was flagged"}}'),
     (200, '{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}'),
+    (400, '{"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}'),
+    (400, '{"error": {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}}'),
     (200, '{"choices": [{"message": {"content": "Sure, to make"}, "finish_reason": "content_filter"}]}'),
 ]
 
@@ -262,10 +264,69 @@ def test_a_service_that_turns_all_away_is_given_up_and_nothing_of_it_kept(
     error = fail(run, reference(concurrency=2), make_prompts(40))
     assert "40 of 40 prompts got no answer" in error.message
     assert len(endpoint.calls) < 8
+    assert "2 of 2 prompts got no answer" in fail(run, reference(system="Hm."), make_prompts(2)).message
     endpoint.behave = lambda prompt, number, handler: False
     assert all(a.finish == "stop" for a in run(reference(), make_prompts(40)))
-    endpoint.behave = lambda prompt, number, handler: handler.reply(status, body)
-    assert [a.finish for a in run(reference(system="Hm."), make_prompts(2))] == ["none"] * 2  # too few to tell
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_service_that_turns_all_of_these_away_and_answers_a_greeting_is_asked_on(
+    endpoint, reference, run, make_prompts, concurrency
+):
+    endpoint.behave = lambda prompt, number, handler: prompt != "Hello!" and handler.reply(*FILTERED[0])
+    assert [a.finish for a in run(reference(concurrency=concurrency), make_prompts(40))] == ["none"] * 40
+    assert endpoint.asked().count("Hello!") == 1
+    assert len(endpoint.calls) == 41
+
+
+def test_filters_are_faster_than_answers(endpoint, reference, run, make_prompts):
+    """So many prompts are turned away before the first answer is there, and more of them after."""
+
+    def behave(prompt, number, handler):
+        if int(prompt.split()[1]) % 4 if prompt != "Hello!" else False:
+            return handler.reply(*FILTERED[0])
+        time.sleep(0.1)
+        return False
+
+    endpoint.behave = behave
+    answers = run(reference(concurrency=8), make_prompts(40))
+    assert [a.finish for a in answers] == ["stop", "none", "none", "none"] * 10
+
+
+def test_what_is_answered_after_a_greeting_was_not_leaves_the_rest_untried_and_says_so(
+    endpoint, reference, run, make_prompts
+):
+    turned, asked = {f"prompt {n} ☂" for n in range(1, 5)}, threading.Event()
+
+    def behave(prompt, number, handler):
+        if prompt == "Hello!":
+            asked.set()
+            return handler.reply(400, "who are you?")
+        if prompt == "prompt 0 ☂":
+            asked.wait(5)
+            time.sleep(0.2)
+        return prompt in turned and handler.reply(*FILTERED[0])
+
+    endpoint.behave = behave
+    error = fail(run, reference(concurrency=2), make_prompts(20))
+    assert "of 20 prompts got no answer" in error.message
+    assert "were not tried any more" in error.message
+
+
+def test_a_firewall_that_forbids_single_prompts_costs_only_these(endpoint, reference, run, make_prompts):
+    walled = {f"prompt {n} ☂" for n in (0, 5, 7)}
+    endpoint.behave = lambda prompt, number, handler: prompt in walled and handler.reply(403, "Request blocked")
+    error = fail(run, reference(concurrency=1), make_prompts(12))
+    assert "3 of 12 prompts got no answer; the first is 'prompt 0 ☂': it refuses us (403)" in error.message
+    assert "leave out" in error.hint
+
+
+@pytest.mark.parametrize("status", [402, 403, 404])
+def test_an_account_that_ends_half_way_is_not_asked_to_the_end(endpoint, reference, run, make_prompts, status):
+    endpoint.behave = lambda prompt, number, handler: int(prompt.split()[1]) >= 3 and handler.reply(status, "no more")
+    error = fail(run, reference(concurrency=1), make_prompts(100))
+    assert "97 of 100 prompts got no answer (94 were not tried any more)" in error.message
+    assert len(endpoint.calls) == 6
 
 
 @pytest.mark.parametrize(
@@ -308,9 +369,11 @@ def test_the_key_reaches_no_file_no_log_no_repr(endpoint, reference, run, make_p
 
 def test_cut_answers_and_stated_refusals_are_answers(endpoint, reference, run, make_prompts, reply):
     refusal = json.dumps({"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]})
-    bodies = {"prompt 0 ☂": reply("and so", "length"), "prompt 1 ☂": refusal}
+    thought = json.dumps({"choices": [{"message": {"content": None}, "finish_reason": "length"}]})
+    bodies = {"prompt 0 ☂": reply("and so", "length"), "prompt 1 ☂": refusal, "prompt 2 ☂": thought}
     endpoint.behave = lambda prompt, number, handler: handler.reply(200, bodies[prompt])
-    assert [(a.text, a.finish) for a in run(reference(), make_prompts(2))] == [("and so", "length"), ("No.", "stop")]
+    answers = [(a.text, a.finish) for a in run(reference(), make_prompts(3))]
+    assert answers == [("and so", "length"), ("No.", "stop"), ("", "length")]
 
 
 def test_the_environment_must_hold_a_key(reference, run, make_prompts, monkeypatch):

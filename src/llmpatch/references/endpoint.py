@@ -4,7 +4,7 @@
 
 The key is read from the environment when prompts are asked; it is in no attribute, no identity, no message and no
 answer, even if the server echoes it. Redirects are not followed. A prompt that the service itself turns away (a content filter)
-is answered with nothing, ``finish`` "none", once another one was answered. What the wire may carry: ``replies``.
+is answered with nothing, ``finish`` "none", once another one was answered, or a greeting. What the wire may carry: ``replies``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _MAX_RETRY_AFTER_SECONDS = 600.0
 # So many prompts failing in a row, each after all its retries, means that the endpoint is gone.
 _GIVE_UP_AFTER = 3
 _NOTHING = Answer("", "none")
+_GREETING = "Hello!"  # what no filter stops: asked where it is in doubt whether a service answers at all
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -131,7 +132,9 @@ class _Run:
         self._in_a_row = 0
         self._patience = max(_GIVE_UP_AFTER, reference.concurrency)
         self._speaks = False
-        self._turned_away: list[int] = []
+        self._greeted = False
+        self._greeting = asyncio.Lock()
+        self._turned_away: dict[int, str] = {}
         self._gate = _Gate(reference.requests_per_minute)
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(self._ask_all())
@@ -158,13 +161,13 @@ class _Run:
         failed = len(self.prompts) - self.answered
         if not failed:
             return
-        index, reason = next(iter(self.failures.items()))
         untried = failed - len(self.failures)
+        first = next(iter(self.failures.items()), None)
         raise ReferenceFailedError(
             f"{self.reference.address}: {failed} of {len(self.prompts)} prompts got no answer"
             + (f" ({untried} were not tried any more)" if untried else "")
-            + f"; the first is {self.prompts[index][:60]!r}: {reason}",
-            hint="the other answers are kept: run again to ask only for the missing ones",
+            + (f"; the first is {self.prompts[first[0]][:60]!r}: {first[1]}" if first else ""),
+            hint="the other answers are kept: run again to ask only for the missing ones, or leave out what is never answered",
         )
 
     async def _ask_all(self) -> None:
@@ -174,8 +177,9 @@ class _Run:
             tasks = [asyncio.create_task(self._work(client, waiting)) for _ in range(workers)]
             try:
                 await asyncio.gather(*tasks)
-                if self._in_a_row < self._patience:  # so few were asked that nothing else can be known of them
+                if self._turned_away and await self._answers_at_all(client):
                     self._give_turned_away()
+                self.failures |= self._turned_away
             finally:
                 for task in tasks:
                     task.cancel()
@@ -200,23 +204,36 @@ class _Run:
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
         for index in waiting:
             found = await self._ask(client, self.prompts[index])
-            if found.turned_away:
-                if self._speaks:
-                    self._give(index, _NOTHING)
-                    continue
-                # Where nothing else was said yet, it may be the account or the model that is turned away.
-                self._turned_away.append(index)
-            elif found.answer is not None:
+            if found.answer is not None:
                 self._speaks, self._in_a_row = True, 0
                 self._give(index, found.answer)
                 self._give_turned_away()
-                continue
-            self.failures[index] = found.reason
-            # A status about single prompts says nothing about the others, once one was answered.
-            self._in_a_row += found.retry or not self.answered
-            if self._in_a_row >= self._patience:
-                for _ in waiting:  # leaves nothing to the other workers; those in flight may still succeed
-                    pass
+            elif found.turned_away:
+                # Where nothing else was said yet, it may be the account or the model that is turned away.
+                self._turned_away[index] = found.reason
+                if self._speaks or (len(self._turned_away) >= self._patience and await self._answers_at_all(client)):
+                    self._give_turned_away()
+                elif self._greeted:
+                    self._leave(waiting)
+            else:
+                self.failures[index] = found.reason
+                self._in_a_row += not (found.about_prompt and self._speaks)
+                if self._in_a_row >= self._patience:
+                    self._leave(waiting)
+
+    def _leave(self, waiting: Iterator[int]) -> None:
+        """Leave nothing to the other workers; what is in flight may still succeed."""
+        for _ in waiting:
+            pass
+
+    async def _answers_at_all(self, client: httpx.AsyncClient) -> bool:
+        """Whether the service has answered anything; if not, a greeting is asked, once."""
+        async with self._greeting:
+            if not self._speaks and not self._greeted:
+                found = await self._tries(client, _GREETING)
+                self._speaks = self._speaks or found.answer is not None
+                self._greeted = True
+        return self._speaks
 
     def _give(self, index: int, answer: Answer) -> None:
         self.answered += 1
@@ -225,20 +242,27 @@ class _Run:
 
     def _give_turned_away(self) -> None:
         while self._turned_away:
-            self._give(self._turned_away.pop(), _NOTHING)
+            self._give(self._turned_away.popitem()[0], _NOTHING)
 
     async def _ask(self, client: httpx.AsyncClient, prompt: str) -> Attempt:
-        """The last try: with an answer, or with the reason why all of them failed."""
+        """The last try: with an answer, or with the reason why all of them failed.
+
+        Raises:
+            ReferenceFailedError: no other prompt can succeed either.
+        """
+        attempt = await self._tries(client, prompt)
+        # A firewall forbids single prompts; a service that forbids a greeting does not know us.
+        if attempt.fatal or (attempt.refused and not await self._answers_at_all(client)):
+            raise ReferenceFailedError(f"{self.reference.address}: {attempt.reason}", hint=self._hint(attempt))
+        return attempt
+
+    async def _tries(self, client: httpx.AsyncClient, prompt: str) -> Attempt:
         attempt = Attempt()
         for number in range(self.reference.retries + 1):
             await self._gate.turn()
             attempt = await self._try(client, prompt)
             if attempt.answer is not None:
                 return attempt
-            if attempt.fatal:
-                raise ReferenceFailedError(
-                    f"{self.reference.address}: {self.secret.hide(attempt.reason)}", hint=self._hint(attempt)
-                )
             tries = f" (after {number + 1} tries)" if number else ""
             attempt = replace(attempt, reason=self.secret.hide(attempt.reason) + tries)
             if not attempt.retry:

@@ -27,10 +27,12 @@ MAX_BODY_BYTES = 8 << 20
 _SHOWN = 200
 _RETRIED = {408, 409, 425, 429}
 _TURNED_AWAY = {400, 403, 413, 422}
-# How services say that a filter of theirs stopped this prompt (Azure, OpenAI, OpenRouter), and not that an account is stopped.
+_ABOUT_PROMPT = {400, 413, 422}
+# How services say that a filter of theirs stopped this prompt (Azure, OpenAI, OpenRouter, DeepSeek, DashScope), and not that an
+# account is stopped.
 _FILTERED = re.compile(
     r"content[_ ]?(filter|policy|management)|moderation_blocked|requires moderation|(prompt|input|request) was flagged"
-    r"|responsible ?ai ?policy",
+    r"|responsible ?ai ?policy|content exists risk|data_?inspection_?failed|inappropriate content",
     re.IGNORECASE,
 )
 _HIDDEN = "[key hidden]"
@@ -47,8 +49,9 @@ class Attempt:
         retry: Whether another try may help.
         retry_after: Seconds the server asked us to wait.
         fatal: Whether no other prompt can succeed either.
-        refused: Whether it is about the key.
-        turned_away: Whether it is about this prompt, and about no other.
+        refused: Whether it is about the key, as far as one reply can tell.
+        about_prompt: Whether it says nothing about other prompts, where some were answered.
+        turned_away: Whether a filter of the service stopped this prompt.
     """
 
     answer: Answer | None = None
@@ -57,6 +60,7 @@ class Attempt:
     retry_after: float | None = None
     fatal: bool = False
     refused: bool = False
+    about_prompt: bool = False
     turned_away: bool = False
 
 
@@ -129,12 +133,13 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
     if status in _TURNED_AWAY and _FILTERED.search(_complaint(text)):
         return Attempt(reason=f"status {status}: {_shown(text, secret)}", turned_away=True)
     if status in (401, 403):
-        return Attempt(reason=f"it refuses us ({status}): {_shown(text, secret)}", fatal=True, refused=True)
+        return Attempt(reason=f"it refuses us ({status}): {_shown(text, secret)}", fatal=status == 401, refused=True)
     if status != 200:
         return Attempt(
             reason=f"status {status}: {_shown(text, secret)}",
             retry=status in _RETRIED or status >= 500,
             retry_after=_retry_after(response.headers.get("Retry-After")),
+            about_prompt=status in _ABOUT_PROMPT,
         )
     answer = parse_answer(text)
     if answer is None:
@@ -158,7 +163,8 @@ def _complaint(body: str) -> str:
 def parse_answer(body: str) -> Answer | None:
     """The first choice of a chat completion; ``None`` for anything else.
 
-    A stated refusal is an answer. What a filter stopped is none, however far it came.
+    A stated refusal is an answer, and so is nothing, where a model thought until it was cut. What a filter stopped is none,
+    however far it came.
     """
     try:
         reply: Any = json.loads(body)
@@ -174,6 +180,8 @@ def parse_answer(body: str) -> Answer | None:
         return Answer("", "none")
     if text is None:
         text = message.get("refusal")
+    if text is None and finish == "length":
+        text = ""
     if not isinstance(text, str) or not (finish is None or isinstance(finish, str)):
         return None
     return Answer(text, "length" if finish == "length" else "stop")
