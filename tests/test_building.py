@@ -15,7 +15,8 @@ from llmpatch.building import build, fixes, plan
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import alone_in, read_jsonl, write_jsonl
-from llmpatch.learning import read_prompts, start_rows
+from llmpatch.learning import gather, read_prompts, start_rows
+from llmpatch.pair_workers import make_pair_shards
 from llmpatch.pairing import open_models, sample_pairs
 from llmpatch.progress import Silent
 from llmpatch.recipe import parse_recipe
@@ -403,6 +404,54 @@ def test_a_gender_patch_fixes_both_of_its_measures():
     ]  # fmt: skip
     with pytest.raises(UsageError, match="no harmful set"):
         fixes({"risk": "gender-bias", "sets": {}})
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"kind": "endpoint", "url": "https://me:pass@host/v1", "model": "m"},
+        {"kind": "endpoint", "url": "https://host/v1?sk-abcdef", "model": "m"},
+        {"kind": "endpoint", "url": "https://host/v1?code=abcdef", "model": "m"},
+        {"kind": "endpoint", "url": "https://host/v1", "model": "m", "api_key_env": "sk-abcdef"},
+    ],
+)
+def test_a_secret_in_a_recipe_is_refused_though_nothing_is_asked_there(project, reference):
+    """Evidence repeats the recipe; pairs that were made before open no reference."""
+    for do in (lambda recipe: plan(recipe), lambda recipe: gather(recipe, project / "pairs")):
+        with pytest.raises(UsageError) as caught:
+            do(make_recipe(reference=reference))
+        assert not {"pass@", "abcdef"} & set((caught.value.message + caught.value.hint).split())
+        assert "abcdef" not in caught.value.message + caught.value.hint
+
+
+def test_a_look_before_a_build_counts_no_sampling_where_pairs_are_there(project):
+    make_pair_shards(make_recipe(), project / "pairs", progress=Silent())
+    recipe = make_recipe()
+    before, after = plan(recipe), plan(recipe, project / "pairs")
+    assert before["cost"]["sampling_flops"] > 0 == after["cost"]["sampling_flops"]
+    assert after["cost"]["training_flops"] == pytest.approx(before["cost"]["training_flops"], rel=0.1)
+    assert after["train"]["harmful"] == 6
+    with pytest.raises(UsageError, match="was not made of this recipe"):
+        plan(make_recipe(decoding={"max_new_tokens": 7}), project / "pairs")
+
+
+def test_a_checkpoint_of_the_same_base_before_it_was_trained_again_is_not_taken(project):
+    """A merged LoRA leaves the embeddings as they are, and so the fingerprint."""
+    first = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    base = make_tiny()
+    base.model.base_model.layers[0].mlp.down_proj.weight.data *= 1.5
+    base.model.save_pretrained("model")
+    again = build(make_recipe(), project / "again", run=project / "run", progress=Silent())
+    alone = build(make_recipe(), project / "alone", run=project / "other", progress=Silent())
+    assert again.manifest.prefix.digest == alone.manifest.prefix.digest != first.manifest.prefix.digest
+
+
+def test_how_often_a_checkpoint_is_written_does_not_begin_a_training_again(project, monkeypatch):
+    build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    monkeypatch.setattr(Trainer, "_update", lambda *a: pytest.fail("trained again"))
+    rarely = make_recipe().model_dump(mode="json", exclude_none=True)
+    rarely["training"]["checkpoint_every"] = 3
+    build(parse_recipe(rarely), project / "again", run=project / "run", progress=Silent())
 
 
 def test_two_builds_do_not_work_in_one_folder(project):

@@ -10,6 +10,7 @@ from llmpatch import chunks
 from llmpatch.chunks import deal
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import write_jsonl
+from llmpatch.learning import read_prompts
 from test_building import make_recipe
 
 
@@ -85,6 +86,36 @@ def test_a_cluster_on_both_sides_is_refused(tmp_path):
     write_jsonl(tmp_path / "h0.jsonl", [{"prompt": "a"}, {"prompt": "b", "cluster": "c"}])
     with pytest.raises(RecipeError, match=r"h0\.jsonl:2: cluster c is among the validation prompts"):
         deal(recipe)
+
+
+def test_kinds_may_number_their_prompts_alike_as_in_a_build(tmp_path):
+    for name in ("harmful", "everyday"):
+        (tmp_path / name).mkdir()
+        rows = [{"prompt": f"{name} {i}", "cluster": f"{name}{i}"} for i in range(4)]
+        write_jsonl(tmp_path / name / "train.jsonl", rows)
+        write_jsonl(tmp_path / name / "validation.jsonl", [{"prompt": f"{name} apart"}])
+    kinds = ("harmful", "everyday")
+    sets = {
+        k: {"train": [str(tmp_path / k / "train.jsonl")], "validation": [str(tmp_path / k / "validation.jsonl")]}
+        for k in kinds
+    }
+    recipe = make_recipe(prompts=sets)
+    assert [p.text for p in deal(recipe).read(0)] == [p.text for p in read_prompts(recipe).train]
+
+
+def test_the_limit_of_validation_prompts_is_over_all_their_files_as_in_a_build(tmp_path):
+    write(tmp_path / "train.jsonl", 4, "h")
+    write(tmp_path / "v0.jsonl", 3, "v")
+    rows = [{"id": f"w{i}", "prompt": "both", "cluster": "h1"} for i in range(2)]
+    write_jsonl(tmp_path / "v1.jsonl", rows)
+    rows = [{"id": f"h{i}", "prompt": f"h {i}", "cluster": f"h{i}"} for i in range(4)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    validation = [str(tmp_path / f"v{i}.jsonl") for i in range(2)]
+    section = {"train": [str(tmp_path / "train.jsonl")], "validation": validation}
+    recipe = make_recipe(prompts={"harmful": section | {"validation_limit": 3}})
+    assert deal(recipe).counts == {"harmful": len(read_prompts(recipe).train)}
+    with pytest.raises(RecipeError, match="among the validation prompts"):
+        deal(make_recipe(prompts={"harmful": section}))
 
 
 def test_what_changed_since_is_noticed(tmp_path):

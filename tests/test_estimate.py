@@ -151,6 +151,29 @@ def test_a_folder_tells_its_shape_and_a_broken_one_says_so(tmp_path):
             find_shape(str(tmp_path))
 
 
+def test_what_a_folder_does_not_say_is_not_guessed(tmp_path):
+    """How large the experts of a mixture are; Gemma and Cohere share the table though their files may not say so."""
+    sizes = {
+        "vocab_size": 100,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 9,
+    }
+    path = tmp_path / "config.json"
+    for told, tied in (
+        ({"model_type": "gemma3_text"}, True),
+        ({"model_type": "cohere"}, True),
+        ({"model_type": "llama"}, False),
+    ):
+        path.write_text(json.dumps(sizes | told))
+        assert find_shape(str(tmp_path)).tied is tied
+    path.write_text(json.dumps(sizes | {"model_type": "gemma", "tie_word_embeddings": False, "num_local_experts": 0}))
+    assert find_shape(str(tmp_path)).tied is False
+    path.write_text(json.dumps(sizes | {"model_type": "mixtral", "num_local_experts": 8}))
+    assert find_shape(str(tmp_path)) is None
+
+
 def test_the_machine_is_measured():
     assert measured_rate(0.05) > 1e8
 

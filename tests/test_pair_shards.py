@@ -7,7 +7,7 @@ import pytest
 
 from llmpatch.errors import IntegrityError, UsageError
 from llmpatch.files import sha256_file, write_jsonl
-from llmpatch.pair_shards import PairShards, draw, identity_of
+from llmpatch.pair_shards import PairShards, asked_of, draw, identity_of
 from llmpatch.pairs import Dropped, Pair
 from test_building import make_recipe, project  # noqa: F401 - a fixture
 
@@ -21,7 +21,7 @@ def lost(number):
 
 
 def filled(folder, chunks=3, each=4):
-    shards = PairShards.open(folder, "x", size=8, chunks=chunks)
+    shards = PairShards.open(folder, "x", asked="y", size=8, chunks=chunks)
     for number in range(chunks):
         own = [pair(number * each + i, kind) for i in range(each) for kind in ("harmful", "everyday")]
         shards.write(number, own, [lost(number)])
@@ -29,10 +29,10 @@ def filled(folder, chunks=3, each=4):
 
 
 def test_a_folder_is_read_as_it_was_written(tmp_path):
-    shards = PairShards.open(tmp_path / "p", "x", size=8, chunks=3)
+    shards = PairShards.open(tmp_path / "p", "x", asked="y", size=8, chunks=3)
     assert shards.missing() == [0, 1, 2]
     shards.write(1, [pair(1)], [lost(1)])
-    assert PairShards.open(tmp_path / "p", "x", size=8, chunks=3).missing() == [0, 2]
+    assert PairShards.open(tmp_path / "p", "x", asked="y", size=8, chunks=3).missing() == [0, 2]
     with pytest.raises(UsageError, match=r"2 of 3 chunks of pairs are not made yet"):
         PairShards.load(tmp_path / "p")
     filled(tmp_path / "p")
@@ -69,15 +69,22 @@ def test_a_draw_is_even_and_of_each_kind(tmp_path):
     assert draw(shards, 5, 1) == draw(shards, 5, 1)
 
 
+def test_pairs_that_are_judged_otherwise_are_made_again_of_the_same_answers(tmp_path):
+    filled(tmp_path / "p")
+    again = PairShards.open(tmp_path / "p", "z", asked="y", size=8, chunks=3)
+    assert again.missing() == [0, 1, 2]
+    assert PairShards.open(tmp_path / "p", "z", asked="y", size=8, chunks=3) == again
+
+
 def test_other_pairs_and_other_files_are_left_alone(tmp_path):
     filled(tmp_path / "p")
-    for changed in ({"identity": "y"}, {"size": 9}, {"chunks": 4}):
-        wanted = {"identity": "x", "size": 8, "chunks": 3} | changed
+    for changed in ({"asked": "z"}, {"size": 9}, {"chunks": 4}):
+        wanted = {"identity": "x", "asked": "y", "size": 8, "chunks": 3} | changed
         with pytest.raises(UsageError, match="holds pairs of other prompts"):
             PairShards.open(tmp_path / "p", **wanted)
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty, and holds no"):
-        PairShards.open(tmp_path, "x", size=8, chunks=3)
+        PairShards.open(tmp_path, "x", asked="y", size=8, chunks=3)
     with pytest.raises(UsageError, match="no such file"):
         PairShards.load(tmp_path / "nowhere")
 
@@ -113,7 +120,7 @@ def test_a_row_that_is_no_pair_is_named(tmp_path):
 
 
 def test_harmless_pairs_of_a_chunk_without_a_harmful_one_reject_what_another_chunk_has(tmp_path):
-    shards = PairShards.open(tmp_path, "x", size=8, chunks=2)
+    shards = PairShards.open(tmp_path, "x", asked="y", size=8, chunks=2)
     shards.write(0, [replace(pair(n, "everyday"), rejected="") for n in range(3)], [])
     shards.write(1, [replace(pair(7), chosen="No, never."), pair(8, "everyday")], [])
     found, _ = draw(shards, 100, seed=0)
@@ -159,3 +166,22 @@ def test_a_model_that_was_trained_again_under_its_path_makes_other_pairs(project
     second = identity_of(recipe)
     (folder / "extra.json").write_text("{}")
     assert len({first, second, identity_of(recipe)}) == 3
+
+
+def test_what_is_asked_does_not_depend_on_how_it_is_judged(project):  # noqa: F811
+    first = asked_of(make_recipe())
+    (project / "everyday_validation.jsonl").write_text('{"prompt": "another"}\n')
+    assert asked_of(make_recipe(pairs={"max_prompt_tokens": 30, "margin": 0.4}, seed=5)) == first
+    assert asked_of(make_recipe(decoding={"max_new_tokens": 7})) != first
+    warm = {"max_new_tokens": 6, "temperature": 1.0}
+    assert asked_of(make_recipe(decoding=warm, pairs={"samples": 2})) != asked_of(make_recipe(decoding=warm)) != first
+    (project / "everyday_train.jsonl").write_text('{"prompt": "another"}\n')
+    assert asked_of(make_recipe()) != first
+
+
+def test_a_base_in_the_users_folder_is_looked_at(project, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("HOME", str(project))
+    recipe = make_recipe(base={"name": "~/model"})
+    first = identity_of(recipe)
+    (project / "model" / "more.bin").write_bytes(b"trained again")
+    assert identity_of(recipe) != first

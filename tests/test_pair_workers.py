@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from llmpatch.chunks import deal
 from llmpatch.errors import LlmpatchError, ReferenceFailedError, UsageError
 from llmpatch.files import write_jsonl
 from llmpatch.learning import read_prompts
-from llmpatch.pair_shards import PairShards, draw, identity_of
+from llmpatch.pair_shards import PairShards, asked_of, draw, identity_of
 from llmpatch.pair_workers import _side_by_side as side_by_side
 from llmpatch.pair_workers import make_pair_shards
 from llmpatch.pairing import Job, open_models, sample_pairs
@@ -137,6 +138,57 @@ def test_a_killed_run_goes_on_where_it_was(many):
     assert contents(many / "pairs") == contents(many / "plain")
 
 
+def test_workers_end_with_who_started_them_and_two_do_not_make_the_same_pairs(many):
+    (many / "recipe.yaml").write_text(yaml.safe_dump(make_recipe().model_dump(mode="json", exclude_none=True)))
+    command = [
+        sys.executable,
+        "-m",
+        "llmpatch",
+        "pairs",
+        "recipe.yaml",
+        "-o",
+        "pairs",
+        "--chunk",
+        "3",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(command, cwd=many, start_new_session=True, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 120
+    while not list((many / "pairs").glob("0*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children.read_text().split()
+    with pytest.raises(UsageError, match="another process works in"):
+        make_pair_shards(make_recipe(), many / "pairs", size=3, progress=Silent())
+    process.kill()
+    process.wait()
+    assert len(workers) >= 2
+    while any(_runs(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(_runs(pid) for pid in workers)
+    missing = PairShards.open(
+        many / "pairs", identity_of(make_recipe()), asked=asked_of(make_recipe()), size=3, chunks=40
+    )
+    assert missing.missing(), "they made all pairs before they were killed"
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_another_margin_asks_nothing_again(many, monkeypatch):
+    make_pair_shards(make_recipe(), many / "pairs", size=30, progress=Silent())
+    monkeypatch.setattr("llmpatch.generation.generate", lambda *a, **k: pytest.fail("asked again"))
+    recipe = make_recipe(pairs={"max_prompt_tokens": 300, "margin": 0.1})
+    shards = make_pair_shards(recipe, many / "pairs", size=30, progress=Silent())
+    assert shards.missing() == []
+    assert shards.identity == identity_of(recipe)
+
+
 @dataclass(frozen=True)
 class Deadly(Job):
     def make_chunk(self, models, number):
@@ -148,7 +200,7 @@ class Deadly(Job):
 def test_a_chunk_that_kills_every_worker_is_named(many):
     recipe = make_recipe()
     dealt = deal(recipe, 30)
-    shards = PairShards.open(many / "pairs", identity_of(recipe), size=30, chunks=4)
+    shards = PairShards.open(many / "pairs", identity_of(recipe), asked="y", size=30, chunks=4)
     job = Deadly(recipe, dealt, many / "pairs/answers")
     with pytest.raises(LlmpatchError, match=r"3 workers died over chunk 2 \(exit code -9\)"):
         side_by_side(job, shards, shards.missing(), 2, lambda number: None)

@@ -62,7 +62,10 @@ def test_shipped_recipes_are_valid_and_split_by_cluster(path):
         ("name", "No Slash", "name"),
         ("training.dpo.reference", "nobody", "training.dpo.reference"),
         ("training.kl_weight", float("nan"), "training.kl_weight"),
+        ("training.clip", float("inf"), "training.clip"),
+        ("reference.timeout_seconds", float("inf"), "reference.timeout_seconds"),
         ("seed", -1, "seed"),
+        ("seed", 1 << 32, "seed"),
     ],
 )
 def test_what_is_wrong_is_named(key, value, message):
@@ -72,7 +75,9 @@ def test_what_is_wrong_is_named(key, value, message):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b", "a: [", "\x00", "!!python/object/apply:os.system [id]", "a: &a [*a]"])
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b", "a: [", "\x00", "a: .inf", "!!python/object/apply:os.system [id]", "a: &a [*a]"]
+)
 def test_what_is_not_a_recipe(tmp_path, text):
     path = tmp_path / "r.yaml"
     path.write_text(text)

@@ -20,7 +20,7 @@ from llmpatch.files import alone_in, digest_json, sha256_file, write_json, write
 from llmpatch.joining import join_evidence, parts_of
 from llmpatch.learning import Prompts, gather, learn
 from llmpatch.progress import Progress
-from llmpatch.prompts import KINDS
+from llmpatch.prompts import KINDS, Prompt
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
@@ -278,22 +278,29 @@ def write_report(run: Path, evidence: dict[str, Any], patch: Patch, suffix: str 
     write_text(run / f"report{suffix}.html", render_html(evidence, history, manifest))
 
 
-def plan(recipe: Recipe) -> dict[str, Any]:
-    """What a build would do and what it costs, without loading any model (``build --dry-run``)."""
+def plan(recipe: Recipe, pairs_from: Path | None = None) -> dict[str, Any]:
+    """What a build would do and what it costs, without loading any model (``build --dry-run``).
+
+    Args:
+        recipe: Of what.
+        pairs_from: A folder of pairs that were made before: nothing is sampled then.
+    """
     from llmpatch.company import neighbour_tokens
     from llmpatch.estimate import estimate, find_shape, measured_rate
-    from llmpatch.references import check_reference
 
-    parts = parts_of(recipe)
-    for part in parts:
-        check_reference(part.reference)
-    every = gather(recipe).prompts
+    material = gather(recipe, pairs_from)
+    parts, every = material.parts, material.prompts
+    if material.before:  # what was asked for the pairs stands in them
+        pairs = material.before[0]
+        every = [Prompts([Prompt(p.id, p.prompt, p.kind) for p in pairs], one.validation) for one in every]
     _told(recipe)
     prompts = Prompts([p for one in every for p in one.train], [p for one in every for p in one.validation])
     shape = find_shape(recipe.base.name)
     joint = [(part, own.train) for part, own in zip(parts[1:], every[1:], strict=True)]
     near = neighbour_tokens(recipe)
     cost = estimate(recipe, every[0].train, shape, joint=joint, neighbours=near) if shape else None
+    if cost and pairs_from:
+        cost["sampling_flops"] = 0.0
     if cost:
         cost["seconds_here"] = round((cost["sampling_flops"] + cost["training_flops"]) / measured_rate())
     return {

@@ -86,20 +86,22 @@ class Dealt:
         """One chunk's prompts: of each kind with ``n`` prompts those from ``number * n / chunks`` on.
 
         Raises:
-            UsageError: an id twice in it, or a file that has changed since it was dealt.
+            UsageError: an id twice in a kind's prompts of it, or a file that has changed since it was dealt.
         """
         found: list[Prompt] = []
         for kind, total in self.counts.items():
             start, stop = self._span(number, total)
+            own: list[Prompt] = []
             passed = 0
             for source in self.sources[kind]:
                 low, high = (min(max(place - passed, 0), source.rows) for place in (start, stop))
                 rows = list(source.read(low, high))
                 if len(rows) != high - low:
                     raise UsageError(f"{source.path} has become shorter", hint="leave it as it was, or begin again")
-                found += rows
+                own += rows
                 passed += source.rows
-        check_ids(found, "the prompts")
+            check_ids(own, f"the {kind} prompts")
+            found += own
         return found
 
 
@@ -118,8 +120,9 @@ def deal(recipe: Recipe, size: int = CHUNK) -> Dealt:
     held = {
         prompt.cluster
         for kind, section in sets.items()
-        for path in section.validation
-        for prompt in load_prompts(Path(path), kind)[: section.validation_limit]
+        for prompt in [p for path in section.validation for p in load_prompts(Path(path), kind)][
+            : section.validation_limit
+        ]
     }
     sources: dict[Kind, tuple[Source, ...]] = {}
     for kind, section in sets.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.files import read_bytes
+from llmpatch.files import expanded, read_bytes
 
 if TYPE_CHECKING:
     from llmpatch.prompts import Prompt
@@ -87,8 +87,13 @@ SHAPES: Mapping[str, Shape] = {
 """The published configurations of the models that recipes and docs/scale.md name, for a look without a download."""
 
 
+_TIED = ("gemma", "cohere")  # families whose configuration does not say that they share the table
+
+
 def find_shape(name: str) -> Shape | None:
     """The shape of a base by its name, or by ``config.json`` in its folder; ``None`` where it must be loaded to know.
+
+    So it is with a mixture of experts: how large they are, each family says in words of its own.
 
     Raises:
         UsageError: the folder's configuration lacks a size.
@@ -96,15 +101,18 @@ def find_shape(name: str) -> Shape | None:
     """
     if name in SHAPES:
         return SHAPES[name]
-    path = Path(name) / "config.json"
+    path = expanded(name) / "config.json"
     return read_shape(path) if path.is_file() else None
 
 
-def read_shape(path: Path) -> Shape:
-    """The shape that a ``config.json`` tells (errors as :func:`find_shape`)."""
+def read_shape(path: Path) -> Shape | None:
+    """The shape that a ``config.json`` tells (as :func:`find_shape`)."""
     try:
         config = json.loads(read_bytes(path, limit=MAX_CONFIG_BYTES))
         config = config.get("text_config", config)
+        if any("experts" in key and value for key, value in config.items()):
+            return None
+        tied = str(config.get("model_type", "")).startswith(_TIED)
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         return Shape(
             int(config["vocab_size"]),
@@ -114,7 +122,7 @@ def read_shape(path: Path) -> Shape:
             heads,
             int(config.get("num_key_value_heads") or heads),
             int(config.get("head_dim") or hidden // heads),
-            bool(config.get("tie_word_embeddings", False)),
+            bool(config.get("tie_word_embeddings", tied)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UsageError(

@@ -68,13 +68,16 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
         pairs_from: A folder of pairs that were made of this recipe (:mod:`llmpatch.pair_workers`).
 
     Raises:
-        UsageError: a wrong set of prompts, or ``pairs_from`` is not of this recipe.
+        UsageError: a wrong set of prompts, a secret in the recipe, or ``pairs_from`` is not of this recipe.
         RecipeError: the recipe cannot be built as it stands, as one whose training sees a cluster of its validation.
         IntegrityError: ``pairs_from`` is damaged.
     """
     from llmpatch.company import kept_prompts
+    from llmpatch.references import check_reference
 
     parts = parts_of(recipe)
+    for part in parts:
+        check_reference(part.reference)
     before = pairs_of(recipe, pairs_from) if pairs_from else None
     prompts = [read_prompts(part, train=not before) for part in parts]
     asked = [*kept_prompts(recipe), *(p for one in prompts for p in one.train)]
@@ -167,7 +170,7 @@ def pairs_of(recipe: Recipe, folder: Path) -> tuple[list[Pair], Counts]:
     if shards.identity != identity_of(recipe):
         raise UsageError(
             f"{folder} was not made of this recipe: its base, reference, decoding, prompts or pairs differ, or their files",
-            hint="run `llmpatch pairs` for this recipe into another folder",
+            hint="run `llmpatch pairs` for this recipe, into another folder where it asks for other answers",
         )
     return draw(shards, MOST_PAIRS, recipe.seed)
 
@@ -225,10 +228,12 @@ def train_prefix(
     from llmpatch.reference_likelihoods import reference_likelihoods
     from llmpatch.training import train
     from llmpatch.validation import make_validate, validated_by
+    from llmpatch.weights import weights_digest
 
     start = start_rows(recipe, base)
     with split.first_alone():  # it may ask the base, into files
         company = open_company(recipe, base, start, run, progress)
+    weights = weights_digest(base)
     split.shard(base)
     parts = [recipe, *(part for part, _, _ in joint)]
     prompts = [validation, *(found for _, _, found in joint)]
@@ -246,6 +251,7 @@ def train_prefix(
             run=run,
             validate=validated_together(recipe, company, join_validations(parts, checks)),
             reference_log_probs=reference_likelihoods(recipe, base, pairs, data, progress),
+            base_weights=weights,
             validated_by=digest_json([validated_by(part, found) for part, found in zip(parts, prompts, strict=True)]),
             progress=progress,
             balance=balance_of(balancing.balance, base, balancing.risk if joint else ""),

@@ -1,6 +1,6 @@
 """Pairs on disk, a chunk of prompts at a time: written whole or not at all, checked before they are read.
 
-    shards = PairShards.open(Path("pairs"), identity_of(recipe), size=512, chunks=40)
+    shards = PairShards.open(Path("pairs"), identity_of(recipe), asked=asked_of(recipe), size=512, chunks=40)
     shards.missing()                        # chunks that are still to be made
     shards.write(12, pairs, dropped)
     pairs, counts = draw(shards, most=20_000, seed=0)
@@ -17,15 +17,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from llmpatch.errors import IntegrityError, UsageError
-from llmpatch.files import digest_json, iterate_lines, read_bytes, sampled, sha256_file, write_json, write_jsonl
+from llmpatch.files import (
+    digest_json,
+    expanded,
+    iterate_lines,
+    read_bytes,
+    sampled,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from llmpatch.pairs import Dropped, Pair
 from llmpatch.prompts import KINDS
-from llmpatch.recipe import Recipe
+from llmpatch.recipe import PromptSet, Recipe
 
 PLAN = "plan.json"
 _MOST_BYTES = 1 << 20
@@ -38,6 +47,7 @@ class Plan(BaseModel):
 
     schema_: Literal["llmpatch/pairs/v1"] = Field(alias="schema")
     identity: str
+    asked: str
     size: int = Field(ge=1)
     chunks: int = Field(ge=1)
 
@@ -67,29 +77,37 @@ class PairShards:
     chunks: int
 
     @classmethod
-    def open(cls, folder: Path, identity: str, *, size: int, chunks: int) -> PairShards:
+    def open(cls, folder: Path, identity: str, *, asked: str, size: int, chunks: int) -> PairShards:
         """A folder for these pairs: a new one, or one that was begun.
+
+        Where the answers are those that are wanted and the pairs are not, the pairs are made again of the same answers.
 
         Args:
             folder: Where.
             identity: Digest of all that the pairs depend on.
+            asked: Digest of all that the answers depend on.
             size: Prompts in a chunk, about.
             chunks: How many chunks the prompts are dealt into.
 
         Raises:
             UsageError: the folder holds pairs of something else, or other files.
         """
-        wanted = Plan(schema="llmpatch/pairs/v1", identity=identity, size=size, chunks=chunks)
-        if (folder / PLAN).exists():
-            if _plan(folder) != wanted:
-                raise UsageError(
-                    f"{folder} holds pairs of other prompts, models, settings or chunks", hint="choose another folder"
-                )
-        elif folder.is_dir() and any(folder.iterdir()):
+        wanted = Plan(schema="llmpatch/pairs/v1", identity=identity, asked=asked, size=size, chunks=chunks)
+        found = cls(folder, identity, chunks)
+        before = _plan(folder) if (folder / PLAN).exists() else None
+        if before == wanted:
+            return found
+        if before and before.model_copy(update={"identity": identity}) != wanted:
+            raise UsageError(
+                f"{folder} holds pairs of other prompts, models, decoding or chunks", hint="choose another folder"
+            )
+        if before:
+            for number in range(chunks):
+                found._path(number, "json").unlink(missing_ok=True)
+        elif folder.is_dir() and any(file.name != ".lock" for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no {PLAN}", hint="choose another folder")
-        else:
-            write_json(folder / PLAN, wanted.model_dump(mode="json", by_alias=True))
-        return cls(folder, identity, chunks)
+        write_json(folder / PLAN, wanted.model_dump(mode="json", by_alias=True))
+        return found
 
     @classmethod
     def load(cls, folder: Path) -> PairShards:
@@ -186,23 +204,51 @@ def identity_of(recipe: Recipe) -> str:
     """
     from llmpatch.judges import identity, open_judge
 
-    parts = ("base", "reference", "decoding", "prompts", "pairs")
-    said = recipe.model_dump(mode="json", include=set(parts), exclude_defaults=True)
-    for key in _HOW_IT_IS_ASKED:
-        said.get("reference", {}).pop(key, None)
-    sets = [found for kind in KINDS if (found := getattr(recipe.prompts, kind))]
-    paths = {path for section in sets for path in (*section.train, *section.validation)}
-    if recipe.reference.kind == "recorded" and recipe.reference.path:
-        paths.add(recipe.reference.path)
-    models = {
-        name: sampled(Path(name)) for name in (recipe.base.name, recipe.reference.model) if name and Path(name).exists()
-    }
-    if lost := [path for path in sorted(paths) if not Path(path).is_file()]:
-        raise UsageError(f"no such file: {lost[0]}", hint="the recipe's paths start in the folder you are in")
-    files = {path: sha256_file(Path(path)) for path in sorted(paths)}
+    said, models = _said(recipe, "base", "reference", "decoding", "prompts", "pairs"), _models(recipe)
+    sets = _sets(recipe)
+    files = _files(recipe, [path for section in sets for path in (*section.train, *section.validation)])
     focus = recipe.pairs.focus
     judges = [identity(open_judge(name)) for name in (recipe.pairs.judge, *([focus.judge] if focus else []))]
     return digest_json([said, files, judges, *([models] if models else [])])
+
+
+def asked_of(recipe: Recipe) -> str:
+    """Digest of all in a recipe that decides what is asked of whom: a judge, a margin or validation prompts do not.
+
+    Raises:
+        UsageError: a file is not there.
+    """
+    sets = [[section.train, section.limit, section.form] for section in _sets(recipe)]
+    files = _files(recipe, [path for section in _sets(recipe) for path in section.train])
+    return digest_json(
+        [_said(recipe, "base", "reference", "decoding"), sets, files, recipe.pairs.samples, _models(recipe)]
+    )
+
+
+def _said(recipe: Recipe, *parts: str) -> dict[str, Any]:
+    said = recipe.model_dump(mode="json", include=set(parts), exclude_defaults=True)
+    for key in _HOW_IT_IS_ASKED:
+        said.get("reference", {}).pop(key, None)
+    return said
+
+
+def _sets(recipe: Recipe) -> list[PromptSet]:
+    return [found for kind in KINDS if (found := getattr(recipe.prompts, kind))]
+
+
+def _files(recipe: Recipe, paths: Sequence[str]) -> dict[str, str]:
+    """Digests of the files, and of the recording that is the reference."""
+    recorded = [recipe.reference.path] if recipe.reference.kind == "recorded" and recipe.reference.path else []
+    wanted = sorted({*paths, *recorded})
+    if lost := [path for path in wanted if not Path(path).is_file()]:
+        raise UsageError(f"no such file: {lost[0]}", hint="the recipe's paths start in the folder you are in")
+    return {path: sha256_file(Path(path)) for path in wanted}
+
+
+def _models(recipe: Recipe) -> dict[str, str]:
+    """Samples of the models that lie here."""
+    named = [(name, expanded(name)) for name in (recipe.base.name, recipe.reference.model) if name]
+    return {name: sampled(path) for name, path in named if path.exists()}
 
 
 def draw(shards: PairShards, most: int, seed: int) -> tuple[list[Pair], dict[str, dict[str, int]]]:

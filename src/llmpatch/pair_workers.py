@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from llmpatch.chunks import CHUNK, Dealt, deal
 from llmpatch.errors import LlmpatchError, UsageError
-from llmpatch.pair_shards import PairShards, identity_of
+from llmpatch.files import alone_in
+from llmpatch.pair_shards import PairShards, asked_of, identity_of
 from llmpatch.pairing import DEATHS, Job
 from llmpatch.progress import Advance, Progress
 
@@ -45,13 +47,21 @@ def make_pair_shards(
         progress: Where to show how many prompts are done.
 
     Raises:
-        UsageError: the recipe is joined with others, or a prompt set is wrong, or the folder is of something else.
+        UsageError: the recipe is joined with others, or a prompt set is wrong, or the folder is of something else; another
+            process makes pairs in it.
         LlmpatchError: a stage failed, or workers died over one chunk again and again.
     """
     if recipe.joint:
         raise UsageError(f"{recipe.name} is joined with other recipes", hint="make the pairs of each by itself")
     dealt = deal(recipe, size)
-    shards = PairShards.open(folder, identity_of(recipe), size=size, chunks=len(dealt))
+    with alone_in(folder):
+        return _make(recipe, dealt, folder, size, workers, ray, progress)
+
+
+def _make(
+    recipe: Recipe, dealt: Dealt, folder: Path, size: int, workers: int, ray: str | None, progress: Progress
+) -> PairShards:
+    shards = PairShards.open(folder, identity_of(recipe), asked=asked_of(recipe), size=size, chunks=len(dealt))
     missing = shards.missing()
     if recipe.reference.requests_per_minute and workers > 1:  # the endpoint counts all of them together
         workers = min(workers, recipe.reference.requests_per_minute)
@@ -154,6 +164,7 @@ def _side_by_side(job: Job, shards: PairShards, missing: list[int], count: int, 
 
 def _work(pipe: Connection, job: Job, shards: PairShards, threads: int) -> None:
     """A worker's life: chunks come in, what went wrong (or nothing) goes out, until nobody is there any more."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch
 
@@ -161,6 +172,13 @@ def _work(pipe: Connection, job: Job, shards: PairShards, threads: int) -> None:
         _serve(pipe, job, shards)
     except KeyboardInterrupt:  # Ctrl-C reaches every process; the one that started them says so
         return
+
+
+def _end_with_parent() -> None:
+    """Whoever was killed alone cannot end its workers, which would ask on beside those of the next run."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _serve(pipe: Connection, job: Job, shards: PairShards) -> None:

@@ -183,7 +183,7 @@ class Recipe(Section):
     summary: Annotated[str, Field(min_length=1, max_length=500)]
     license: str = "Apache-2.0"
     risk: Risk = "refusal"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     base: BaseSection = BaseSection()
     reference: ReferenceSection
     decoding: DecodingSection = DecodingSection()

@@ -245,6 +245,7 @@ def train(
     seed: int,
     run: Path | None = None,
     validate: Validate | None = None,
+    base_weights: str = "",
     validated_by: str = "",
     reference_log_probs: ReferenceLogProbs | None = None,
     progress: Progress | None = None,
@@ -265,6 +266,7 @@ def train(
         run: Folder of the checkpoint; an earlier one of the same data and settings is resumed. Every validated prefix
             stays in its folder ``prefixes``.
         validate: Scores a prefix; the best is returned. Without it the last is.
+        base_weights: Digest of the base's weights, if a checkpoint of another base should not be resumed.
         validated_by: What the scores depend on, as :func:`llmpatch.validation.validated_by` digests it; a checkpoint that
             was chosen by other ones is not resumed.
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
@@ -286,6 +288,7 @@ def train(
     )  # fmt: skip
     settings: list[Any] = [settings_of(section), seed, list(rows.shape), rows.sum().item()]
     settings += [validated_by] if validated_by else []
+    settings += [base_weights] if base_weights else []
     identity = digest_json(
         [data.digest(), *settings, *_word_settings(balance), *_word_settings(avoid), *_company(neighbours, kept)]
     )
@@ -300,8 +303,11 @@ def train(
 
 
 def settings_of(section: TrainingSection) -> dict[str, Any]:
-    """A section as its checkpoints know it; a key that is left to its default adds nothing, as in a recipe's digest."""
-    return section.model_dump(mode="json", exclude_defaults=True)
+    """A section as its checkpoints know it; a key that is left to its default adds nothing, as in a recipe's digest.
+
+    How often a checkpoint is written changes nothing.
+    """
+    return section.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint_every"})
 
 
 def _word_settings(loss: Balance | Avoid | None) -> list[Any]:

@@ -19,7 +19,7 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 class Section(BaseModel):
     """A frozen part of a recipe that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class StageSection(Section):

@@ -50,7 +50,7 @@ def command(
 
     wanted = changed(recipe, assignments)
     if dry_run:
-        found = plan(wanted)
+        found = plan(wanted, pairs_from)
         say_json(found) if as_json else say("\n".join(_plan_lines(found)))
         return
     folder = run or Path("runs") / wanted.name.replace("/", "-")

@@ -92,10 +92,11 @@ def _open_endpoint(section: ReferenceSection, decoding: DecodingSection) -> Refe
 
 
 def check_reference(section: ReferenceSection) -> None:
-    """Whether a recipe says all that its kind of reference needs, and nothing that would be ignored.
+    """Whether a recipe says all that its kind of reference needs, nothing that would be ignored, and no secret.
 
     Raises:
         RecipeError: it does not.
+        UsageError: an address that is none; a secret in it, or in place of the name of a variable.
     """
     needed, read = _KEYS[section.kind]
     given = {name for name in _OPTIONAL if getattr(section, name) is not None}
@@ -105,3 +106,7 @@ def check_reference(section: ReferenceSection) -> None:
         )
     if ignored := sorted(given - needed - read):
         raise RecipeError(f"reference: kind {section.kind} does not use {', '.join(ignored)}", hint="take it out")
+    if section.kind == "endpoint":
+        from llmpatch.references.endpoint import check_secrets
+
+        check_secrets(section.url or "", section.api_key_env)

@@ -66,18 +66,8 @@ class EndpointReference:
     backoff_seconds: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the address and the name of the variable.
-
-        Raises:
-            UsageError: an address that is not http(s) or carries a secret; a name that is not one of a variable.
-        """
-        _check_url(self.url)
-        if self.api_key_env is not None and not _ENV_NAME.fullmatch(self.api_key_env):
-            # Not repeated: somebody may have put the key itself there.
-            raise UsageError(
-                "api_key_env is not the name of an environment variable (capitals, digits, underscores)",
-                hint="put the key into a variable and its name, as OPENAI_API_KEY, into the recipe",
-            )
+        """Check the address and the name of the variable (errors as :func:`check_secrets`)."""
+        check_secrets(self.url, self.api_key_env)
 
     @property
     def address(self) -> str:
@@ -333,6 +323,21 @@ class _Gate:
     def hold(self, seconds: float) -> None:
         self._held = max(self._held, time.monotonic() + seconds)
         self._next = max(self._next, self._held)
+
+
+def check_secrets(url: str, api_key_env: str | None) -> None:
+    """Whether an address is one, and neither it nor the name of the key's variable is or holds a secret.
+
+    Raises:
+        UsageError: an address that is not http(s) or carries a secret; a name that is not one of a variable.
+    """
+    _check_url(url)
+    if api_key_env is not None and not _ENV_NAME.fullmatch(api_key_env):
+        # Not repeated: somebody may have put the key itself there.
+        raise UsageError(
+            "api_key_env is not the name of an environment variable (capitals, digits, underscores)",
+            hint="put the key into a variable and its name, as OPENAI_API_KEY, into the recipe",
+        )
 
 
 def _check_url(url: str) -> None:

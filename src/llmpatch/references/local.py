@@ -5,23 +5,19 @@ TransformersReference(load_base("smollm2"), DecodingSection())
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 from llmpatch.answers import Answer
 from llmpatch.bases import Base
 from llmpatch.prefix import Rows, prefix_digest
 from llmpatch.recipe import DecodingSection
-
-if TYPE_CHECKING:
-    import torch
+from llmpatch.weights import weights_digest
 
 BATCH_SIZE = 64  # samples are short and share their prompts
-_PROBES = 256
 
 
 @dataclass(frozen=True)
@@ -44,16 +40,8 @@ class TransformersReference:
 
     @cached_property
     def weights(self) -> str:
-        """Digest of up to 256 evenly spaced values of every tensor.
-
-        A base's fingerprint looks at embeddings only, which a merged LoRA leaves as they are; this tells such models
-        apart without hashing gigabytes.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.base.model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(_sample(tensor))
-        return digest.hexdigest()
+        """See :func:`llmpatch.weights.weights_digest`."""
+        return weights_digest(self.base)
 
     def identity(self) -> dict[str, Any]:
         """Model, weights, engine and decoding."""
@@ -71,6 +59,8 @@ class TransformersReference:
             **({"raw": True} if self.raw else {}),
             **({"drawn": "by prompt"} if self.decoding.temperature else {}),
             **({"spaces": "kept"} if self.raw and self.base.hides_spaces else {}),
+            # What ends an answer, where it is more than the tokenizer says, which the fingerprint holds.
+            **({"ends": ends} if (ends := self.base.eos_ids) != [self.base.tokenizer.eos_token_id] else {}),
             **({} if self.prefix is None else {"prefix": prefix_digest(self.prefix)}),
         }
 
@@ -121,8 +111,3 @@ def answer_samples(
     )
     for index, answers in found:
         yield index, answers[0]
-
-
-def _sample(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
-    return bytes(flat[:: max(1, -(-flat.numel() // _PROBES))].double().cpu().numpy().tobytes())

@@ -36,7 +36,7 @@ _FILTERED = re.compile(
     re.IGNORECASE,
 )
 _HIDDEN = "[key hidden]"
-_SECRET_PARAMETER = re.compile(r"key|token|secret|sig|password", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"key|token|secret|sig|password|^code$|^sk-", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def holds_secret(url: str) -> bool:
         ValueError: it is none.
     """
     parts = urlsplit(url)
-    return bool(parts.username or parts.password or any(map(_SECRET_PARAMETER.search, parse_qs(parts.query))))
+    named = parse_qs(parts.query, keep_blank_values=True)
+    return bool(parts.username or parts.password or any(map(_SECRET_PARAMETER.search, named)))
 
 
 async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
