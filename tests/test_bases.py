@@ -13,7 +13,7 @@ import torch
 from llmpatch.bases import default_device, load_base
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.pairs import Pair, encode
-from tinymodels import make_spaced_tokenizer, make_tiny
+from tinymodels import TEMPLATE, make_spaced_tokenizer, make_tiny
 
 
 @pytest.fixture
@@ -157,6 +157,22 @@ def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_says():
     strict = make_tiny()
     strict.tokenizer.chat_template = "{{ raise_exception('no answers here') }}"
     assert strict.turn_end == strict.tokenizer.eos_token_id
+
+
+def test_a_special_token_that_ends_turns_ends_answers_where_the_model_names_another():
+    """As in a GGUF file of Gemma 2 or Phi-3, which names the end of texts."""
+    base = make_tiny(vocab_size=261)
+    base.tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
+    base.tokenizer.add_tokens(["<plain>"])
+    end, plain = base.tokenizer.convert_tokens_to_ids(["<end_of_turn>", "<plain>"])
+    base.tokenizer.chat_template = TEMPLATE.replace("}}</s>", "}}<end_of_turn>\n")
+    assert base.eos_ids == [2, end]
+    assert base.turn_end == end
+    other = make_tiny(vocab_size=261)
+    other.tokenizer = base.tokenizer
+    other.tokenizer.chat_template = TEMPLATE.replace("}}</s>", "}}<plain>\n")
+    assert other.eos_ids == [2]
+    assert plain not in other.eos_ids
 
 
 def test_a_continuation_keeps_the_space_that_some_tokenizers_hide():

@@ -32,8 +32,8 @@ from llmpatch.number_formats import file_type, keep_gradients, kept_in
 if TYPE_CHECKING:
     import torch
 
+TAIL = 8  # tokens before a text that decide how it begins
 # What two copies of one model may differ in without being different models.
-_TAIL = 8  # tokens before a text that decide how it begins
 _VOLATILE_CONFIG = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config", "architectures", "use_cache",
     "return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "problem_type", "id2label", "label2id",
@@ -98,25 +98,35 @@ class Base:
         """Where the embedding table lives."""
         return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
 
-    @property
+    @cached_property
     def eos_ids(self) -> list[int]:
-        """Token ids that end an answer."""
+        """Token ids that end an answer: the model's, the tokenizer's, and a special one with which the chat template ends it.
+
+        A GGUF file names one end only, and that may be the end of texts rather than of turns (Gemma 2, Phi-3).
+        """
         found = getattr(self.model.generation_config, "eos_token_id", None)
         ids = found if isinstance(found, list) else [found]
-        return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+        behind = self._behind_answer[:1]
+        special = [
+            token for token in behind if getattr(self.tokenizer.added_tokens_decoder.get(token), "special", False)
+        ]
+        return sorted({i for i in [*ids, self.tokenizer.eos_token_id, *special] if i is not None})
 
     @cached_property
     def turn_end(self) -> int | None:
         """The token that ends an answer in the chat template (Gemma's is not the tokenizer's own), else the tokenizer's own."""
-        own: int | None = self.tokenizer.eos_token_id
+        return next((token for token in self._behind_answer if token in self.eos_ids), self.tokenizer.eos_token_id)
+
+    @cached_property
+    def _behind_answer(self) -> list[int]:
+        """What the chat template writes behind an answer, as token ids; nothing where there is no template, or it refuses."""
         said = "Xyzzy."
         turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": said}]
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False) if self.tokenizer.chat_template else ""
         except Exception:  # a template is code, and may refuse anything
-            return own
-        behind = self.tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)
-        return next((token for token in behind if token in self.eos_ids), own)
+            return []
+        return list(self.tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)) if text else []
 
     @property
     def context(self) -> int:
@@ -200,6 +210,14 @@ class Base:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
+    def token_text(self, token: int) -> str:
+        """Text of one token as it stands within a text, special tokens too."""
+        if not self.hides_spaces:
+            return str(self.tokenizer.decode([token]))
+        start = self.tokenizer.encode("x", add_special_tokens=False)
+        before, whole = str(self.tokenizer.decode(start)), str(self.tokenizer.decode([*start, token]))
+        return whole[len(before) :] if whole.startswith(before) else str(self.tokenizer.decode([token]))
+
     @cached_property
     def hides_spaces(self) -> bool:
         """Whether tokens by themselves lose the space before them, and text by itself gains one, as in Llama 2 and Mistral."""
@@ -210,7 +228,7 @@ class Base:
         """Text of token ids as it follows others: with the space between, where there is one."""
         if not self.hides_spaces:
             return self.decode(ids)
-        tail = list(before[-_TAIL:])
+        tail = list(before[-TAIL:])
         start, whole = self.decode(tail), self.decode([*tail, *ids])
         return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
 

@@ -14,6 +14,8 @@ import pytest
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.exporting import Description
 from llmpatch.gateway import Plan, Settings, make_app, plan_for, probe
+from llmpatch.serving.limits import Limits
+from llmpatch.serving.running import make_server
 
 SLOTS = ("<|llmpatch_0|><|llmpatch_1|>", (100, 101))
 LORA = Plan("lora", "tiny/refusal 1.0.0", *SLOTS, bos="<s>", adapter="refusal")
@@ -24,6 +26,8 @@ class Upstream(BaseHTTPRequestHandler):
     """An engine that says back what it was asked, and fails on demand."""
 
     seen: typing.ClassVar[list] = []
+    left: typing.ClassVar[list] = []
+    models: typing.ClassVar[list] = [{"id": "base", "parent": None}, {"id": "refusal", "parent": "base"}]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):
@@ -33,7 +37,7 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path == "/lora-adapters":
             self.answer(200, [{"id": 0, "path": "/x/style.gguf"}, {"id": 1, "path": "/x/adapter.gguf"}])
         else:
-            self.answer(200, {"data": [{"id": "base", "parent": None}, {"id": "refusal", "parent": "base"}]})
+            self.answer(200, {"data": [entry for entry in self.models if self.path == "/v1/models"]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -45,6 +49,10 @@ class Upstream(BaseHTTPRequestHandler):
             self.answer(200, {"tokens": [100, 101, 5] if body.get("chat_template_kwargs") else [5]})
         elif wish == "fail":
             self.answer(429, {"error": {"message": "too many"}})
+        elif wish == "wait":  # until whoever asked is gone
+            self.connection.settimeout(10)
+            self.left.append(self.connection.recv(1) == b"")
+            self.close_connection = True
         elif wish == "sleep":
             time.sleep(1.5)
             self.answer(200, {})
@@ -97,7 +105,9 @@ def gateway(upstream):
     import uvicorn
 
     app = make_app(Settings(upstream, LORA, timeout=1.0, max_body=4096))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    config = make_server(app, Limits()).config
+    config.host, config.port = "127.0.0.1", 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -218,6 +228,51 @@ def test_errors_of_the_engine_are_passed_on_or_named(gateway):
     assert (slow.status_code, slow.json()["error"]["type"]) == (504, "upstream_error")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_takes_its_request_with_it(gateway, stream):
+    Upstream.left.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{gateway.base_url}/v1/chat/completions", json=CHAT | {"user": "wait", "stream": stream}, timeout=0.3
+        )
+    end = time.monotonic() + 0.6  # before the gateway itself would give up
+    while not Upstream.left and time.monotonic() < end:
+        time.sleep(0.01)
+    assert Upstream.left == [True]
+
+
+def test_headers_of_any_bytes_and_any_key_reach_the_engine(gateway):
+    headers = [(b"user-agent", b"\xdcnicode"), (b"X-Api-Key", b"abc"), (b"x-secret", b"no")]
+    assert gateway.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+    seen = {name.lower(): value for name, value in Upstream.seen[-1][2].items()}
+    assert (seen["user-agent"], seen["x-api-key"]) == ("\xdcnicode", "abc")
+    assert "x-secret" not in seen
+
+
+@pytest.mark.parametrize(("key", "value"), [("echo", True), ("prompt_logprobs", 1), ("prompt_logprobs", 0)])
+def test_what_would_repeat_the_patchs_tokens_is_refused(gateway, key, value):
+    reply = gateway.post("/v1/completions", json={"prompt": "Once", key: value})
+    assert reply.status_code == 400
+    assert key in reply.json()["error"]["message"]
+    assert gateway.post("/v1/completions", json={"prompt": "Once", "echo": False}).status_code == 200
+
+
+def test_an_engine_with_several_models_is_asked_for_the_exports(upstream, monkeypatch):
+    plan = Plan("gguf", "tiny/refusal 1.0.0", *SLOTS)
+    with httpx.Client(base_url=upstream) as client:
+        with pytest.raises(LlmpatchError, match=r"has 2 models \(base, refusal\)") as caught:
+            probe(client, plan)
+        assert "--model NAME" in caught.value.hint
+        with pytest.raises(LlmpatchError, match="has no model other"):
+            probe(client, replace(plan, model="other"))
+        assert probe(client, replace(plan, model="base"))
+        assert Upstream.seen[-1][1]["model"] == "base"
+        monkeypatch.setattr(Upstream, "models", [{"id": "only"}])
+        assert probe(client, plan)
+    named = replace(plan, model="base")
+    assert named.chat(CHAT)["model"] == named.completion({"model": "any", "prompt": "x"})["model"] == "base"
+
+
 def test_a_port_that_is_taken_is_an_error_and_no_success(upstream, monkeypatch, capsys):
     from llmpatch._cli.main import main
 
@@ -247,7 +302,9 @@ def test_an_engine_that_is_not_there():
 def test_the_probe_asks_whether_the_patch_is_in_front(upstream):
     with httpx.Client(base_url=upstream) as client:
         assert "2 tokens" in probe(client, LORA)
-        baked = Plan("checkpoint", "tiny/refusal 1.0.0", *SLOTS)  # this engine writes none without being asked
+        baked = Plan(
+            "checkpoint", "tiny/refusal 1.0.0", *SLOTS, model="base"
+        )  # this engine writes none without being asked
         with pytest.raises(LlmpatchError, match="does not put the patch"):
             probe(client, baked)
     with httpx.Client(base_url="http://127.0.0.1:9") as client, pytest.raises(LlmpatchError, match="cannot reach"):
@@ -266,9 +323,9 @@ def test_the_probe_asks_whether_the_patch_is_in_front(upstream):
 def test_the_probe_asks_whether_the_adapter_is_the_exports(upstream, to, adapter, said):
     """Without it the tokens say nothing, and the base would answer under the patch's name."""
     with httpx.Client(base_url=upstream) as client:
-        assert "2 tokens" in probe(client, replace(LORA, to="lora-gguf", adapter="1"))
+        assert "2 tokens" in probe(client, replace(LORA, to="lora-gguf", adapter="1", model="base"))
         with pytest.raises(LlmpatchError, match=said):
-            probe(client, replace(LORA, to=to, adapter=adapter))
+            probe(client, replace(LORA, to=to, adapter=adapter, model="base" if to == "lora-gguf" else ""))
 
 
 def description(**changes):

@@ -14,11 +14,16 @@ from html.parser import HTMLParser
 import httpx
 import openai
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmpatch.generation import generate_ids
+from llmpatch.recipe import DecodingSection
+from llmpatch.serving import _served_name
 from llmpatch.serving.guard import Guard
 from llmpatch.serving.limits import Limits
 from servekit import serving
+from tinymodels import TEMPLATE, make_spaced_tokenizer, make_tiny
 
 
 def events(response: httpx.Response) -> list[dict]:
@@ -130,6 +135,59 @@ def test_completions_take_texts_and_ids_in_any_number(live):
     assert len(echoed["logprobs"]["token_logprobs"]) == len(ids)
     one = live.complete(ids, max_tokens=1, echo=True, logprobs=1).json()["choices"][0]
     assert one["text"] == "abc" + live.complete(ids, max_tokens=1).json()["choices"][0]["text"]
+
+
+def test_a_completion_keeps_the_space_that_some_tokenizers_hide():
+    base = make_tiny(seed=3)
+    base.tokenizer = make_spaced_tokenizer()
+    base.tokenizer.chat_template = TEMPLATE
+    assert base.hides_spaces
+    bias = torch.zeros(base.vocab_size)
+    bias[3] = 4.0  # "▁"
+    base.model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    with serving(base, []) as live:
+        ids = base.text_ids("He is a")
+        whole = live.complete("He is a", logprobs=0).json()["choices"][0]
+        written = dict(generate_ids(base, [ids], decoding=DecodingSection(max_new_tokens=8)))[0][0]
+        assert "".join(whole["logprobs"]["tokens"]) == whole["text"]
+        assert whole["text"].startswith(" ")
+        assert whole["text"].strip() == written.text.strip()
+        streamed = live.complete("He is a", stream=True, logprobs=0).text
+        pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        assert "".join(piece["choices"][0]["text"] for piece in pieces if piece["choices"]) == whole["text"]
+        assert not live.chat("He is a").json()["choices"][0]["message"]["content"].startswith(" ")
+
+
+def test_a_silent_connection_is_closed_and_a_slow_answer_is_not(live, monkeypatch):
+    monkeypatch.setattr("llmpatch.serving.connections.HEAD_SECONDS", 0.3)
+    host, port = live.url.removeprefix("http://").split(":")
+
+    def closed(*sent):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            for text in sent:
+                connection.sendall(text)
+                if text.endswith(b"\r\n\r\n"):
+                    assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            while connection.recv(1 << 16):
+                pass
+        return True
+
+    whole = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    assert closed()
+    assert closed(b"GET /heal")
+    assert closed(whole, b"GET /heal")
+    began = time.monotonic()
+    assert live.chat("Hi", max_tokens=250, ignore_eos=True).json()["usage"]["completion_tokens"] == 250
+    assert time.monotonic() - began > 0.3, "the answer was not slow enough to tell"
+
+
+def test_a_base_is_served_under_its_whole_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Qwen2.5-0.5B").mkdir()
+    (tmp_path / "tiny-1.0.gguf").write_bytes(b"")
+    named = {"./Qwen2.5-0.5B": "Qwen2.5-0.5B", "Qwen2.5-0.5B/": "Qwen2.5-0.5B", "org/M-1.5": "org/M-1.5"}
+    named["tiny-1.0.gguf"] = "tiny-1.0"
+    assert {name: _served_name(name) for name in named} == named
 
 
 def test_a_completion_that_names_no_length_has_what_fits(live, tiny, patches):

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -291,6 +292,52 @@ def test_a_swap_does_not_wait_for_the_canary(tiny, patches, monkeypatch):
         canary.join(60)
         assert live.desk.check.ok
         assert live.desk.active.level.startswith("acme/second@")
+
+
+def test_sets_that_requests_name_hold_up_nobody_else(tiny, patches, monkeypatch):
+    """Neither the active set's requests, nor a swap, nor what is ready; and no more than some may wait."""
+    from llmpatch.serving import answering
+    from llmpatch.serving import desk as desks
+
+    monkeypatch.setattr(answering, "MAX_NAMING", 8)
+    with serving(tiny, [patches["first"]], queue=64) as live, ThreadPoolExecutor(20) as clients:
+        live.desk.given += (patches["second"], patches["third"])
+        assert live.chat(patches=["acme/second"]).status_code == 200
+        asked, go, real = threading.Event(), threading.Event(), desks.prepare
+
+        def slow(engine, wanted, *rest):
+            if len(wanted.patches) > 1:
+                asked.set()
+                assert go.wait(60)
+            return real(engine, wanted, *rest)
+
+        monkeypatch.setattr(desks, "prepare", slow)
+        orders = [["acme/first", "acme/second"], ["acme/second", "acme/first"], ["acme/third", "acme/first"]]
+        waiting = [clients.submit(live.chat, patches=orders[i % 3]) for i in range(12)]
+        assert asked.wait(60)
+        until(lambda: sum(one.done() for one in waiting) == 4)
+        assert {one.result().status_code for one in waiting if one.done()} == {503}
+        assert live.chat().headers["x-llmpatch-level"].startswith("acme/first@")
+        assert live.chat(patches=["acme/second"]).headers["x-llmpatch-level"].startswith("acme/second@")
+        assert live.http.get("/v1/models", timeout=20).status_code == 200
+        live.desk.activate(["acme/third"])
+        assert live.chat().headers["x-llmpatch-level"].startswith("acme/third@")
+        go.set()
+        assert sorted(one.result().status_code for one in waiting) == [200] * 8 + [503] * 4
+        assert live.desk.naming == 0
+
+
+def test_a_template_that_writes_the_time_does_not_fail_the_canary(patches):
+    from tinymodels import make_tiny
+
+    base = make_tiny()
+    base.tokenizer.chat_template = "{{ strftime_now('%f') }}" + base.tokenizer.chat_template
+    base.fingerprint  # noqa: B018
+    with serving(base, []) as live:
+        time.sleep(0.01)
+        assert live.desk.ask_canary().ok
+        assert live.desk.swapped == 0
+        assert live.chat().status_code == 200
 
 
 def test_the_canary_looks_at_what_rows_hold(tiny, patches):

@@ -18,6 +18,9 @@ from llmpatch.exporting.slots import Slots
 if TYPE_CHECKING:
     import torch
 
+# vLLM and llama.cpp refuse a head of their own, and SGLang reads over it (theirs of 2026).
+_ALWAYS_TIED = ("gemma", "gemma2")
+
 
 def is_tied(base: Base) -> bool:
     """Whether the embedding table is the vocabulary head as well."""
@@ -41,6 +44,12 @@ def slotted_model(base: Base, slots: Slots, inputs: torch.Tensor, mask: torch.Te
     """
     import torch
 
+    kind = base.model.config.get_text_config().model_type
+    if not tied and kind in _ALWAYS_TIED:
+        raise UsageError(
+            f"engines read one table of a {kind} model for embeddings and head: the patch's tokens could be said",
+            hint="`--to peft`, or `llmpatch serve`",
+        )
     if base.quantisation != "none" and not base.quantisation.startswith("gguf:"):  # transformers dequantises a GGUF
         raise UsageError(
             f"{base.name} keeps its layers in {base.quantisation}: a folder with more tokens needs whole weights",
@@ -58,9 +67,9 @@ def slotted_model(base: Base, slots: Slots, inputs: torch.Tensor, mask: torch.Te
     state[f"{head}.weight"] = state[f"{table}.weight"] if tied else grow(old[1], size, silent, masks)
     if f"{head}.bias" in state:
         state[f"{head}.bias"] = grow(state[f"{head}.bias"][:, None], size, silent, torch.zeros(len(silent), 1))[:, 0]
-    kind = getattr(torch, dtype)
-    state = {name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()}
-    config = _config(base, size, tied=tied, dtype=kind)
+    number = getattr(torch, dtype)
+    state = {name: value.to(number) if value.is_floating_point() else value for name, value in state.items()}
+    config = _config(base, size, tied=tied, dtype=number)
     with torch.device("meta"):
         model = type(source)(config)
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)

@@ -7,8 +7,9 @@ Answers are passed on byte for byte as they arrive, streams too. Every answer na
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 8 << 20
 LEVEL_HEADER = "x-llmpatch-level"
-_TO_UPSTREAM = ("authorization", "accept", "user-agent", "x-request-id", "traceparent", "tracestate")
+BODY_SECONDS = 20.0
+_TO_UPSTREAM = ("authorization", "x-api-key", "accept", "user-agent", "x-request-id", "traceparent", "tracestate")
 _TO_CLIENT = ("content-type", "content-encoding", "cache-control", "retry-after", "x-request-id", "content-length")
 
 
@@ -101,6 +103,8 @@ async def _patched(request: Request, settings: Settings, *, chat: bool) -> Respo
         changed = settings.plan.chat(body) if chat else settings.plan.completion(body)
     except UsageError as error:
         return _error(413 if "larger than" in error.message else 400, f"{error.message} ({error.hint})", settings)
+    except TimeoutError:
+        return _error(408, f"the body took over {BODY_SECONDS:g} seconds", settings)
     return await _forward(request, settings, "POST", json.dumps(changed).encode())
 
 
@@ -109,12 +113,14 @@ async def _read(request: Request, limit: int) -> dict[str, Any]:
 
     Raises:
         UsageError: too large, or not a JSON object.
+        TimeoutError: it does not come.
     """
     data = bytearray()
-    async for block in request.stream():
-        data += block
-        if len(data) > limit:
-            raise UsageError(f"the request is larger than {limit:,} bytes", hint="shorten it")
+    async with asyncio.timeout(BODY_SECONDS):
+        async for block in request.stream():
+            data += block
+            if len(data) > limit:
+                raise UsageError(f"the request is larger than {limit:,} bytes", hint="shorten it")
     try:
         found = json.loads(bytes(data), parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -129,25 +135,41 @@ def _no_constant(name: str) -> Any:
 
 
 async def _forward(request: Request, settings: Settings, method: str, body: bytes | None) -> Response:
-    """Pass a request on, and its answer back as it arrives."""
+    """Pass a request on, and its answer back as it arrives. A client that leaves takes its request with it."""
     import httpx
     from fastapi.responses import StreamingResponse
 
     client: httpx.AsyncClient = request.app.state.client
-    headers = {name: request.headers[name] for name in _TO_UPSTREAM if name in request.headers}
-    headers["accept-encoding"] = "identity"
-    if body is not None:
-        headers["content-type"] = "application/json"
+    # As bytes: a header may hold what ASCII has not.
+    headers = [(name, value) for name, value in request.headers.raw if name.decode("latin-1").lower() in _TO_UPSTREAM]
+    headers += [(b"accept-encoding", b"identity")] + ([] if body is None else [(b"content-type", b"application/json")])
     try:
-        reply = await client.send(
-            client.build_request(method, request.url.path, content=body, headers=headers), stream=True
-        )
+        wanted = client.build_request(method, request.url.path, content=body, headers=headers)
+        reply = await _unless_gone(request, client.send(wanted, stream=True))
     except httpx.TimeoutException:
         return _error(504, f"the engine did not answer within {settings.timeout:g} s", settings)
     except httpx.HTTPError as error:
         return _error(502, f"the engine cannot be reached ({type(error).__name__})", settings)
+    if reply is None:
+        return _error(499, "the client left", settings)
     kept = {name: reply.headers[name] for name in _TO_CLIENT if name in reply.headers}
     return StreamingResponse(_pass(reply), reply.status_code, {**kept, LEVEL_HEADER: _header(settings.plan.level)})
+
+
+async def _unless_gone(request: Request, sending: Awaitable[httpx.Response]) -> httpx.Response | None:
+    """The engine's answer, or ``None`` where the client leaves first: an engine stops writing when nobody listens."""
+    doing, leaving = asyncio.ensure_future(sending), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        for task in (doing, leaving):
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _pass(reply: httpx.Response) -> AsyncIterator[bytes]:

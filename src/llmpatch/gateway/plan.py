@@ -36,6 +36,7 @@ class Plan:
         text: The texts of the patch's tokens, joined; ``ids`` their ids.
         ids: See ``text``.
         bos: What follows them in raw text.
+        model: What the engine calls the export, where it serves others beside it; empty leaves it to the request.
         adapter: Name (vLLM) or number (llama.cpp) of the LoRA; empty where there is none.
         temperature: Of a request that names none; ``None`` leaves it to the engine.
         top_p: Likewise.
@@ -46,6 +47,7 @@ class Plan:
     text: str
     ids: tuple[int, ...]
     bos: str = ""
+    model: str = ""
     adapter: str = ""
     temperature: float | None = None
     top_p: float | None = None
@@ -75,6 +77,10 @@ class Plan:
             UsageError: as :meth:`chat`; a prompt that is neither text nor token ids.
         """
         found = self._common(body)
+        # The engine counts the patch's tokens among the prompt's: who adds up their log-probabilities would count wrongly.
+        told = [key for key in ("echo", "prompt_logprobs") if found.get(key) is not None and found[key] is not False]
+        if told:
+            raise UsageError(f"{told[0]} is not taken here: it would repeat the patch's tokens", hint="drop it")
         prompt = found.get("prompt")
         several = isinstance(prompt, list) and bool(prompt) and not _are_ids(prompt)
         found["prompt"] = [self._front(one) for one in prompt] if several and prompt else self._front(prompt)
@@ -95,9 +101,9 @@ class Plan:
         if refused := [key for key in _REFUSED if body.get(key) is not None]:
             raise _left_out(refused[0])
         found = {key: value for key, value in body.items() if key not in _REFUSED}
-        if self.to == "lora":
-            found["model"] = self.adapter
-        elif self.to == "lora-gguf":
+        if self.to == "lora" or self.model:
+            found["model"] = self.model or self.adapter
+        if self.to == "lora-gguf":
             found["lora"] = [{"id": int(self.adapter), "scale": 1.0}]
         for key, value in (("temperature", self.temperature), ("top_p", self.top_p)):
             if value is not None and found.get(key) is None:
@@ -105,15 +111,16 @@ class Plan:
         return found
 
 
-def plan_for(description: Description, *, adapter: str | None = None) -> Plan:
+def plan_for(description: Description, *, adapter: str | None = None, model: str | None = None) -> Plan:
     """The plan for an export that an engine serves.
 
     Args:
         description: The export's ``export.json``.
         adapter: Of ``lora`` the name the engine serves it under; of ``lora-gguf`` its number there, 0 by default.
+        model: Of the others the name that requests get, whatever they name.
 
     Raises:
-        UsageError: an export that requests cannot reach, or an adapter that is missing or has no place.
+        UsageError: an export that requests cannot reach, or an adapter or a model that is missing or has no place.
     """
     if description.to not in _REACHABLE or description.slots is None:
         raise UsageError(
@@ -130,8 +137,12 @@ def plan_for(description: Description, *, adapter: str | None = None) -> Plan:
             )
     elif adapter and description.to != "lora":
         raise UsageError(f"an export to {description.to} has no adapter", hint="drop --adapter")
+    if model and description.to == "lora":
+        raise UsageError("the adapter is the model that requests get", hint="drop --model")
     slots = description.slots
-    return Plan(description.to, description.level, slots.text, slots.ids, slots.bos, adapter or "")
+    return Plan(
+        description.to, description.level, slots.text, slots.ids, slots.bos, model=model or "", adapter=adapter or ""
+    )
 
 
 def _are_ids(value: Any) -> bool:

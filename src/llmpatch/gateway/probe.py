@@ -32,8 +32,9 @@ def probe(client: httpx.Client, plan: Plan) -> str | None:
         What was checked; ``None`` where the engine has no way to ask.
 
     Raises:
-        LlmpatchError: it cannot be reached, or it leaves the patch out.
+        LlmpatchError: it cannot be reached, it leaves the patch out, or it has other models that requests could name.
     """
+    _check_model(client, plan)
     path = "/apply-template" if plan.to in ("gguf", "lora-gguf") else "/tokenize"
     reply = _ask(client, path, plan.chat(_CHAT))
     if reply is None:
@@ -49,6 +50,26 @@ def probe(client: httpx.Client, plan: Plan) -> str | None:
         )
     _check_adapter(client, plan)
     return f"{path} of {client.base_url} starts with the patch's {len(plan.ids)} tokens"
+
+
+def _check_model(client: httpx.Client, plan: Plan) -> None:
+    """A request that names another model of the same server would be answered without the patch.
+
+    Raises:
+        LlmpatchError: there are several, and none is named; or the one that is named is not there.
+    """
+    listed = _get(client, "/v1/models") if plan.to != "lora" else None
+    found = listed.get("data") if isinstance(listed, dict) else None
+    names = [str(entry.get("id")) for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    if len(names) > 1 and not plan.model:
+        raise LlmpatchError(
+            f"{client.base_url} has {len(names)} models ({', '.join(names)[:200]}): a request could name one without the patch",
+            hint="--model NAME, as the engine calls this export: every request gets it",
+        )
+    if names and plan.model and plan.model not in names:
+        raise LlmpatchError(
+            f"{client.base_url} has no model {plan.model}, but {', '.join(names)[:200]}", hint="check --model"
+        )
 
 
 def _check_adapter(client: httpx.Client, plan: Plan) -> None:

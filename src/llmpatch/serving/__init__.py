@@ -97,9 +97,17 @@ def open_serving(
     engine.start()
     desk = Desk(engine, patches or None, default_store(), fixed)
     keeper = Keeper(desk, canary_seconds)
-    served = name or (Path(base_name).stem if Path(base_name).exists() else base_name)
+    served = name or _served_name(base_name)
     app = make_app(desk, keeper, served=served, admin=admin or Admin())
     return Serving(app, desk, served, engine.limits, tuple(_warnings(desk)))
+
+
+def _served_name(base_name: str) -> str:
+    """What clients call a base: a folder's own name, a file's without its ending, any other name as it is."""
+    path = Path(base_name)
+    if not path.exists():
+        return base_name
+    return path.stem if path.is_file() else path.resolve().name
 
 
 def _open_engine(base_name: str, revision: str | None, limits: Limits) -> Engine:

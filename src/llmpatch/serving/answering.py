@@ -18,8 +18,8 @@ from typing import Any
 
 from llmpatch.errors import LlmpatchError
 from llmpatch.serving.desk import Desk
-from llmpatch.serving.jobs import Event, Job, Piece, Scored
-from llmpatch.serving.limits import Limits
+from llmpatch.serving.jobs import BusyError, Event, Job, Piece, Scored
+from llmpatch.serving.limits import MAX_NAMING, Limits
 from llmpatch.serving.patchsets import Ready
 from llmpatch.serving.problems import RequestError, body_of
 from llmpatch.serving.prompting import chat_ids, names_of, room_for, text_ids
@@ -68,7 +68,7 @@ async def ask(desk: Desk, limits: Limits, served: str, request: Request) -> Aske
         LlmpatchError: see :meth:`~llmpatch.serving.desk.Desk.snapshot` and :meth:`~llmpatch.serving.desk.Desk.named`.
     """
     names = names_of(request.model, request.patches, served=served)
-    ready = desk.snapshot() if names is None else await asyncio.to_thread(desk.named, names)
+    ready = desk.snapshot() if names is None else await _named(desk, limits, names)
     base = desk.engine.base
     if isinstance(request, ChatRequest):
         prompts = [await asyncio.to_thread(chat_ids, base, request.messages)]
@@ -84,6 +84,27 @@ async def ask(desk: Desk, limits: Limits, served: str, request: Request) -> Aske
     rooms = [room_for(ids, ready.prefix.rows, limits.context, wanted, longest, param) for ids in prompts]
     reply = Reply("chat" if kind == "chat" else "text", request.model or served, ready.level, base, top is not None)
     return Asked(request, ready, prompts, rooms, reply)
+
+
+async def _named(desk: Desk, limits: Limits, names: list[str]) -> Ready:
+    """The set that a request names. Those that must be computed first wait for one another, and never for longer than a request.
+
+    Raises:
+        BusyError: too many of them wait, or it took too long.
+        LlmpatchError: see :meth:`~llmpatch.serving.desk.Desk.named`.
+    """
+    if ready := await asyncio.to_thread(desk.named_at_hand, names):
+        return ready
+    if desk.naming >= min(limits.queue, MAX_NAMING):
+        raise BusyError("too many patch sets are being made ready", hint="try again later, or use the active set")
+    desk.naming += 1
+    try:
+        async with asyncio.timeout(limits.request_seconds):
+            return await asyncio.get_running_loop().run_in_executor(desk.namer, desk.named, names)
+    except TimeoutError:
+        raise BusyError("the patch set was not ready in time", hint="try again later") from None
+    finally:
+        desk.naming -= 1
 
 
 async def events(desk: Desk, limits: Limits, asked: Asked) -> AsyncIterator[tuple[int, Event]]:
@@ -131,6 +152,7 @@ def _jobs(asked: Asked, limits: Limits, emit: Any) -> list[Job]:
             ids, asked.ready.prefix, asked.ready.level, sampling, room, functools.partial(emit, index),
             choices=asked.choices, stops=request.stops, stream=bool(request.stream), score_prompt=scores,
             ignore_eos=request.ignore_eos, prompt=index, deadline=deadline,
+            continues=isinstance(request, CompletionRequest),
         )
         for index, (ids, room) in enumerate(zip(asked.prompts, asked.rooms, strict=True))
     ]  # fmt: skip
@@ -153,7 +175,10 @@ async def answer(desk: Desk, limits: Limits, asked: Asked) -> dict[str, Any]:
                 choice.scored = list(event.tokens)
         elif isinstance(event, Piece):
             _add(mine[event.choice], event)
-    return asked.reply.whole(choices, asked.usage(sum(choice.count for choice in choices)))
+    usage = asked.usage(sum(choice.count for choice in choices))
+    # The texts of all tokens take seconds where a long prompt is scored, and other answers go on meanwhile.
+    whole = functools.partial(asked.reply.whole, choices, usage)
+    return await asyncio.to_thread(whole) if asked.reply.logprobs else whole()
 
 
 def _add(choice: Choice, piece: Piece) -> None:

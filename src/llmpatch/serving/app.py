@@ -65,6 +65,7 @@ def make_app(desk: Desk, keeper: Keeper, *, served: str, admin: Admin) -> Guard:
         keeper.start()
         yield
         await asyncio.to_thread(keeper.stop)
+        desk.namer.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(desk.engine.stop, limits.request_seconds)
 
     app = FastAPI(title="llmpatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -85,7 +86,7 @@ def _openai_routes(desk: Desk, metrics: Metrics, served: str) -> APIRouter:
     router, limits = APIRouter(prefix="/v1", tags=["openai"]), desk.engine.limits
 
     async def respond(request: ChatRequest | CompletionRequest, http: Request) -> Response:
-        asked = await ask(desk, limits, served, request)
+        asked = await _unless_gone(http, ask(desk, limits, served, request))
         headers = {LEVEL_HEADER.decode(): asked.ready.level}
         if not request.stream:
             body = await _unless_gone(http, answer(desk, limits, asked))

@@ -1,7 +1,8 @@
 """The canary: proof that a patch is applied, by the way that requests take.
 
-    expected = plain(base, rows)                      # no batch, transformers' own forward; no cache but side by side
-    found = engine.call(lambda batch: served(batch, prefix))
+    probes = probe_ids(base)
+    expected = plain(base, rows, probes)              # no batch, transformers' own forward; no cache but side by side
+    found = engine.call(lambda batch: served(batch, prefix, probes))
     check(found, expected, unpatched).ok
 
 What is served must be the distribution of the next token that the patched model has, and not the one that the base has.
@@ -50,12 +51,12 @@ def probe_ids(base: Base) -> list[list[int]]:
     return [base.chat_ids(text) for text in PROBES]
 
 
-def plain(base: Base, rows: Rows | None) -> torch.Tensor:
+def plain(base: Base, rows: Rows | None, probes: list[list[int]]) -> torch.Tensor:
     """Probabilities of the token after each probe [probes, vocab_size], by whole forwards of the model."""
     import torch
 
     found = []
-    for ids in probe_ids(base):
+    for ids in probes:
         embeds = base.embed(torch.tensor(ids))
         options: dict[str, Any] = {"use_cache": False}
         if isinstance(rows, Parallel):  # no single forward gives them: what is checked is what comes behind
@@ -69,13 +70,13 @@ def plain(base: Base, rows: Rows | None) -> torch.Tensor:
     return torch.stack(found)
 
 
-def served(batch: Batch, prefix: Prefix) -> torch.Tensor:
+def served(batch: Batch, prefix: Prefix, probes: list[list[int]]) -> torch.Tensor:
     """The same as a request gets them: behind the shared prefix, in the memory of the batch."""
     import torch
 
     memory = batch.memory
     found = []
-    for ids in probe_ids(batch.base):
+    for ids in probes:
         shared = prefix.shared(ids)
         memory.forget(memory.scratch)
         memory.put(memory.scratch, prefix, shared)

@@ -15,13 +15,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from llmpatch import store as stores
 from llmpatch.artifact import Patch
 from llmpatch.errors import LlmpatchError, TrustError, UsageError
-from llmpatch.serving.canary import Check
+from llmpatch.serving.canary import Check, probe_ids
 from llmpatch.serving.engine import Engine
 from llmpatch.serving.limits import MAX_PATCHES
 from llmpatch.serving.patchsets import CanaryError, PatchSet, Ready, prepare, probe
@@ -72,11 +73,16 @@ class Desk:
         self.swaps: list[Swap] = []
         self.swapped = 0
         self.check: Check | None = None
-        self._lock = threading.RLock()  # one set is made ready, one swap is done at a time
+        self._lock = threading.RLock()  # one swap is done at a time; what a request wants made ready does not take it
+        self.namer = ThreadPoolExecutor(1, "llmpatch-namer")  # makes ready what requests name, one set at a time
+        self.naming = 0  # requests that wait for it
+        self._shelf = threading.Lock()  # of the sets that are ready: held for moments
         self._kept: OrderedDict[str, Ready] = OrderedDict()
         self._before: list[Ready] = []
         self._fitting: dict[str, bool] = {}
-        self.base = prepare(engine, PatchSet.of(()), None)
+        # Once: a template may write today's date, and tomorrow's answers are to be compared with these.
+        self.probes = probe_ids(engine.base)
+        self.base = prepare(engine, PatchSet.of(()), None, self.probes)
         self.active = self.base
         if self.follows:
             self.follow()
@@ -97,20 +103,31 @@ class Desk:
             CanaryError: see :func:`~llmpatch.serving.patchsets.prepare`.
         """
         wanted = PatchSet.of(patches)
-        if not wanted.patches:
-            return self.base
-        with self._lock:
-            found = self._kept.get(wanted.key)
-            if found is None:
-                for patch in patches:
-                    for note in patch.check_base(self.engine.base):
-                        LOG.warning("%s", note)
-                found = prepare(self.engine, wanted, self.base.expected)
-                self._kept[wanted.key] = found
+        if found := self._at_hand(wanted):
+            return found
+        for patch in patches:
+            for note in patch.check_base(self.engine.base):
+                LOG.warning("%s", note)
+        found = prepare(self.engine, wanted, self.base.expected, self.probes)
+        with self._shelf:
+            self._kept[wanted.key] = found
             self._kept.move_to_end(wanted.key)
             while len(self._kept) > KEPT_SETS:
                 self._kept.popitem(last=False)
+        return found
+
+    def _at_hand(self, wanted: PatchSet) -> Ready | None:
+        """A set that is ready."""
+        if not wanted.patches:
+            return self.base
+        with self._shelf:
+            if found := self._kept.get(wanted.key):
+                self._kept.move_to_end(wanted.key)
             return found
+
+    def _ready_sets(self) -> list[Ready]:
+        with self._shelf:
+            return list(self._kept.values())
 
     def snapshot(self) -> Ready:
         """The active set, for a request that names none.
@@ -140,6 +157,12 @@ class Desk:
             )
         return self.ready(self.find(names))
 
+    def named_at_hand(self, names: Sequence[str]) -> Ready | None:
+        """The set that a request names, if nothing has to be computed for it (errors as :meth:`named`)."""
+        if self.fixed or (not names and self.active is self.base):
+            return self.named(names)
+        return self._at_hand(PatchSet.of(self.find(names)))
+
     def find(self, names: Sequence[str]) -> list[Patch]:
         """Patches by name, ``NAME@RANGE`` or the start of a digest, among those given and those installed. Never by path.
 
@@ -166,7 +189,7 @@ class Desk:
                 f"{name[:128]!r} is not among the patches of this server", hint="GET /v1/models lists them"
             )
         digest = stores.pick(state, name).digest
-        for ready in [self.active, *self._kept.values()]:
+        for ready in [self.active, *self._ready_sets()]:
             for patch in ready.patches.patches:
                 if patch.digest == digest:
                     return patch
@@ -244,13 +267,10 @@ class Desk:
             CanaryError: the active set cannot be served rightly; requests for it are refused until it can.
         """
         # Without the lock while it asks: under load that takes a second or two, and a swap must not wait for it.
-        with self._lock:
-            kept = list(self._kept.values())
-        for ready in kept:
+        for ready in self._ready_sets():
             if ready is not self.active and not probe(self.engine, ready, self.base.expected).ok:
                 LOG.error("the canary: %s is not applied; it is computed anew", ready.level)
-                with self._lock:
-                    self._forget(ready)
+                self._forget(ready)
         while True:
             ready = self.active
             found = probe(self.engine, ready, self.base.expected)
@@ -265,15 +285,16 @@ class Desk:
                 return self.check
 
     def _forget(self, ready: Ready) -> None:
-        if self._kept.get(ready.patches.key) is ready:
-            del self._kept[ready.patches.key]
+        with self._shelf:
+            if self._kept.get(ready.patches.key) is ready:
+                del self._kept[ready.patches.key]
 
     def _compute_anew(self, ready: Ready) -> None:
         """Put a fresh copy of the active set in its place, and ask about that."""
         LOG.error("the canary: %s is not applied (%s); it is computed anew", ready.level, self.check)
         self._forget(ready)
         if not ready.patches.patches:
-            self.base = prepare(self.engine, PatchSet.of(()), None)
+            self.base = prepare(self.engine, PatchSet.of(()), None, self.probes)
         self._swap(self.ready(ready.patches.patches), "computed anew: the canary", 0.0)
         self.check = probe(self.engine, self.active, self.base.expected)
 
@@ -304,7 +325,7 @@ class Desk:
             "draining": {level: n for level, n in levels.items() if level != self.active.level},
             "waiting": self.engine.queued,
             "rows": self.engine.busy,
-            "ready": [ready.level for ready in list(self._kept.values())],
+            "ready": [ready.level for ready in self._ready_sets()],
             "swaps": self.swapped,
             "last_swaps": [vars(swap) for swap in self.swaps[-8:]],
             "notes": list(self.notes),

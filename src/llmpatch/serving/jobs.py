@@ -77,6 +77,7 @@ class Job:
         score_prompt: Emit :class:`Scored` first.
         ignore_eos: Write on behind the end of an answer; for measurements.
         prompt: Index of the prompt within its request, for the random numbers.
+        continues: Whether the answer continues the prompt's text, rather than being a text of its own.
         deadline: On ``time.monotonic()``'s clock.
     """
 
@@ -92,6 +93,7 @@ class Job:
     score_prompt: bool = False
     ignore_eos: bool = False
     prompt: int = 0
+    continues: bool = False
     deadline: float = float("inf")
     born: float = field(default_factory=time.monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -146,8 +148,10 @@ def sibling(base: Base, row: Row, choice: int) -> Row:
 
 
 def _row(base: Base, job: Job, choice: int, length: int, shared: int, ids: Sequence[int]) -> Row:
+    from llmpatch.bases import TAIL
     from llmpatch.serving.sampling import make_generator
     from llmpatch.serving.speech import Speech
 
     random = make_generator(job.sampling, choice, job.prompt)
-    return Row(job, choice, length, shared, ids, random, Speech(base, job.stops))
+    behind = job.ids[-TAIL:] if job.continues and base.hides_spaces else ()
+    return Row(job, choice, length, shared, ids, random, Speech(base, job.stops, behind))

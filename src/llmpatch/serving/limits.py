@@ -16,6 +16,7 @@ MAX_STOP_CHARACTERS = 256
 MAX_TOP_LOGPROBS = 20
 MAX_PATCHES = 16
 MAX_PROMPTS = 64
+MAX_NAMING = 16  # requests that wait for a patch set of their own to be made ready
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,14 @@ class Ready:
     Attributes:
         patches: The set.
         prefix: Keys and values that its requests share.
-        expected: What the canary must find.
+        probes: What the canary asks, as token ids.
+        expected: What it must find.
         check: What it found before the first use.
     """
 
     patches: PatchSet
     prefix: Prefix
+    probes: list[list[int]]
     expected: torch.Tensor
     check: canary.Check | None = None
 
@@ -82,13 +84,14 @@ def chat_head(base: Base) -> list[int]:
     return common_head([base.chat_ids(text) for text in ("A", "b c", "7", "\n?")])
 
 
-def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None) -> Ready:
+def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None, probes: list[list[int]]) -> Ready:
     """Compute a set's prefix, and let the canary prove it. In steps, so that running answers go on between them.
 
     Args:
         engine: Owner of the base.
         patches: The set.
         unpatched: What the canary finds on the base alone; ``None`` when ``patches`` is that.
+        probes: What it asks, from :func:`~llmpatch.serving.canary.probe_ids`.
 
     Raises:
         UsageError: the rows leave too little of the context.
@@ -100,8 +103,8 @@ def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None) -
         raise UsageError(f"{len(rows)} virtual tokens take over half of a context of {engine.limits.context}",
                          hint="use fewer patches, a merged one, or a larger --context")  # fmt: skip
     prefix = engine.call(lambda batch: batch.memory.make_prefix(rows, head))
-    expected = engine.call(lambda _: canary.plain(base, rows))
-    ready = Ready(patches, prefix, expected)
+    expected = engine.call(lambda _: canary.plain(base, rows, probes))
+    ready = Ready(patches, prefix, probes, expected)
     found = probe(engine, ready, unpatched)
     if not found.ok:
         raise CanaryError(
@@ -115,7 +118,7 @@ def prepare(engine: Engine, patches: PatchSet, unpatched: torch.Tensor | None) -
 def probe(engine: Engine, ready: Ready, unpatched: torch.Tensor | None) -> canary.Check:
     """Ask the canary about a set."""
     intact = engine.call(lambda batch: batch.memory.intact(ready.prefix))
-    found = engine.call(lambda batch: canary.served(batch, ready.prefix))
+    found = engine.call(lambda batch: canary.served(batch, ready.prefix, ready.probes))
     other = unpatched if ready.patches.patches else None
     half = canary.rounds(engine.base)
     return engine.call(lambda _: canary.check(found, ready.expected, other, intact, half=half))

@@ -77,6 +77,7 @@ class Reply:
     logprobs: bool
     created: int = field(default_factory=lambda: int(time.time()))
     id: str = field(default_factory=lambda: secrets.token_hex(12))
+    _texts: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
 
     def _head(self, stream: bool) -> dict[str, Any]:
         prefix = "chatcmpl-" if self.kind == "chat" else "cmpl-"
@@ -149,7 +150,9 @@ class Reply:
         return sum(len(self._text(token.id)) for token in piece.tokens) if self.logprobs else 0
 
     def _text(self, token: int) -> str:
-        return str(self.base.tokenizer.decode([token]))
+        if token not in self._texts:
+            self._texts[token] = self.base.token_text(token)
+        return self._texts[token]
 
 
 def sse(value: Any) -> str:

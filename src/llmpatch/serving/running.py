@@ -56,8 +56,10 @@ def make_server(app: Any, limits: Limits) -> uvicorn.Server:
     """The HTTP server, not started."""
     import uvicorn
 
+    from llmpatch.serving.connections import PromptProtocol
+
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, proxy_headers=False, server_header=False, http="h11", loop="asyncio",
+        app, log_config=None, access_log=False, proxy_headers=False, server_header=False, http=PromptProtocol, loop="asyncio",
         lifespan="on", limit_concurrency=limits.connections, timeout_keep_alive=15, h11_max_incomplete_event_size=1 << 16,
         timeout_graceful_shutdown=math.ceil(limits.request_seconds) + 5,
     )  # fmt: skip

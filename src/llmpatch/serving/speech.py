@@ -5,7 +5,8 @@
     speech.ended                 # a stop text was said
     speech.rest()                # what was held back
 
-Pieces joined are what ``base.decode`` makes of all tokens, cut before the first stop text.
+Pieces joined are what ``base.decode`` makes of all tokens, cut before the first stop text; of a text that is continued
+(``behind``) what it adds to that.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ _UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a charact
 class Speech:
     """The text of one answer.
 
+    Args:
+        base: For its tokenizer.
+        stops: Texts that end it.
+        behind: Ids that it continues: a tokenizer may hide the space before a text that stands alone.
+
     Attributes:
         ended: Whether a stop text was said; nothing more is to be heard.
     """
 
-    def __init__(self, base: Base, stops: Sequence[str] = ()) -> None:
+    def __init__(self, base: Base, stops: Sequence[str] = (), behind: Sequence[int] = ()) -> None:
         self._base, self._stops = base, tuple(stops)
-        self._ids: list[int] = []
-        self._before, self._read = 0, 0  # ids in front of _before no longer change how later ones are decoded
+        self._ids = list(behind)
+        self._before, self._read = (
+            0,
+            len(self._ids),
+        )  # ids in front of _before no longer change how later ones are decoded
         self._held = ""
         self._tokens: list[Token] = []
         self.ended = False
