@@ -42,9 +42,10 @@ def logits(model, ids, keep):
 @pytest.mark.parametrize("family", ["gemma", "gemma2"])
 def test_a_head_that_engines_do_not_read_is_refused(family, tmp_path):
     base = common_tiny(family, tie_word_embeddings=True)
-    with pytest.raises(UsageError, match=f"engines read one table of a {family} model"):
-        export(base, [make_patch(base, tmp_path / "p")], "checkpoint", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for target in ("checkpoint", "gguf", "lora-gguf"):
+        with pytest.raises(UsageError, match=f"engines read one table of a {family} model"):
+            export(base, [make_patch(base, tmp_path / target)], target, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

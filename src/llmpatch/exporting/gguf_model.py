@@ -20,6 +20,7 @@ from llmpatch.exporting.gguf_file import Stored, dequantise, new_gguf, open_gguf
 from llmpatch.exporting.job import Job, Made
 from llmpatch.exporting.masking import mask_row
 from llmpatch.exporting.slots import ARGUMENT, Insertion, Slots, insert, slot_names, table_rows
+from llmpatch.exporting.slotted import check_own_head
 from llmpatch.prefix import backbone, head_logits
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def write_lora_gguf(job: Job, folder: Path) -> Made:
 
 def _open(job: Job) -> Any:
     """The reader of the base's GGUF file."""
+    check_own_head(job.base)
     path = locate(job.base.name)
     if path is None or path.suffix != ".gguf":
         raise UsageError(

@@ -28,6 +28,20 @@ def is_tied(base: Base) -> bool:
     return head is not None and bool(head.weight is table.weight or head.weight.data_ptr() == table.weight.data_ptr())
 
 
+def check_own_head(base: Base) -> None:
+    """Refuse a base whose engines know no vocabulary head beside the embedding table: there the patch's tokens could be said.
+
+    Raises:
+        UsageError: it is of such a family.
+    """
+    kind = base.model.config.get_text_config().model_type
+    if kind in _ALWAYS_TIED:
+        raise UsageError(
+            f"engines read one table of a {kind} model for embeddings and head: the patch's tokens could be said",
+            hint="`--to peft`, or `llmpatch serve`",
+        )
+
+
 def slotted_model(base: Base, slots: Slots, inputs: torch.Tensor, mask: torch.Tensor, *, tied: bool, dtype: str) -> Any:
     """A ``transformers`` model to be saved, not run: it shares the base's weights.
 
@@ -44,12 +58,8 @@ def slotted_model(base: Base, slots: Slots, inputs: torch.Tensor, mask: torch.Te
     """
     import torch
 
-    kind = base.model.config.get_text_config().model_type
-    if not tied and kind in _ALWAYS_TIED:
-        raise UsageError(
-            f"engines read one table of a {kind} model for embeddings and head: the patch's tokens could be said",
-            hint="`--to peft`, or `llmpatch serve`",
-        )
+    if not tied:
+        check_own_head(base)
     if base.quantisation != "none" and not base.quantisation.startswith("gguf:"):  # transformers dequantises a GGUF
         raise UsageError(
             f"{base.name} keeps its layers in {base.quantisation}: a folder with more tokens needs whole weights",
