@@ -18,7 +18,7 @@ from typing import Any
 
 from llmpatch.answers import FINISHES, Answer
 from llmpatch.errors import ReferenceFailedError, UsageError
-from llmpatch.files import read_bytes, read_jsonl, sha256_file
+from llmpatch.files import iterate_lines, parse_row, read_bytes, sha256_file
 
 _MAX_PROVENANCE_BYTES = 1 << 16
 
@@ -41,7 +41,8 @@ class RecordedReference:
             UsageError: a missing or malformed file; a row without a text prompt and completion; an unknown finish.
         """
         answers: dict[str, Answer] = {}
-        for number, row in enumerate(read_jsonl(self.path), start=1):
+        for number, line in enumerate(iterate_lines(self.path), start=1):
+            row = parse_row(line.text, self.path, line.number)
             prompt, completion, finish = row.get("prompt"), row.get("completion"), row.get("finish", "stop")
             if not isinstance(prompt, str) or not isinstance(completion, str):
                 raise UsageError(

@@ -23,7 +23,7 @@ from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.files import digest_json, encodable, read_bytes, write_bytes
 
 FORMAT = "llmpatch-answers-v1"
-MAX_SHARD_BYTES = 1 << 28
+MAX_SHARD_BYTES = 1 << 32  # `generate` keeps all its answers in one
 _MAX_HEADER_BYTES = 1 << 20
 _ROW_KEYS = {"index", "prompt", "completion", "finish"}
 
