@@ -110,7 +110,10 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            size = min(limit, os.fstat(file.fileno()).st_size)
+            data = file.read(size + 1)  # read() makes room for all that it is asked for
+            if len(data) > size:  # it grew, or does not know its size
+                data += file.read(limit + 1 - len(data))
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(data) > limit:

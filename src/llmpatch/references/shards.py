@@ -185,6 +185,8 @@ def answers_in(
         if path in without or path.name.endswith(".scores.jsonl"):
             continue
         try:
+            if path.stat().st_size > MAX_SHARD_BYTES:
+                continue
             with path.open("rb") as file:
                 header = _parse(file.readline(_MAX_HEADER_BYTES))
                 if (
@@ -193,7 +195,7 @@ def answers_in(
                     or header.get("identity") not in identities
                 ):
                     continue
-                rows = file.read(MAX_SHARD_BYTES)
+                rows = file.read()
         except OSError:
             continue
         if header.get("sha256") in (None, hashlib.sha256(rows).hexdigest()):
