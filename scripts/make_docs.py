@@ -153,7 +153,7 @@ def results() -> str:
     text = f"{table}\n\nBrackets: 95 % intervals. Judge: `{lead(evidence)}`. Greedy answers.\n\n{notes}"
     if FRONTIER.is_file():
         text += (
-            "\n\nBeside other checkpoints, a trial that is not released (ADR 0034) and LoRA on the same pairs "
+            "\n\nBeside other checkpoints, trials that are not released (ADR 0011, 0034) and LoRA on the same pairs "
             f"(`benchmarks/frontier.py`):\n\n{frontier_table()}"
         )
     if PROBE.is_file():
