@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
 from llmpatch.gateway.plan import Plan
+from llmpatch.serving.leaving import unless_gone
+from llmpatch.serving.problems import RequestError
 
 if TYPE_CHECKING:
     import httpx
@@ -145,31 +147,15 @@ async def _forward(request: Request, settings: Settings, method: str, body: byte
     headers += [(b"accept-encoding", b"identity")] + ([] if body is None else [(b"content-type", b"application/json")])
     try:
         wanted = client.build_request(method, request.url.path, content=body, headers=headers)
-        reply = await _unless_gone(request, client.send(wanted, stream=True))
+        reply = await unless_gone(request, client.send(wanted, stream=True))
+    except RequestError as error:
+        return _error(error.status, error.message, settings)
     except httpx.TimeoutException:
         return _error(504, f"the engine did not answer within {settings.timeout:g} s", settings)
     except httpx.HTTPError as error:
         return _error(502, f"the engine cannot be reached ({type(error).__name__})", settings)
-    if reply is None:
-        return _error(499, "the client left", settings)
     kept = {name: reply.headers[name] for name in _TO_CLIENT if name in reply.headers}
     return StreamingResponse(_pass(reply), reply.status_code, {**kept, LEVEL_HEADER: _header(settings.plan.level)})
-
-
-async def _unless_gone(request: Request, sending: Awaitable[httpx.Response]) -> httpx.Response | None:
-    """The engine's answer, or ``None`` where the client leaves first: an engine stops writing when nobody listens."""
-    doing, leaving = asyncio.ensure_future(sending), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        for task in (doing, leaving):
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _pass(reply: httpx.Response) -> AsyncIterator[bytes]:

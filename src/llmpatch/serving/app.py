@@ -14,7 +14,7 @@ import hashlib
 import importlib.resources
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -30,6 +30,7 @@ from llmpatch.serving.desk import Desk
 from llmpatch.serving.guard import LEVEL_HEADER, Guard
 from llmpatch.serving.jobs import BusyError
 from llmpatch.serving.keeper import Keeper
+from llmpatch.serving.leaving import unless_gone
 from llmpatch.serving.metrics import CONTENT_TYPE, Metrics
 from llmpatch.serving.patchsets import UNPATCHED
 from llmpatch.serving.problems import (
@@ -86,15 +87,15 @@ def _openai_routes(desk: Desk, metrics: Metrics, served: str) -> APIRouter:
     router, limits = APIRouter(prefix="/v1", tags=["openai"]), desk.engine.limits
 
     async def respond(request: ChatRequest | CompletionRequest, http: Request) -> Response:
-        asked = await _unless_gone(http, ask(desk, limits, served, request))
+        asked = await unless_gone(http, ask(desk, limits, served, request))
         headers = {LEVEL_HEADER.decode(): asked.ready.level}
         if not request.stream:
-            body = await _unless_gone(http, answer(desk, limits, asked))
+            body = await unless_gone(http, answer(desk, limits, asked))
             metrics.count_answer(asked.ready.level)
             return JSONResponse(body, headers=headers)
         began = time.monotonic()
         events = stream(desk, limits, asked)
-        first = await _unless_gone(http, anext(events))
+        first = await unless_gone(http, anext(events))
         metrics.first_seconds.observe(time.monotonic() - began)
         metrics.count_answer(asked.ready.level)
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
@@ -195,25 +196,6 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(LlmpatchError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-
-
-async def _unless_gone(http: Request, work: Awaitable[T]) -> T:
-    """Do something, unless the client leaves first: then it is cancelled, and its rows are free."""
-    doing = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(http))
-    try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-        raise RequestError("the client left", status=499)
-    finally:
-        for task in (doing, leaving):
-            task.cancel()
-
-
-async def _gone(http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _after(first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
