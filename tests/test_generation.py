@@ -42,6 +42,20 @@ def test_left_padded_batches_with_a_shared_cache_equal_plain_decoding(family, pa
             assert (found[i][0].text, found[i][0].finish) == plain_greedy(base, prompt, rows, 12)
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gemma3_text", {"num_hidden_layers": 6, "sliding_window": 64}), ("mistral", {"sliding_window": 60})],
+)
+def test_a_short_row_beside_one_beyond_a_window_sees_what_it_sees_alone(family, changes):
+    """Padding stands between the shared start and a short row's own tokens, and layers with a window count places."""
+    base = make_tiny(family, **changes)
+    rows = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
+    prompts = ["Hi", "Hi you", "No, " * 30, "No, " * 29 + "yes,"]
+    found = dict(generate(base, prompts, decoding=GREEDY, prefix=rows, batch_size=4))
+    for i, prompt in enumerate(prompts):
+        assert found[i][0].text == plain_greedy(base, prompt, rows, 12)[0]
+
+
 def test_a_prefix_changes_the_answers(tiny):
     rows = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
     plain, patched = (dict(generate(tiny, PROMPTS, decoding=GREEDY, prefix=p)) for p in (None, rows))
@@ -85,13 +99,20 @@ def test_prompts_that_do_not_fit_are_named(tiny):
         list(generate(tiny, ["short", "x" * 600], decoding=GREEDY))
 
 
-def test_a_cache_is_reused_unchanged(tiny):
-    rows = torch.randn(5, 32)
-    cache = prefix_cache(tiny, rows, [1, 2, 3])
-    before = cache.layers[0].keys.clone()
-    list(generate(tiny, PROMPTS, decoding=GREEDY, prefix=rows))
-    assert cache.get_seq_length() == 8
-    assert torch.equal(before, cache.layers[0].keys)
+def test_a_cache_is_reused_unchanged(tiny, monkeypatch):
+    made = []
+
+    def kept(*arguments):
+        made.append(prefix_cache(*arguments))
+        before.extend(layer.keys.clone() for layer in made[-1].layers)
+        return made[-1]
+
+    before: list[torch.Tensor] = []
+    monkeypatch.setattr("llmpatch.generation.prefix_cache", kept)
+    list(generate(tiny, PROMPTS, decoding=GREEDY, prefix=torch.randn(5, 32), batch_size=1))
+    (cache,) = made
+    assert cache.get_seq_length() >= 5
+    assert all(torch.equal(was, layer.keys) for was, layer in zip(before, cache.layers, strict=True))
 
 
 def test_common_head_leaves_every_sequence_a_token():

@@ -9,7 +9,16 @@ import torch
 
 from llmpatch import losses
 from llmpatch.batching import Example, make_batch
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, kl_to_base, per_answer
+from llmpatch.errors import UsageError
+from llmpatch.losses import (
+    answer_log_probs,
+    attention_masks,
+    dpo_loss,
+    hidden_states,
+    kept_losses,
+    kl_to_base,
+    per_answer,
+)
 from llmpatch.neighbours import Arrangement
 from llmpatch.training_recipe import KL
 from tinymodels import make_tiny
@@ -33,9 +42,28 @@ def plain_log_probs(base, rows, example, answer):
     return logits.log_softmax(-1)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "mistral", "gemma2"])
-def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family):
-    base = make_tiny(family)
+MIXED = {"num_hidden_layers": 6}  # Gemma 3: five layers with a window, one without
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("qwen2", {}),
+        ("gemma3_text", MIXED),
+        ("mistral", {}),
+        ("gemma2", {}),
+        # Windows that end within the answers, within the longest prompt, within head and prefix.
+        ("gemma3_text", MIXED | {"sliding_window": 56}),
+        ("gemma3_text", MIXED | {"sliding_window": 24}),
+        ("gemma3_text", MIXED | {"sliding_window": 8}),
+        ("gemma2", {"sliding_window": 12}),
+        ("mistral", {"sliding_window": 16}),
+        ("mistral", {"sliding_window": 5}),
+    ],
+)
+def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family, changes):
+    base = make_tiny(family, **changes)
     start = torch.randn(6, 32, generator=torch.Generator().manual_seed(1))
 
     shared = start.clone().requires_grad_()
@@ -61,6 +89,15 @@ def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
     assert torch.allclose(policy, torch.stack(sums), rtol=1e-4, atol=1e-4)
     assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-4
+
+
+def test_layers_that_read_in_chunks_are_refused():
+    odd = make_tiny("gemma3_text", **MIXED, sliding_window=12)
+    assert set(odd.windows) == {12, None}
+    odd.model.config.layer_types[5] = "chunked_attention"
+    batch = make_batch(EXAMPLES, past=4, answer_tokens=4, rejected=True)
+    with pytest.raises(UsageError, match="layers that read in chunks"):
+        attention_masks(odd, batch, [0], max(batch.lengths), 4)
 
 
 def test_kl_from_cached_hidden_states_equals_kl_of_full_distributions(tiny):

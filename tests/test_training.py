@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
-from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, kept_losses, per_answer
+from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
+from llmpatch.recomputing import recomputed
 from llmpatch.training import Trainer, train
 from llmpatch.training_data import TrainingSet
 from llmpatch.training_recipe import DistilSection, DPOSection, MixSection, StageSection, TrainingSection
@@ -264,17 +266,15 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tiny):
         train(tiny, make_data(), rows, settings(), seed=0)
 
 
-def test_rows_longer_than_the_sliding_window_are_refused():
-    gemma = make_tiny("gemma3_text", sliding_window=12)
-    with pytest.raises(UsageError, match="sliding window of 12"):
-        train(gemma, make_data(), start(), settings(), seed=0)
-
-
-def test_kept_answers_longer_than_the_sliding_window_are_refused_too():
-    gemma = make_tiny("gemma3_text", sliding_window=12)
-    data = make_data()
-    with pytest.raises(UsageError, match="sliding window of 12"):
-        kept_losses(gemma, start(), [(start(4), data.examples[:2], "forward")], data.head, answer_tokens=12)
+@pytest.mark.parametrize("cheap", [False, True])
+def test_rows_may_be_longer_than_a_sliding_window(cheap):
+    """Also where layers compute their insides again; what such rows cost is proved in test_losses."""
+    gemma = make_tiny("gemma3_text", sliding_window=12, num_hidden_layers=6)
+    section = settings(sft=3, dpo=2)
+    with recomputed(gemma) if cheap else nullcontext():
+        found = train(gemma, make_data(), start(), section, seed=0)
+    assert found.rows.isfinite().all()
+    assert not torch.equal(found.rows, start())
 
 
 def test_patience_counts_from_the_best_also_where_the_last_is_kept(tiny):

@@ -134,6 +134,28 @@ class Base:
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048))
 
     @cached_property
+    def windows(self) -> list[int | None]:
+        """How many of the latest tokens each layer sees; ``None`` where it sees all.
+
+        Raises:
+            UsageError: layers that keep something else than keys and values: a prefix cannot be cached there.
+        """
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+        config = self.model.config
+        layers: list[Any] = list(DynamicCache(config=config).layers)
+        if not layers:
+            layers = [DynamicLayer() for _ in range(config.get_text_config().num_hidden_layers)]
+        for layer in layers:
+            if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+                raise UsageError(
+                    f"{self.name} ({config.model_type}) has layers that keep more than keys and values",
+                    hint="choose another base, or serve it with another engine: `llmpatch export`",
+                )
+        return [int(layer.sliding_window) if layer.is_sliding else None for layer in layers]
+
+    @cached_property
     def cache_keyword(self) -> str:
         """The forward argument that takes a key-value cache: ``cache`` since transformers 5.24, else the older name."""
         return "cache" if "cache" in inspect.signature(type(self.model).forward).parameters else "past_key_values"

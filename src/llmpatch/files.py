@@ -21,8 +21,8 @@ MAX_LINE_BYTES = 1 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically.
+def write_bytes(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+    """Write ``data`` to ``path`` atomically; what is unfinished lies in ``staging`` on the same disk, by default beside it.
 
     Raises:
         LlmpatchError: the disk is full, or the folder cannot be written; ``path`` is untouched.
@@ -31,7 +31,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=staging or path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

@@ -134,7 +134,8 @@ def generate_ids(
     waiting: dict[int, dict[int, Answer]] = {}
     stops = tuple(text for text in until if text)
     times = 1 if base.device.type == "cpu" else GPU_TIMES
-    for part in _batches(rows, batch_size * times, offset + decoding.max_new_tokens, BATCH_POSITIONS * times):
+    window = min((found for found in base.windows if found), default=None)
+    for part in _batches(rows, batch_size * times, offset + decoding.max_new_tokens, BATCH_POSITIONS * times, window):
         for row, answer in _decode(base, part, shared, offset, decoding, stops, raw):
             done = waiting.setdefault(row.index, {})
             done[row.sample] = answer
@@ -142,11 +143,19 @@ def generate_ids(
                 yield row.index, [done[k] for k in range(samples)]
 
 
-def _batches(rows: Sequence[_Row], size: int, more: int, positions: int) -> Iterator[list[_Row]]:
-    """Rows, shortest first, in batches of at most ``size`` and, each with ``more`` behind its own, of ``positions``."""
+def _batches(
+    rows: Sequence[_Row], size: int, more: int, positions: int, window: int | None = None
+) -> Iterator[list[_Row]]:
+    """Rows, shortest first, in batches of at most ``size`` and, each with ``more`` behind its own, of ``positions``.
+
+    Beyond a ``window`` rows of one length stand together: a layer that sees the latest places only would count padding among
+    them, and a short row would no longer see what stands before it.
+    """
     part: list[_Row] = []
     for row in rows:
-        if part and (len(part) == size or (len(part) + 1) * (len(row.ids) + more) > positions):
+        long = len(row.ids) + more
+        apart = bool(part and window and long > window and len(row.ids) > len(part[-1].ids))
+        if part and (apart or len(part) == size or (len(part) + 1) * long > positions):
             yield part
             part = []
         part.append(row)

@@ -53,43 +53,53 @@ def hidden_states(base: Base, rows: Rows | None, head: list[int], batch: Batch) 
     return torch.cat(parts)[order]
 
 
-def sliding_window(base: Base) -> int | None:
-    """How many of the latest tokens some layer of the model sees; ``None`` where every layer sees all."""
-    found: int | None = getattr(base.model.config.get_text_config(), "sliding_window", None)
-    return found
+def attention_masks(base: Base, batch: Batch, members: Sequence[int], width: int, past: int) -> Any:
+    """Where the queries of some rows may look, as a model takes it: [len(members), 1, width, columns], added to attention.
 
-
-def check_window(base: Base, batch: Batch) -> None:
-    """Refuse to train on rows longer than what a layer of the model sees: the mask would show it more.
+    A model some of whose layers see only the latest tokens gets one for each kind of layer. Latest goes by position: beside a
+    row's chosen answer stands the rejected one, which is no further from their prompt.
 
     Raises:
-        UsageError: says how long they are.
+        UsageError: layers that see something else than the latest tokens.
     """
-    window, longest = sliding_window(base), batch.mask.shape[-1]
-    if window and longest > window:
+    import torch
+
+    device, dtype = base.device, base.model.dtype
+
+    def bias(allowed: torch.Tensor) -> torch.Tensor:
+        # A float mask: 0 where a query may look, a very low number where not (what every attention kernel accepts).
+        return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min).to(device)
+
+    seen = batch.mask[members, :, :width, : past + width]
+    if set(base.windows) == {None}:
+        return bias(seen)
+    if "chunked_attention" in (getattr(base.model.config.get_text_config(), "layer_types", None) or ()):
         raise UsageError(
-            f"a row has {longest} tokens with the prefix, more than the sliding window of {window}",
-            hint="use fewer virtual tokens, shorter prompts or a smaller answer_tokens",
+            f"{base.name} has layers that read in chunks: training on it would be wrong", hint="choose another base"
         )
+    asking = batch.positions[members, :width]
+    looked_at = torch.cat([torch.arange(past).expand(len(asking), -1), asking], 1)
+    distance = (asking[:, :, None] - looked_at[:, None, :])[:, None]
+    kinds: dict[str, torch.Tensor] = {}
+    for window in set(base.windows):
+        if window is None:
+            kinds["full_attention"] = bias(seen)
+        else:  # whose cache holds no more of the past than the next token sees
+            kinds["sliding_attention"] = bias((seen & (distance < window))[..., past - min(past, window - 1) :])
+    return kinds if len(kinds) > 1 else next(iter(kinds.values()))
 
 
 def _run(base: Base, cache: Any, batch: Batch, members: list[int]) -> torch.Tensor:
     """Hidden states [len(members), width, d] of some rows behind the shared cache."""
-    import torch
-
     width = max(batch.lengths[m] for m in members)
     past = batch.mask.shape[-1] - batch.mask.shape[-2]
-    seen = batch.mask[members, :, :width, : past + width]
     options: dict[str, Any] = {"use_cache": False}
     if cache is not None:
         options = {"use_cache": True, base.cache_keyword: expand_cache(base, cache, len(members))}
-    device, dtype = base.device, base.model.dtype
-    # A float mask: 0 where a query may look, a very low number where not (what every attention kernel accepts).
-    bias = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     hidden: torch.Tensor = backbone(base)(
-        input_ids=batch.ids[members, :width].to(device),
-        position_ids=batch.positions[members, :width].to(device),
-        attention_mask=bias.to(device),
+        input_ids=batch.ids[members, :width].to(base.device),
+        position_ids=batch.positions[members, :width].to(base.device),
+        attention_mask=attention_masks(base, batch, members, width, past),
         **options,
     ).last_hidden_state
     return hidden
@@ -223,7 +233,6 @@ def kept_losses(
     def states(prefix: Rows | None, examples: Sequence[Example]) -> tuple[torch.Tensor, Batch]:
         past = len(head) + (0 if prefix is None else len(prefix))
         batch = make_batch(examples, past=past, answer_tokens=answer_tokens, rejected=False)
-        check_window(base, batch)
         return hidden_states(base, prefix, head, batch), batch
 
     hidden, batch = states(rows, [e for _, examples, _ in parts for e in examples])

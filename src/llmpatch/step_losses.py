@@ -18,7 +18,6 @@ from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
 from llmpatch.losses import (
     answer_log_probs,
-    check_window,
     dpo_loss,
     hidden_states,
     kept_losses,
@@ -196,9 +195,7 @@ class StepLosses:
 
     def _batch(self, rows: Rows, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
-        batch = make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
-        check_window(self.base, batch)
-        return batch
+        return make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
 
     def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps.

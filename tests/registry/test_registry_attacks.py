@@ -8,8 +8,10 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from securesystemslib.signer import GPGKey, SSlibKey
 from tuf.api.metadata import TargetFile
 
+from llmpatch.advisories import by_keys
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.registry import (
     add_vendor,
@@ -26,9 +28,11 @@ from llmpatch.registry import (
     search,
     take,
 )
+from llmpatch.registry.choosing import newer
+from llmpatch.registry.keys import our_key, tuf_key
 from llmpatch.registry.web import Patience
 from llmpatch.signing import trust_key
-from llmpatch.store import Store, load, signed_by
+from llmpatch.store import Store, activate, install, load, signed_by
 from registry.webkit import endless, serve
 from registrykit import (
     PATH,
@@ -419,6 +423,50 @@ def test_a_registry_that_speaks_for_anothers_vendor_to_take_its_patches_out_of_u
     assert ask_advisories(registry="evil").keys == {f"acme/{name}": frozenset({public("evilco").id})}
     customer(site)
     assert ask_advisories(registry="acme").keys == {f"acme/{name}": frozenset({public("vendor").id})}
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_key_that_only_holds_anothers_is_not_anothers(text):
+    """TUF verifies with one part of such a key, and a reader of PEM finds what stands in another."""
+    held = {"q": "00" * 32, "note": public("vendor").pem}
+    odd = GPGKey("a" * 40, "eddsa", "pgp+eddsa-ed25519", {"public": held}) if not text else SSlibKey(
+        "a" * 40, "ed25519", "ed25519", {"public": public("vendor").pem}
+    )  # fmt: skip
+    with pytest.raises(IntegrityError, match="is no ECDSA key in PEM"):
+        our_key(odd)
+    assert our_key(tuf_key(public("vendor"))) == public("vendor")
+
+
+def test_a_key_that_the_policy_revokes_takes_nothing_out():
+    lost, new = public("vendor").id, public("evilco").id
+    keys = {"acme/x_ACME-2026-0001.json": frozenset({lost})}
+    advisory = SimpleNamespace(vendor="acme", id="x_ACME-2026-0001")
+    vendor = SimpleNamespace(by_id={lost: None, new: None})
+    for revoked, counts in (((), True), ((lost,), False)):
+        trust = SimpleNamespace(revoked=revoked, vendor_of=lambda name: vendor)
+        for signer in (lost, new):
+            held = SimpleNamespace(entry=SimpleNamespace(name="acme/refusal", signer=signer))
+            assert by_keys(keys, trust)(advisory, held, "acme/refusal") is counts
+
+
+def test_another_registry_with_the_name_keeps_no_newer_version_away(site, made, tmp_path):
+    """Whoever offers any patch by the name, whatever signed, could otherwise freeze what is active."""
+    customer(site)
+    store = Store(tmp_path / "store")
+    verify = signed_by(trust_key(public("vendor")))
+    activate(store, take(store, choose("acme/refusal"), verify).digest, skip_gate=True)
+    evil = found(tmp_path / "evil", vendors=())
+    add_vendor(evil, "acme", [public("evilco")], keys=private("root-a", "root-b", "online"))
+    publish(evil, [archive(made, version="9.0.0", who="evilco")], keys=private("evilco", "online"))
+    customer(evil, "evil")
+    publish(site, [archive(made, version="1.5.0")], keys=private("vendor", "online"))
+    (choice,), notes = newer(load(store).state)
+    assert (choice.offer.version, choice.found.registry.name, notes) == ("1.5.0", "acme", [])
+    other = Store(tmp_path / "other")
+    activate(other, install(other, archive(made), verify).digest, skip_gate=True)
+    choices, notes = newer(load(other).state)
+    assert choices == []
+    assert "acme/refusal is offered by several registries (acme, evil)" in notes[0]
 
 
 def test_one_vendors_damage_hides_no_other_vendor(site, made):

@@ -110,25 +110,25 @@ def test_the_highest_release_is_chosen_and_revoked_ones_are_not(site, made):
 def test_upgrades_come_from_the_registry_within_pins_and_not_back_to_what_was_rolled_back(site, made, store, verify):
     customer(site)
     first = take(store, choose("acme/refusal"), verify)
-    assert newer(load(store).state) == []
+    assert newer(load(store).state) == ([], [])
     activate(store, first.digest, skip_gate=True)
-    assert newer(load(store).state) == []
+    assert newer(load(store).state) == ([], [])
     for version in ("1.1.0", "2.0.0"):
         release(site, made, version)
     pin(store, "acme/refusal", ">=1,<2")
-    (choice,) = newer(load(store).state)
+    ((choice,), _) = newer(load(store).state)
     assert choice.offer.version == "1.1.0"
-    assert newer(load(store).state, ["acme/other"]) == []
+    assert newer(load(store).state, ["acme/other"]) == ([], [])
     take(store, choice, verify)
-    assert newer(load(store).state) == []
+    assert newer(load(store).state) == ([], [])
     (step,) = upgrade(store, skip_gate=True)
     assert (step.new.version, step.done) == ("1.1.0", True)
     rollback(store)
-    assert newer(load(store).state) == []
+    assert newer(load(store).state) == ([], [])
     pin(store, "acme/refusal", None)
-    (choice,) = newer(load(store).state)
+    ((choice,), _) = newer(load(store).state)
     revoke(store, choice.offer.digest, "x_ACME-2026-0002")
-    assert newer(load(store).state) == []
+    assert newer(load(store).state) == ([], [])
 
 
 def test_two_registries_with_one_name_are_told_apart(site, made, tmp_path, store, verify):
@@ -141,8 +141,8 @@ def test_two_registries_with_one_name_are_told_apart(site, made, tmp_path, store
     assert choose("acme/refusal", registry="other").offer.version == "3.0.0"
     assert install_from(store, "acme/refusal", verify, registry="acme").version == "1.0.0"
     activate(store, load(store).state.installed[0].digest, skip_gate=True)
-    assert newer(load(store).state) == []
-    assert [c.offer.version for c in newer(load(store).state, registry="other")] == ["3.0.0"]
+    assert newer(load(store).state) == ([], [])
+    assert [c.offer.version for c in newer(load(store).state, registry="other")[0]] == ["3.0.0"]
 
 
 def test_a_name_means_a_path_first_and_a_range_means_a_registry(site, made, tmp_path, store, verify, monkeypatch):

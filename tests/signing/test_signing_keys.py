@@ -94,6 +94,15 @@ def test_other_kinds_of_keys_are_refused(tmp_path):
             parse_public_key(public_pem(made), where="k")
 
 
+def test_a_key_is_one_and_nothing_else():
+    """A reader of PEM takes the first key that it finds anywhere in a text."""
+    pem = public("vendor").pem.encode()
+    assert parse_public_key(b"\n" + pem + b"\n", where="k") == public("vendor")
+    for odd in (b"{'q': '" + pem + b"'}", pem + public("evilco").pem.encode(), b"note\n" + pem, pem + b"note"):
+        with pytest.raises(UsageError, match="is not one public key"):
+            parse_public_key(odd, where="k")
+
+
 def test_a_private_key_in_place_of_a_public_one_is_named(tmp_path):
     with pytest.raises(UsageError, match="is a private key"):
         parse_public_key(private_pem(key("vendor")), where="k")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -334,3 +335,19 @@ def test_verifying_is_fast(tmp_path):
         verify_patch(path, policy)
         times.append(time.process_time() - start)
     assert min(times) < 0.005
+
+
+def test_a_folder_is_whole_while_it_is_signed(tmp_path, monkeypatch):
+    """Whoever reads it meanwhile, or after a kill, finds no file that is not the patch's."""
+    path = save(tmp_path / "p", contents())
+    seen: list[list[str]] = []
+    real = os.fsync
+
+    def names():
+        return sorted(file.name for file in path.iterdir())
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(names()), real(handle))[1])
+    sign_patch(path, key("vendor"))
+    assert seen
+    assert all(found == sorted(contents()) for found in seen)
+    assert "patch.sig" in names()

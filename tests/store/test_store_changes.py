@@ -322,6 +322,20 @@ def test_an_upgrade_that_is_refused_says_why(store, tmp_path):
     assert active(state(store)) == [["acme/refusal 1.0.0"]]
 
 
+def test_an_upgrade_takes_no_other_vendors_patch_out(store, tmp_path):
+    """Nobody looks on, and what the new patch is measured by is what it says itself."""
+    activate(store, add(store, tmp_path), gate=Gate())
+    activate(store, add(store, tmp_path, name="other/tone", fixed=(2,)), gate=Gate())
+    claim = [{"name": "acme/refusal", "versions": "*"}]
+    new = add(store, tmp_path, name="other/tone", version="1.0.1", fixed=(2,), supersedes=claim)
+    (step,) = upgrade(store, gate=Gate())
+    assert step.refused
+    assert "acme/refusal 1.0.0 is another vendor's" in step.why
+    assert active(state(store)) == [["acme/refusal 1.0.0", "other/tone 1.0.0"]]
+    activate(store, new, gate=Gate())  # somebody wants that
+    assert active(state(store)) == [["other/tone 1.0.1"]]
+
+
 def test_a_pin_never_contradicts_what_is_active(store, tmp_path):
     activate(store, add(store, tmp_path), gate=Gate())
     with pytest.raises(UsageError, match="active, outside of >=2"):

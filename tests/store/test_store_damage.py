@@ -26,6 +26,7 @@ from llmpatch.store import (
     revoke,
     rollback,
 )
+from llmpatch.store.disk import remove_folder
 from llmpatch.store.state import FIRST, parse_generation, render_generation
 from patchkit import FIELDS, save
 from storekit import Gate, active, add, files
@@ -307,3 +308,15 @@ def test_a_generation_reads_back_and_refuses_contradictions(store):
         edit(mapping)
         with pytest.raises(IntegrityError):
             parse_generation(json.dumps(mapping).encode(), where="g")
+
+
+def test_what_a_link_points_to_is_not_deleted(tmp_path):
+    """A folder of the store that somebody moved elsewhere, or planted."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("mine")
+    link = tmp_path / "sha256-x"
+    link.symlink_to(outside)
+    remove_folder(link)
+    assert not link.is_symlink()
+    assert (outside / "thesis.txt").read_text() == "mine"

@@ -51,17 +51,18 @@ def command(
 ) -> None:
     """Hold advisories against what is installed and active.
 
-    Exit code 3: a known gap is open on a base, an active patch has a known defect, or some advisories could not be had.
-    Changes nothing without --apply.
+    Exit code 3: a known gap is open on a base, an active patch has a known defect, some advisories could not be had, or --apply
+    left a base without a patch. Changes nothing without --apply.
     docs/advisories.md explains it.
     """
     from llmpatch.advisories import apply_revocations, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
-    from llmpatch.store import default_store
+    from llmpatch.store import default_store, load
 
     check_revision(base, revision)
     store = default_store()
+    patched = {group.base for group in load(store).state.active}
     known = _known(folder, registry, offline)
     loaded = load_base(base, revision) if base else None
     audit = known.audit(take_inventory(store, loaded))
@@ -71,6 +72,8 @@ def command(
         audit = known.audit(take_inventory(store, loaded))
     deliver(_rendered(audit, form), out)
     problems = audit.problems(ignore_unfixed=ignore_unfixed)
+    bare = patched - {group.base for group in load(store).state.active}
+    problems += [f"nothing is active on {name} any more: what was is revoked" for name in sorted(bare)]
     if problems and not exit_zero:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise AuditError("; ".join(problems[:3]) + more, hint=_advice(audit))

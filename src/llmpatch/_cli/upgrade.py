@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpatch._cli.gating import gate_options
-from llmpatch._cli.output import note, one_line, say, say_json
+from llmpatch._cli.output import note, one_line, say, say_json, warn
 from llmpatch._cli.stored import active_sets, json_option, open_head, reason_option, registry_option, say_active
 from llmpatch._cli.verify import trust_options
 
@@ -54,7 +54,9 @@ def command(
     if not offline and (registry or load_registries()):
         from llmpatch.registry import newer, take
 
-        offered = newer(state, names, registry=registry)
+        offered, notes = newer(state, names, registry=registry)
+        for left_out in notes:
+            warn(one_line(left_out))
         if offered and not dry_run:
             verify = signed_by(open_trust(trust_file, key_files))
             for choice in offered:

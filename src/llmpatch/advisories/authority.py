@@ -37,11 +37,12 @@ def by_keys(keys: Mapping[str, frozenset[str]], trust: Trust | None) -> MayRevok
 
     Returns:
         A function that says yes if one of those keys signed the installed patch, or may sign patches of that name, or if nobody's
-        signature was asked for when it was installed.
+        signature was asked for when it was installed. A key that the policy revokes says nothing.
     """
+    lost = frozenset(trust.revoked) if trust else frozenset()
 
     def may(advisory: Advisory, held: Held, name: str) -> bool:
-        theirs = keys.get(f"{advisory.vendor}/{advisory.id}.json", frozenset())
+        theirs = keys.get(f"{advisory.vendor}/{advisory.id}.json", frozenset()) - lost
         if name == held.entry.name and (held.entry.signer is None or held.entry.signer in theirs):
             return True
         return bool(theirs & _trusted(trust, name))

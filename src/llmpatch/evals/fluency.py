@@ -17,7 +17,7 @@ from llmpatch.batching import Example, make_batch
 from llmpatch.errors import UsageError
 from llmpatch.evals.forward import run_behind
 from llmpatch.evals.stats import Interval, ratio
-from llmpatch.losses import answer_log_probs, hidden_states, sliding_window
+from llmpatch.losses import answer_log_probs, hidden_states
 from llmpatch.prefix import Rows, common_head, prefix_cache, repeat_cache
 from llmpatch.progress import Progress, Silent
 
@@ -77,12 +77,6 @@ def answer_losses(base: Base, prompts: Sequence[str], answers: Sequence[str]) ->
     head = common_head(asked) if len(asked) > 1 else []
     found: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
     order = sorted((i for i in range(len(prompts)) if said[i]), key=lambda i: len(asked[i]) + len(said[i]))
-    window = sliding_window(base)
-    if window:  # a batch's one mask would show such a layer all of a longer row
-        beyond = [i for i in order if len(asked[i]) + len(said[i]) > window]
-        order = order[: len(order) - len(beyond)]
-        for i in beyond:
-            found[i] = _loss_alone(base, asked[i], said[i])
     for start in range(0, len(order), _ROWS):
         part = order[start : start + _ROWS]
         rows = [Example("everyday", tuple(asked[i][len(head) :]), tuple(said[i]), ()) for i in part]
@@ -93,16 +87,6 @@ def answer_losses(base: Base, prompts: Sequence[str], answers: Sequence[str]) ->
             mine = log_probs[batch.owner == 2 * row]
             found[i] = (-float(mine.double().sum()), len(mine))
     return found
-
-
-def _loss_alone(base: Base, asked: list[int], said: list[int]) -> tuple[float, int]:
-    """The loss of one answer by the model's own forward pass."""
-    import torch
-
-    with torch.no_grad():
-        hidden, _ = run_behind(base, torch.tensor([asked + said]), None, 0)
-        log_probs = _in_chunks(base, hidden[0, len(asked) - 1 : -1], torch.tensor(said))
-    return -float(log_probs.double().sum()), len(said)
 
 
 def wikitext_perplexity(

@@ -78,7 +78,7 @@ def keep_losses(
         return list(compute())
     # Its weights, too: a merged LoRA has the fingerprint of its base.
     reader = TransformersReference(base, DecodingSection()).identity()
-    known = [reader[key] for key in ("fingerprint", "weights", "engine")]
+    known = [reader[key] for key in ("fingerprint", "weights", "engine", "window") if key in reader]
     identity = digest_json([*known, form, list(prompts), list(answers)])
     path = store / f"{identity[:32]}.losses.json"
     if not path.exists():

@@ -59,6 +59,7 @@ class TransformersReference:
             **({"raw": True} if self.raw else {}),
             **({"drawn": "by prompt"} if self.decoding.temperature else {}),
             **({"spaces": "kept"} if self.raw and self.base.hides_spaces else {}),
+            **({"window": "by position"} if any(self.base.windows) else {}),
             # What ends an answer, where it is more than the tokenizer says, which the fingerprint holds.
             **({"ends": ends} if (ends := self.base.eos_ids) != [self.base.tokenizer.eos_token_id] else {}),
             **({} if self.prefix is None else {"prefix": prefix_digest(self.prefix)}),

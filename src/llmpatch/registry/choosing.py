@@ -2,7 +2,7 @@
 
 choice = choose("acme/refusal@>=1,<2")
 entry = take(store, choice, signed_by(trust))       # the patch's own signature is verified by your policy besides
-newer(load(store).state)                            # what `upgrade` would fetch
+newer(load(store).state)                            # what `upgrade` would fetch, and what it left out
 """
 
 from __future__ import annotations
@@ -96,33 +96,37 @@ def choose(
     return max(released, key=lambda choice: parse_version(choice.offer.version))
 
 
-def newer(state: State, names: Sequence[str] = (), *, registry: str | None = None) -> list[Choice]:
-    """For every active patch, the newest that a registry offers within its pin, if the store does not have it yet.
+def newer(state: State, names: Sequence[str] = (), *, registry: str | None = None) -> tuple[list[Choice], list[str]]:
+    """For every active patch, the newest that a registry offers within its pin, if the store does not have it yet; and notes.
 
-    What was revoked or rolled back here is not offered again. A name that several registries offer is left to ``choose``.
+    What was revoked or rolled back here is not offered again. Where several registries offer a name, the one that the active
+    patch came from is asked: another that offers it, too, does not keep its newer versions away. Without one a note says so.
 
     Raises:
         LlmpatchError: as in :func:`~llmpatch.registry.client.look`.
     """
     active = [e for e in state.installed if e.digest in state.active_digests and (not names or e.name in names)]
     if not active or not load_registries():
-        return []
-    choices, _ = _all(registry, sorted({entry.name.partition("/")[0] for entry in active}), offline=False)
+        return [], []
+    choices, notes = _all(registry, sorted({entry.name.partition("/")[0] for entry in active}), offline=False)
     passed_by = {entry.digest for entry in state.installed if entry.status in ("rolled back", "revoked")} | set(
         state.revoked
     )
     found = []
     for old in active:
         named = [c for c in choices if (c.offer.name, c.offer.base) == (old.name, old.base)]
+        named = [c for c in named if c.origin == old.source] or named
         usable = [c for c in named if c.offer.digest not in passed_by and is_newer(state, old, c.offer.version)]
         best = max(usable, key=lambda choice: parse_version(choice.offer.version), default=None)
-        if (
-            best is not None
-            and len({c.found.registry.name for c in named}) == 1
-            and state.entry(best.offer.digest) is None
-        ):
+        if best is None or state.entry(best.offer.digest) is not None:
+            continue
+        if len(offering := sorted({c.found.registry.name for c in named})) > 1:
+            notes.append(
+                f"{old.name} is offered by several registries ({', '.join(offering)}): --registry says which to ask"
+            )
+        else:
             found.append(best)
-    return found
+    return found, notes
 
 
 def take(store: Store, choice: Choice, verify: Verify, *, reason: str = "") -> Installed:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
     from securesystemslib.signer import Key
 
+_HINT = "a vendor's key is ECDSA, as `llmpatch keys generate` makes"
+
 
 def tuf_key(key: PublicKey) -> SSlibKey:
     """A public key, under the id by which ``llmpatch keys show`` calls it."""
@@ -29,10 +31,14 @@ def our_key(key: Key) -> PublicKey:
     Raises:
         IntegrityError: it is of a kind that signs no patches.
     """
+    public = key.keyval.get("public")
+    # The key that TUF verified with must be the one that is named: other kinds of keys hold it elsewhere than in this text.
+    if type(key) is not SSlibKey or not key.keytype.startswith("ecdsa") or not isinstance(public, str):
+        raise IntegrityError(f"key {key.keyid[:16]} is no ECDSA key in PEM", hint=_HINT)
     try:
-        return parse_public_key(str(key.keyval.get("public", "")).encode(), where=f"key {key.keyid[:16]}")
+        return parse_public_key(public.encode(), where=f"key {key.keyid[:16]}")
     except UsageError as error:
-        raise IntegrityError(error.message, hint="a vendor's key is ECDSA, as `llmpatch keys generate` makes") from None
+        raise IntegrityError(error.message, hint=_HINT) from None
 
 
 def signers(keys: Iterable[ec.EllipticCurvePrivateKey]) -> dict[str, CryptoSigner]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
-from llmpatch.errors import UsageError
 from llmpatch.prefix import Parallel, Rows, backbone, prefix_cache
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class KeyValues:
         from transformers import Cache
 
         self.base, self.scratch, self.context = base, rows, context
-        self.windows = _windows(base)
+        self.windows = base.windows
         self._step = _Step()
         self._capacity = min(FIRST_POSITIONS, context)
         self._layers = [_make_layer(rows + 1, self._step) for _ in self.windows]
@@ -208,24 +207,6 @@ class KeyValues:
         keys = tuple(layer.keys[self.scratch, :, : embeds.shape[1]].clone() for layer in self._layers)
         values = tuple(layer.values[self.scratch, :, : embeds.shape[1]].clone() for layer in self._layers)
         return Prefix(0 if rows is None else len(rows), tuple(head), keys, values)
-
-
-def _windows(base: Base) -> list[int | None]:
-    """The attention window of each layer, ``None`` where a layer sees all."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    config = base.model.config
-    layers: list[Any] = list(DynamicCache(config=config).layers)
-    if not layers:
-        layers = [DynamicLayer() for _ in range(config.get_text_config().num_hidden_layers)]
-    for layer in layers:
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise UsageError(
-                f"{base.name} ({config.model_type}) has layers that keep more than keys and values",
-                hint="serve it with another engine: `llmpatch export`",
-            )
-    return [int(layer.sliding_window) if layer.is_sliding else None for layer in layers]
 
 
 def _make_layer(rows: int, step: _Step) -> Any:

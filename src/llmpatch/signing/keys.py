@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1", "P-521": "secp521r1"}
 MAX_KEY_BYTES = 8 << 10
+_BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 _HINT = "make one with `llmpatch keys generate`: ECDSA on P-256, P-384 or P-521, in PEM"
 
 
@@ -193,8 +194,12 @@ def parse_public_key(data: bytes, *, where: str) -> PublicKey:
 
     if b"PRIVATE KEY" in data:
         raise UsageError(f"{where} is a private key, a public one was expected", hint="give its .pub.pem")
+    text = data.strip()
+    whole = text.startswith(_BEGIN) and text.endswith(_END) and data.count(b"-----BEGIN") == 1
+    if not whole:  # what reads PEM looks for a key anywhere in a text, and takes the first
+        raise UsageError(f"{where} is not one public key in PEM, and nothing else", hint=_HINT)
     try:
-        key = load_pem_public_key(data)
+        key = load_pem_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError(f"{where} is not a public key in PEM", hint=_HINT) from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES.values():

@@ -153,7 +153,9 @@ def sign_patch(
         raise UsageError(f"{path} is signed by another key", hint="--overwrite replaces that signature")
     if path.is_dir():
         target = path / SIGNATURE_FILE
-        write_bytes(target, signature)
+        write_bytes(
+            target, signature, staging=path.parent
+        )  # another file in it would make the patch one of somebody else's
         return target, public
     write_bytes(path, pack_members({**contents.files, SIGNATURE_FILE: signature}))
     return path, public

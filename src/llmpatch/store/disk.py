@@ -196,6 +196,9 @@ def remove(path: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
+    if folder.is_symlink():  # what it points to is not ours
+        os.unlink(folder)
+        return
     try:
         os.chmod(folder, _WRITABLE)
     except FileNotFoundError:

@@ -61,6 +61,13 @@ def plan_upgrade(store: Store, state: State, names: Sequence[str] = ()) -> list[
         except LlmpatchError as error:
             steps.append(Step(old, new, f"{error.message} ({error.hint})", refused=True))
             continue
+        vendor = new.name.partition("/")[0]
+        if others := [lost.title for lost in plan.replaced if lost.vendor != vendor]:
+            why = (
+                f"{plan.why}; {', '.join(others)} is another vendor's (llmpatch activate {new.name}, if you want that)"
+            )
+            steps.append(Step(old, new, why, refused=True))
+            continue
         steps.append(Step(old, new, plan.why, refused=plan.kind == "no-op"))
     return steps
 
