@@ -38,6 +38,8 @@ def test_a_registry_is_written_from_the_command_line(cli, home):
     made = cli("registry", "init", "new-site", "--root-key", "root-a.pub.pem", "--online-key", "online.pub.pem",
                "--key", "root-a.pem", "--json")  # fmt: skip
     assert (made.code, json.loads(made.out)["waiting"] != []) == (0, True)
+    looked = cli("registry", "sign", "new-site", "--dry-run")
+    assert (looked.code, "root 1: root gets key" in looked.out) == (0, True)
     assert "waiting" not in cli("registry", "sign", "new-site", "--key", "root-a.pem", "--key", "online.pem").out
     made = cli("registry", "add-vendor", "new-site", "acme", "--vendor-key", "vendor.pub.pem", "--key", "root-a.pem")
     assert (made.code, "not visible yet" in made.out) == (0, True)
@@ -149,6 +151,17 @@ def test_a_registry_that_speaks_for_anothers_vendor_takes_nothing_out(cli, home)
     assert json.loads(cli("audit", "--apply", "--format", "json").out)["defects"][0]["doubted"]
     (home / "home/trust.json").write_text(policy.replace("other/*", "acme/*"))  # now it is one's own word
     assert json.loads(cli("audit", "--apply", "--format", "json").out)["defects"][0]["revoked"]
+
+
+def test_a_patch_by_a_key_that_was_revoked_since_fails_the_audit(cli, home):
+    customer(home / "site")
+    assert cli("install", "acme/refusal", "--key", "vendor.pub.pem", "--skip-gate").code == 0
+    assert cli("audit").code == 0
+    policy = json.loads(cli("keys", "show", "vendor.pub.pem", "--trust", "acme/*").out)
+    (signer,) = [entry["signer"] for entry in json.loads(cli("list", "--json").out)["installed"]]
+    (home / "home/trust.json").write_text(json.dumps(policy | {"revoked": [signer]}))
+    found = cli("audit")
+    assert (found.code, f"was signed by key {signer[:16]}, which is revoked" in found.err) == (3, True)
 
 
 def test_the_key_that_signed_a_patch_revokes_it(cli, home):

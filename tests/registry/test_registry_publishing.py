@@ -1,15 +1,18 @@
 """Write a registry: who may, what waits, what is visible when, and what an interruption leaves."""
 
 import json
-from datetime import timedelta
+import shutil
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from tuf.api.metadata import Metadata, Root
 
 from llmpatch.errors import IntegrityError, TrustError, UsageError
 from llmpatch.registry import (
     add_vendor,
     cosign,
     create,
+    drafted,
     look,
     offers,
     publish,
@@ -110,6 +113,8 @@ def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):
         refresh(site, keys=private("online"))
     with pytest.raises(TrustError, match="none of the keys may sign"):
         cosign(site, keys=private("stranger"))
+    one = public(ROOTS[0]).id[:16]
+    assert {"root 1: threshold of root 2", f"root 1: root gets key {one}"} < set(drafted(site))
     made = cosign(site, keys=private("root-b"))
     assert made.waiting == ("a new root is put into place only together with a signature by its online key",)
     made = cosign(site, keys=private("online", "root-b"))
@@ -119,6 +124,9 @@ def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):
         cosign(site, keys=private("root-b"))
     made = add_vendor(site, "acme", [public("vendor")], keys=private("root-b"))
     assert made.waiting == ("targets 2 needs more signatures",)
+    told = drafted(site)
+    assert told[:2] == ["targets 2: threshold of acme 1", f"targets 2: acme gets key {public('vendor').id[:16]}"]
+    assert len(told) == 3
     with pytest.raises(UsageError, match="a draft of targets waits"):
         add_vendor(site, "other", [public("other")], keys=private("root-b"))
     assert cosign(site, keys=private("root-a")).written == ("targets 2",)
@@ -289,3 +297,36 @@ def test_a_file_that_went_missing_stops_a_refresh_before_anything_is_written(sit
     with pytest.raises(UsageError, match="is missing"):
         refresh(site, keys=private("online"))
     assert (site / "metadata/timestamp.json").read_bytes() == stamp
+
+
+def test_who_signs_can_see_that_a_draft_was_changed_on_its_way(tmp_path):
+    """A rotation of the online key, which whoever sent it made into one of all keys."""
+    site = tmp_path / "site"
+    roots = [public(name) for name in ROOTS]
+    create(site, root_keys=roots, online_key=public("online"), threshold=2, keys=private("root-a", "root-b", "online"))
+    rotate(site, "online", add=[public("other")], keys=private("root-a"))
+    path = site / "drafts/root.json"
+    draft = Metadata[Root].from_file(str(path))
+    two = public("root-b").id
+    draft.signed.roles["root"].threshold = 1
+    draft.signed.revoke_key(two, "root")
+    draft.to_file(str(path))
+    said = drafted(site)
+    assert {"root 2: threshold of root 2 -> 1", f"root 2: root loses key {two[:16]}"} < set(said)
+    assert f"root 2: timestamp gets key {public('other').id[:16]}" in said
+
+
+def test_a_registry_that_has_begun_is_not_begun_anew(site, tmp_path):
+    other = tmp_path / "other"
+    create(other, root_keys=[public("root-a")], online_key=public("online"), threshold=1, keys=private("root-a"))
+    (site / "drafts").mkdir(exist_ok=True)
+    shutil.copy(next((other / "drafts").glob("root.json")), site / "drafts/root.json")
+    with pytest.raises(UsageError, match="would begin this registry anew"):
+        cosign(site, keys=private("root-a", "online"))
+
+
+def test_what_holds_until_a_time_holds_until_its_first_part_ends(site):
+    soon = datetime.now(UTC) + timedelta(days=360)
+    made = refresh(site, keys=private("online"), now=soon, life=timedelta(days=90))
+    root = Metadata[Root].from_file(str(max(site.glob("metadata/*.root.json"))))
+    assert made.expires <= root.signed.expires < soon + timedelta(days=90)

@@ -55,7 +55,8 @@ def command(
     left a base without a patch. Changes nothing without --apply.
     docs/advisories.md explains it.
     """
-    from llmpatch.advisories import apply_revocations, take_inventory
+    from llmpatch._cli.verify import usual_trust
+    from llmpatch.advisories import apply_revocations, distrusted, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
     from llmpatch.store import default_store, load
@@ -72,6 +73,7 @@ def command(
         audit = known.audit(take_inventory(store, loaded))
     deliver(_rendered(audit, form), out)
     problems = audit.problems(ignore_unfixed=ignore_unfixed)
+    problems += distrusted(audit.inventory, usual_trust())
     bare = patched - {group.base for group in load(store).state.active}
     problems += [f"nothing is active on {name} any more: what was is revoked" for name in sorted(bare)]
     if problems and not exit_zero:

@@ -164,12 +164,24 @@ def refresh_(folder: Path, days: int, keys: tuple[Path, ...], as_json: bool) -> 
 @click.command(name="sign")
 @click.argument("folder", type=FILE)
 @key_option
+@click.option("--dry-run", is_flag=True, help="Only say what the change is. Needs no key.")
 @json_option
-def sign_(folder: Path, keys: tuple[Path, ...], as_json: bool) -> None:
-    """Add your signature to a change that waits for more, on a copy of FOLDER where your key is."""
-    from llmpatch._cli.password import open_keys
-    from llmpatch.registry import cosign
+def sign_(folder: Path, keys: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+    """Add your signature to a change that waits for more, on a copy of FOLDER where your key is.
 
+    Look at what it changes first (--dry-run): with your signature it counts, whatever it is.
+    """
+    from llmpatch._cli.password import open_keys
+    from llmpatch.registry import cosign, drafted
+
+    changes = drafted(folder)
+    if dry_run and as_json:
+        say_json({"changes": changes})
+        return
+    for text in changes:
+        say(one_line(text)) if dry_run else note(one_line(text))
+    if dry_run:
+        return
     say_outcome(folder, cosign(folder, keys=open_keys(keys)), as_json)
 
 

@@ -12,7 +12,7 @@ explains it.
 from __future__ import annotations
 
 from llmpatch.advisories.auditing import Audit, KnownDefect, OpenGap, audit_json, make_audit
-from llmpatch.advisories.authority import anybody, by_keys
+from llmpatch.advisories.authority import anybody, by_keys, distrusted
 from llmpatch.advisories.cyclonedx import bill_of_materials
 from llmpatch.advisories.drafting import draft_defect, draft_gap
 from llmpatch.advisories.folder import load_advisories, load_advisory, read_advisories
@@ -36,6 +36,7 @@ __all__ = [
     "audit_sarif",
     "bill_of_materials",
     "by_keys",
+    "distrusted",
     "draft_defect",
     "draft_gap",
     "load_advisories",

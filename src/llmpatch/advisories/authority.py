@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmpatch.errors import TrustError
 
 if TYPE_CHECKING:
-    from llmpatch.advisories.inventory import Held
+    from llmpatch.advisories.inventory import Held, Inventory
     from llmpatch.advisories.record import Advisory
     from llmpatch.signing import Trust
 
@@ -57,3 +57,14 @@ def _trusted(trust: Trust | None, name: str) -> frozenset[str]:
         return frozenset(trust.vendor_of(name).by_id)
     except TrustError:
         return frozenset()
+
+
+def distrusted(inventory: Inventory, trust: Trust | None) -> list[str]:
+    """Active patches whose signature would not count any more, in words: their key was revoked after they were installed."""
+    lost = frozenset(trust.revoked) if trust else frozenset()
+    return [
+        f"{held.title}, active on {deployment.base.name}, was signed by key {str(held.entry.signer)[:16]}, which is revoked"
+        for deployment in inventory.deployments
+        for held in deployment.active
+        if held.entry.signer in lost
+    ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmpatch.registry.choosing import Choice, choose, newer, save_offered, search, take
     from llmpatch.registry.client import Found, download, look, offers, read_target
     from llmpatch.registry.configured import Registry, add_registry, load_registries, load_registry, remove_registry
+    from llmpatch.registry.drafts import drafted
     from llmpatch.registry.founding import add_vendor, cosign, create, refresh
     from llmpatch.registry.layout import Offer
     from llmpatch.registry.mirroring import mirror
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Choice": "choosing", "Found": "client", "Offer": "layout", "Outcome": "settling", "Registry": "configured",
     "add_registry": "configured", "add_vendor": "founding", "ask_advisories": "advising", "choose": "choosing",
-    "cosign": "founding",
+    "cosign": "founding", "drafted": "drafts",
     "create": "founding", "download": "client", "fetch_advisories": "advising", "install_from": "sourcing",
     "load_registries": "configured", "load_registry": "configured", "look": "client", "mirror": "mirroring",
     "newer": "choosing", "offers": "client", "publish": "publishing", "publish_target": "publishing",
@@ -51,6 +52,7 @@ __all__ = [
     "cosign",
     "create",
     "download",
+    "drafted",
     "fetch_advisories",
     "install_from",
     "load_registries",

@@ -140,7 +140,7 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
         registry,
         frozenset(roles),
         targets,
-        timestamp.expires,
+        min(timestamp.expires, snapshot.expires, top.expires),
         tuple(notes),
         offline,
         snapshot.version,

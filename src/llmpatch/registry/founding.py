@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Targets
 
 from llmpatch.errors import IntegrityError, TrustError, UsageError
+from llmpatch.registry.drafts import open_drafts
 from llmpatch.registry.keys import tuf_key
 from llmpatch.registry.layout import (
     DRAFTS,
@@ -31,7 +32,7 @@ from llmpatch.registry.layout import (
     check_vendor,
     vendor_paths,
 )
-from llmpatch.registry.repository import changing, load, open_repository
+from llmpatch.registry.repository import changing, open_repository
 from llmpatch.registry.settling import Outcome, PrivateKeys, able, next_version, settle
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def refresh(folder: Path, *, keys: PrivateKeys, life: timedelta = ONLINE_LIFE, n
 
 
 def cosign(folder: Path, *, keys: PrivateKeys, now: datetime | None = None) -> Outcome:
-    """Add signatures to what waits as a draft; what is complete goes into place.
+    """Add signatures to what waits as a draft; what is complete goes into place. Look at ``drafted`` first.
 
     Raises:
         UsageError: nothing waits, or it was overtaken by a newer change.
@@ -149,12 +150,5 @@ def cosign(folder: Path, *, keys: PrivateKeys, now: datetime | None = None) -> O
     """
     now = now or datetime.now(UTC)
     with changing(folder):
-        made: dict[str, Metadata[Any]] = {}
-        for role, kind in ((ROOT, Root), (TOP, Targets)):
-            path = folder / DRAFTS / f"{role}.json"
-            if path.exists():
-                made[role] = load(path, kind)
-        if not made:
-            raise UsageError(f"nothing waits for signatures in {folder}", hint="llmpatch registry refresh")
-        fresh = ROOT in made and made[ROOT].signed.version == 1
-        return settle(folder, None if fresh else open_repository(folder), made, keys, now=now, signing=True)
+        old, made = open_drafts(folder)
+        return settle(folder, old, made, keys, now=now, signing=True)

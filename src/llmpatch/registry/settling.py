@@ -120,6 +120,8 @@ def settle(
     written = tuple(f"{role} {metadata.signed.version}" for role, metadata in made.items())
     expires = now + life
     notes = _commit(new, online, expires, new_root=ROOT in made) if online else []
+    # Clients refuse all of it once any of these is over.
+    expires = min(expires, new.root.signed.expires, new.top.signed.expires)
     for role in (ROOT, TOP):
         if role in made:
             (folder / DRAFTS / f"{role}.json").unlink(missing_ok=True)

@@ -150,7 +150,7 @@ def locked_to(part: Part, verify: Verify) -> Verify:
 
 
 def _check_part(part: Part, patch: Patch) -> None:
-    if part.digest != patch.digest:
+    if (part.digest, part.name, part.version) != (patch.digest, patch.manifest.name, patch.manifest.version):
         raise IntegrityError(
             f"the lock file wants {part.name} {part.version} with digest {part.digest[:16]}; this is "
             f"{patch.manifest.name} {patch.manifest.version}, {patch.digest[:16]}",
