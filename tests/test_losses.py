@@ -91,6 +91,18 @@ def test_shared_prefix_prompt_and_head_change_neither_loss_nor_gradient(family, 
     assert (shared.grad - plain.grad).norm() / plain.grad.norm() < 1e-4
 
 
+def test_an_empty_answer_moves_no_other_ones_targets(tiny):
+    odd = [EXAMPLES[0], Example("everyday", (30, 31), (50, 51), ()), EXAMPLES[2]]
+    batch = make_batch(odd, past=len(HEAD), answer_tokens=16, rejected=True)
+    assert len(batch.sources) == len(batch.targets) == len(batch.owner)
+    log_probs = answer_log_probs(tiny, hidden_states(tiny, None, HEAD, batch), batch.targets)
+    found = per_answer(log_probs, batch.owner, 6, mean=False)
+    assert found[3] == 0
+    for place, (example, answer) in {4: (odd[2], odd[2].chosen), 5: (odd[2], odd[2].rejected)}.items():
+        plain = plain_log_probs(tiny, None, example, answer).gather(1, torch.tensor(answer)[:, None]).sum()
+        assert found[place].item() == pytest.approx(plain.item(), rel=1e-4)
+
+
 def test_layers_that_read_in_chunks_are_refused():
     odd = make_tiny("gemma3_text", **MIXED, sliding_window=12)
     assert set(odd.windows) == {12, None}

@@ -65,3 +65,10 @@ def test_an_unknown_head_is_refused(tiny):
     strange.model.forward = forward
     with pytest.raises(UsageError, match="unknown kind"):
         check_head(strange)
+
+
+def test_a_model_that_takes_no_positions_is_refused(tiny, monkeypatch):
+    """As MPT and Bloom: their biases count places, and the second answer of a row would look further from its prompt."""
+    monkeypatch.setattr(type(tiny.model.base_model), "forward", lambda self, input_ids=None, **options: None)
+    with pytest.raises(UsageError, match="takes no positions"):
+        check_head(tiny)

@@ -12,7 +12,7 @@ from llmpatch.batching import Example, choose, make_batch, shares
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.recomputing import recomputed
-from llmpatch.training import Trainer, train
+from llmpatch.training import EARLIER, Trainer, train
 from llmpatch.training_data import TrainingSet
 from llmpatch.training_recipe import DistilSection, DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
@@ -264,6 +264,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tiny):
     rows[0, 0] = float("inf")
     with pytest.raises(LlmpatchError, match="not finite"):
         train(tiny, make_data(), rows, settings(), seed=0)
+
+
+def test_a_checkpoint_of_other_settings_is_kept_beside_the_new_one(tiny, tmp_path):
+    train(tiny, make_data(), start(), settings(sft=2, dpo=0), seed=0, run=tmp_path)
+    before = (tmp_path / "training.safetensors").read_bytes()
+    train(tiny, make_data(), start(), settings(sft=3, dpo=0), seed=0, run=tmp_path)
+    assert (tmp_path / EARLIER).read_bytes() == before != (tmp_path / "training.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("cheap", [False, True])

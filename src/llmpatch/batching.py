@@ -105,7 +105,8 @@ def make_batch(examples: Sequence[Example], *, past: int, answer_tokens: int, re
             positions[row, start:stop] = torch.arange(past + p, past + p + n)
             mask[row, 0, start:stop, past : past + p] = True
             mask[row, 0, start:stop, past + start : past + stop] = torch.ones(n, n, dtype=torch.bool).tril()
-            sources += [(row, p - 1)] + [(row, column) for column in range(start, stop - 1)]
+            # An empty answer has no token to predict.
+            sources += ([(row, p - 1)] + [(row, column) for column in range(start, stop - 1)])[:n]
             targets += answer
             owner += [2 * row + which] * n
             start = stop

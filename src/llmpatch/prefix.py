@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -267,13 +268,18 @@ def head_logits(base: Base, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def check_head(base: Base) -> None:
-    """Prove that :func:`head_logits` equals the model's own forward.
+    """Prove that :func:`head_logits` equals the model's own forward, and that the model takes positions (MPT and Bloom do not).
 
     Raises:
-        UsageError: they differ: this architecture's head is not known here.
+        UsageError: they differ: this architecture's head is not known here; or it takes none.
     """
     import torch
 
+    if "position_ids" not in inspect.signature(backbone(base).forward).parameters:
+        raise UsageError(
+            f"{base.name} ({base.model.config.model_type}) takes no positions: two answers to one prompt cannot stand in a row",
+            hint="choose another base; this architecture cannot be trained on",
+        )
     with torch.no_grad():
         ids = torch.tensor([base.text_ids("The head of a model is checked before it is trusted.")], device=base.device)
         own = base.model(input_ids=ids).logits

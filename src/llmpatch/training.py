@@ -27,6 +27,7 @@ from llmpatch.files import digest_json
 from llmpatch.heap import keep_pages
 from llmpatch.neighbours import Neighbours, within
 from llmpatch.optimizers import OPTIMIZERS
+from llmpatch.prefix import prefix_digest
 from llmpatch.progress import Progress
 from llmpatch.step_losses import ReferenceLogProbs, StepLosses
 from llmpatch.training_data import Kept, TrainingSet
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from llmpatch.prefix import Rows
     from llmpatch.training_recipe import StageSection, TrainingSection
+
+EARLIER = "training.earlier.safetensors"  # what a training of other settings in the same folder had come to
 
 # (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
 Validate = Callable[["Rows"], dict[str, float]]
@@ -286,7 +289,7 @@ def train(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
         run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept, split=split,
     )  # fmt: skip
-    settings: list[Any] = [settings_of(section), seed, list(rows.shape), rows.sum().item()]
+    settings: list[Any] = [settings_of(section), seed, prefix_digest(rows)]
     settings += [validated_by] if validated_by else []
     settings += [base_weights] if base_weights else []
     identity = digest_json(
@@ -294,10 +297,13 @@ def train(
     )
     path = run / "training.safetensors" if run else None
     state = load_state(path, identity) if path and path.exists() else None
+    other = state is None
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
-    split.wait()
+    split.wait()  # until all have looked
+    if other and path and path.exists() and split.rank == 0:
+        path.replace(path.with_name(EARLIER))  # of other settings, and perhaps of hours
     keeps = path if split.rank == 0 else None
     return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
 
@@ -320,6 +326,6 @@ def _company(neighbours: Neighbours | None, kept: Sequence[Kept]) -> list[Any]:
     """Identity of everything that stands beside the data."""
     found: list[Any] = [part.digest() for part in kept]
     if neighbours:
-        found.append([[list(rows.shape), rows.double().sum().item()] for rows in neighbours.patches])
+        found.append([prefix_digest(rows) for rows in neighbours.patches])
         found.append(neighbours.largest)
     return found

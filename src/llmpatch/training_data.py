@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmpatch.batching import Example
 from llmpatch.files import digest_json
-from llmpatch.prefix import Parallel, Rows
+from llmpatch.prefix import Rows, prefix_digest
 from llmpatch.word_losses import Balance
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ class Kept:
 
     def digest(self) -> str:
         """Identity, so that a checkpoint of another reference is not resumed."""
-        parts = self.rows.parts if isinstance(self.rows, Parallel) else () if self.rows is None else (self.rows,)
-        sums = [part.double().sum().item() for part in parts]
-        rows = sums if len(sums) > 1 else sums[0] if sums else None
+        rows = None if self.rows is None else prefix_digest(self.rows)
         words = [asdict(self.balance), sorted(self.balanced)] if self.balance else []
         way = [] if self.kl == "forward" else [self.kl]
         return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words, *way])
