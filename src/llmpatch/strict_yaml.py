@@ -48,12 +48,11 @@ def parse_value(data: bytes) -> Any:
 
     Raises:
         ValueError: not UTF-8, not YAML, an alias, a key twice or not text, a value that JSON has not
-            (a date, a set, an infinity). The text is the reason, on one line.
+            (a date, a set). The text is the reason, on one line.
     """
     try:
         found = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
-        # A date, a set, an infinity or a lone surrogate has no place in JSON.
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(found, ensure_ascii=False).encode()  # a date, a set or a lone surrogate has no place in JSON
     except (
         yaml.YAMLError,
         ValueError,
