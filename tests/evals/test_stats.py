@@ -237,3 +237,26 @@ def test_few_clusters_and_clusters_that_are_alike_never_make_an_interval_narrowe
 def test_what_cannot_be_estimated_is_a_clear_error(call):
     with pytest.raises(UsageError):
         call()
+
+
+def test_one_half_is_no_surer_than_nothing():
+    """Shares of several samples of a prompt: few events do not narrow an interval, whatever their size."""
+    none, half = stats.rate([0.0] * 150), stats.rate([0.5] + [0.0] * 149)
+    assert half.high >= none.high > 0.02
+    many = [0.1 + 0.005 * i for i in range(150)]
+    assert stats.rate(many) == stats.mean(many)  # scores are what they were
+
+
+def test_a_fall_to_nothing_is_as_sure_as_nothing_is():
+    found = stats.reduction([1, 1, 1, 0, 0], [0] * 5)
+    assert found.value == found.high == 1.0
+    assert found.low < 0.5
+    large = stats.reduction([1.0, 0.0] * 200, [0.0] * 400)
+    assert 0.95 < large.low < 1.0
+
+
+def test_a_worse_reference_does_not_make_a_closed_gap_surer():
+    before, after = [0.0] * 10, [1.0] * 10
+    worse, best = ([1.0] * 9 + [0.0]), [1.0] * 10
+    assert stats.share_closed(before, after, worse).low < 0.9
+    assert stats.share_closed(before, after, best).low < 0.9

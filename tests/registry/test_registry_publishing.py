@@ -316,6 +316,18 @@ def test_who_signs_can_see_that_a_draft_was_changed_on_its_way(tmp_path):
     assert f"root 2: timestamp gets key {public('other').id[:16]}" in said
 
 
+def test_a_draft_with_another_key_under_a_known_name_is_refused(site):
+    """What is shown of it would be that nothing changes."""
+    top = newest(site, "targets")
+    top.signed.version += 1
+    top.signed.delegations.keys[public("vendor").id].keyval["public"] = public("evilco").pem
+    (site / "drafts").mkdir(exist_ok=True)
+    top.to_file(str(site / "drafts/targets.json"))
+    for do in (lambda: drafted(site), lambda: cosign(site, keys=private("root-a"))):
+        with pytest.raises(IntegrityError, match="is another one than its name says"):
+            do()
+
+
 def test_a_registry_that_has_begun_is_not_begun_anew(site, tmp_path):
     other = tmp_path / "other"
     create(other, root_keys=[public("root-a")], online_key=public("online"), threshold=1, keys=private("root-a"))

@@ -336,6 +336,18 @@ def test_an_upgrade_takes_no_other_vendors_patch_out(store, tmp_path):
     assert active(state(store)) == [["other/tone 1.0.1"]]
 
 
+def test_an_upgrade_takes_out_no_other_vendors_patch_that_an_earlier_step_made_active(store, tmp_path):
+    activate(store, add(store, tmp_path, name="beta/b", fixed=(1,)), gate=Gate())
+    activate(store, add(store, tmp_path, name="acme/a", fixed=(2,)), gate=Gate())
+    add(store, tmp_path, name="beta/b", version="2.0.0", fixed=(1,))
+    claim = [{"name": "beta/b", "versions": ">=2"}]
+    add(store, tmp_path, name="acme/a", version="2.0.0", fixed=(2,), supersedes=claim)
+    steps = {step.new.name: step for step in upgrade(store, gate=Gate())}
+    assert steps["beta/b"].done
+    assert active(state(store)) == [["beta/b 2.0.0", "acme/a 1.0.0"]] or steps["acme/a"].done
+    assert "beta/b 2.0.0" in active(state(store))[0]
+
+
 def test_a_pin_never_contradicts_what_is_active(store, tmp_path):
     activate(store, add(store, tmp_path), gate=Gate())
     with pytest.raises(UsageError, match="active, outside of >=2"):

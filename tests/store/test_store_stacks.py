@@ -170,6 +170,17 @@ def test_a_later_record_counts_unless_it_saw_no_loss_on_fewer_prompts(store, two
     assert [bool(known.losses) for known in known_here(store)] == [True]
 
 
+def test_a_few_prompts_of_ones_own_show_no_loss_away(store, two):
+    """They have no limit that a record could tell."""
+    keep_record(store, record(store, two, lost=True))
+    few = record(store, two, created="2026-11-26T12:00:00Z")
+    small = few.measured[0].figures[0]
+    small = small.model_copy(update={"change": small.change.model_copy(update={"n": 3})})
+    measured = few.measured[0].model_copy(update={"figures": (small,)})
+    keep_record(store, few.model_copy(update={"measured": (measured,)}))
+    assert [bool(known.losses) for known in known_here(store)] == [True]
+
+
 def test_a_record_is_kept_once_and_a_damaged_one_stops_activations(store, two):
     found = record(store, two)
     digest = keep_record(store, found)

@@ -127,12 +127,18 @@ def _fetch(
     lock: Lock, sources: tuple[str, ...], verify: Verify, registry: str | None, offline: bool, reason: str
 ) -> None:
     """Put every patch of the lock file into the store, each checked against its digest before it is kept."""
+    from llmpatch.errors import IntegrityError
     from llmpatch.registry import install_from
     from llmpatch.store import default_store, load, locked_to
 
     store = default_store()
     for place, part in enumerate(lock.patches):
-        if not sources and load(store).state.entry(part.digest) is not None:
+        if not sources and (entry := load(store).state.entry(part.digest)) is not None:
+            if (entry.name, entry.version) != (part.name, part.version):
+                raise IntegrityError(
+                    f"the lock file calls {entry.name} {entry.version} {part.name} {part.version}",
+                    hint="write it anew: `llmpatch lock write`",
+                )
             continue
         source = sources[place] if sources else f"{part.name}@=={part.version}"
         wanted = locked_to(part, verify)

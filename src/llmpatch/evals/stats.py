@@ -74,7 +74,7 @@ class Paired:
 
 
 def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int = 0) -> Interval:
-    """The mean of values in [0, 1] with its interval; of values that are all 0 or 1 never narrower than Wilson's.
+    """The mean of values in [0, 1] with its interval; where all are 0 or 1, or few are anything else, no narrower than Wilson's.
 
     Args:
         hits: One value per prompt.
@@ -88,10 +88,12 @@ def rate(hits: Sequence[bool | float], clusters: Clusters = None, *, seed: int =
     if values.min() < 0 or values.max() > 1:
         raise UsageError("a rate needs values between 0 and 1", hint="give hits as True or False")
     found = mean(hits, clusters, seed=seed)
-    if not _is_binary(values):
-        return found
     yes, no = (part > 0 for part in by_cluster(clusters, values, 1 - values))
-    n = _counted(min(int(yes.sum()), int(no.sum())), values, clusters)
+    events = min(int(yes.sum()), int(no.sum()))
+    if not _is_binary(values) and events >= FEW:
+        return found
+    # Few events of shares, too: a value between 0 and 1 varies no more than one that is 0 or 1.
+    n = _counted(events, values, clusters)
     low, high = wilson(found.value * n, n)
     return replace(found, low=min(found.low, low), high=max(found.high, high))
 
@@ -190,7 +192,17 @@ def reduction(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(under > 0, 1 - left / under, np.nan)
 
-    return _interval(statistic, clusters, first, second, seed=seed)
+    found = _interval(statistic, clusters, first, second, seed=seed)
+    if second.min() < 0 or second.max() > 1 or not _few(second, clusters):
+        return found
+    left = rate(after, clusters)  # what few events cannot exclude is left
+    ends = [float(1 - end / first.mean()) for end in (left.high, left.low)]
+    return replace(found, low=min(found.low, *ends), high=max(found.high, *ends))
+
+
+def _few(values: Floats, clusters: Clusters) -> bool:
+    yes, no = by_cluster(clusters, values, 1 - values)
+    return min(int((yes > 0).sum()), int((no > 0).sum())) < FEW
 
 
 def share_closed(
@@ -222,11 +234,11 @@ def share_closed(
             return np.where(width > 0, (there - start) / width, np.nan)
 
     found = _interval(statistic, clusters, low, new, high, seed=seed)
-    if found.low < found.high:
+    if found.low < found.high and not _few(new, clusters):
         return found
     bound = rate(after, clusters)
     ends = [float((end - low.mean()) / gap) for end in (bound.low, bound.high)]
-    return replace(found, low=min(found.value, *ends), high=max(found.value, *ends))
+    return replace(found, low=min(found.value, found.low, *ends), high=max(found.value, found.high, *ends))
 
 
 def wilson(hits: float, n: float) -> tuple[float, float]:

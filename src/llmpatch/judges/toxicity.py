@@ -5,8 +5,9 @@
 
 ``toxicity-head`` is ours: hashed characters and words and a hashed lexicon in a logistic regression, numpy alone. It may
 filter training pairs. ``profanity-check`` is the classifier of the package alt-profanity-check, trained by other people on
-other data; it judges tests and nothing of ours ever trains or selects by it. Both are English only; neither is
-Perspective. Weights: ``weights/toxicity``, written by ``scripts/train_toxicity.py``; quality: docs/judges.md.
+other data; it judges tests, and no training or checkpoint is chosen by it (which trials were released was: ADR 0022, 0026). Both
+are English only; neither is Perspective. Weights: ``weights/toxicity``, written by ``scripts/train_toxicity.py``; quality:
+docs/judges.md.
 """
 
 from __future__ import annotations

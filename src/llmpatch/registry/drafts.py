@@ -11,7 +11,8 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Role, Root, Targets
 
-from llmpatch.errors import UsageError
+from llmpatch.errors import IntegrityError, UsageError
+from llmpatch.registry.keys import our_key
 from llmpatch.registry.layout import DRAFTS, ROOT, TOP
 from llmpatch.registry.repository import Repository, load, open_repository
 
@@ -28,6 +29,7 @@ def open_drafts(folder: Path) -> tuple[Repository | None, dict[str, Metadata[Any
         path = folder / DRAFTS / f"{role}.json"
         if path.exists():
             made[role] = load(path, kind)
+            _check_keys(made[role], path)
     if not made:
         raise UsageError(f"nothing waits for signatures in {folder}", hint="llmpatch registry refresh")
     fresh = ROOT in made and made[ROOT].signed.version == 1
@@ -36,6 +38,21 @@ def open_drafts(folder: Path) -> tuple[Repository | None, dict[str, Metadata[Any
             f"the draft in {folder / DRAFTS} would begin this registry anew", hint="delete that folder: nobody needs it"
         )
     return (None if fresh else open_repository(folder)), made
+
+
+def _check_keys(metadata: Metadata[Any], path: Path) -> None:
+    """An id is a mere label to TUF: with another key under it, what is shown of a change would be what everybody expects.
+
+    Raises:
+        IntegrityError: names the key.
+    """
+    signed = metadata.signed
+    keys = signed.keys if isinstance(signed, Root) else signed.delegations.keys if signed.delegations else {}
+    for name, key in keys.items():
+        if our_key(key).id != name:
+            raise IntegrityError(
+                f"{path}: key {name[:16]} is another one than its name says", hint="sign nothing of it"
+            )
 
 
 def drafted(folder: Path) -> list[str]:

@@ -68,8 +68,10 @@ def known_here(store: Store) -> tuple[Known, ...]:
     records.sort(key=lambda record: datetime.fromisoformat(record.created))
     found: dict[tuple[str, ...], tuple[float, Known]] = {}
     for record in records:
-        asked = float("inf") if record.limit is None else record.limit
-        for known in known_of(record):
+        for measured, known in zip(record.measured, known_of(record), strict=False):  # none of patches side by side
+            # Prompts of one's own have no limit, and may be three.
+            least = min(figure.change.n for figure in measured.figures)
+            asked = least if record.limit is None else min(least, record.limit)
             before, old = found.get(known.patches, (0.0, known))
             if known.losses or not old.losses or asked >= before:
                 found[known.patches] = (asked, known)

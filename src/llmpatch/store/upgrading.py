@@ -86,6 +86,11 @@ def upgrade(
         if step.refused:
             steps.append(step)
             continue
+        # What the steps before it made active, too, stays out of its reach.
+        now = plan_upgrade(store, load(store).state, [step.old.name])
+        if any(again.new.digest == step.new.digest and again.refused for again in now):
+            steps += [again for again in now if again.new.digest == step.new.digest]
+            continue
         done = activate(store, step.new.digest, gate=gate, skip_gate=skip_gate, reason=reason, action="upgrade")
         steps.append(Step(step.old, step.new, done.why, done=done.changed))
     return steps

@@ -218,11 +218,13 @@ def _ablation(found: Json, name: str) -> Section:
     rows: list[Row] = []
     for line in lines:
         rows += [Row(_line_name(found, line), ())] if len(lines) > 1 else []
-        rows += [Row(f"{axis['key']} {_said(v)}", _spread(values, v, line)) for v in axis["values"]]
+        rows += [
+            Row(f"{axis['key']} {_said(v)}", (*_spread(values, v, line), _kept(cells, v, line))) for v in axis["values"]
+        ]
     seeds = len({c["seed"] for c in cells})
     state = "" if found["complete"] else " Not all cells are measured yet."
     lead = f"{_SCORE} Recipe {found['recipe']}, base {found['base']}; {seeds} seeds, a dot each.{state}"
-    head = ("seeds", "score, mean [lowest to highest]", "harmful", "borderline wrong", "everyday wrong")
+    head = ("seeds", "score, mean [lowest to highest]", "harmful", "borderline wrong", "everyday wrong", "rows kept of")
     blocks: list[Block] = [Plot(title, svg, f"across: {axis['key']}; up: validation score", legend)] if every else []
     return Section(title, lead, (*blocks, Grid(head, tuple(rows)), *_tested(found, lines)))
 
@@ -252,6 +254,12 @@ def _spread(values: Any, value: Any, line: Any) -> tuple[str, ...]:
     others = [values(key, value, line) for key in ("harmful", "borderline", "everyday")]
     rates = [percent(sum(found) / len(found)) if found else "–" for found in others]
     return (str(len(scores)), f"{decimals(mean)} [{decimals(min(scores))} to {decimals(max(scores))}]", *rates)
+
+
+def _kept(cells: Sequence[Json], value: Any, line: Any) -> str:
+    """The steps whose rows validation liked best: a stage that made it worse is not in the figures beside."""
+    at = {str(cell["best_at"]) for cell in cells if (cell["value"], cell["line"]) == (value, line)}
+    return ", ".join(sorted(at)) or MISSING
 
 
 def _tested(found: Json, lines: Sequence[Any]) -> list[Block]:
