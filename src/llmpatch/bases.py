@@ -126,7 +126,8 @@ class Base:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False) if self.tokenizer.chat_template else ""
         except Exception:  # a template is code, and may refuse anything
             return []
-        return list(self.tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)) if text else []
+        _, found, behind = text.rpartition(said)
+        return list(self.tokenizer.encode(behind, add_special_tokens=False)) if found else []
 
     @property
     def context(self) -> int:

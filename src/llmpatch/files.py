@@ -76,9 +76,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                f"another process works in {folder}", hint="wait for it, or name another folder (--run)"
-            ) from None
+            raise UsageError(f"another process works in {folder}", hint="wait for it, or name another folder") from None
         except OSError:  # a file system without locks
             pass
         yield

@@ -1,5 +1,6 @@
 """The gateway in front of a real local server: what reaches it, what comes back, what is refused."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -99,13 +100,12 @@ def forget():
     Upstream.seen.clear()
 
 
-@pytest.fixture(scope="module")
-def gateway(upstream):
+@contextlib.contextmanager
+def running(settings):
     """A gateway in a real server, for its answers arrive as they are made."""
     import uvicorn
 
-    app = make_app(Settings(upstream, LORA, timeout=1.0, max_body=4096))
-    config = make_server(app, Limits()).config
+    config = make_server(make_app(settings), Limits()).config
     config.host, config.port = "127.0.0.1", 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -117,6 +117,12 @@ def gateway(upstream):
         yield client
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream):
+    with running(Settings(upstream, LORA, timeout=1.0, max_body=4096)) as client:
+        yield client
 
 
 def test_a_chat_gets_adapter_and_template_argument(gateway):
@@ -229,16 +235,16 @@ def test_errors_of_the_engine_are_passed_on_or_named(gateway):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_takes_its_request_with_it(gateway, stream):
+def test_a_client_that_leaves_takes_its_request_with_it(upstream, stream):
     Upstream.left.clear()
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{gateway.base_url}/v1/chat/completions", json=CHAT | {"user": "wait", "stream": stream}, timeout=0.3
-        )
-    end = time.monotonic() + 0.6  # before the gateway itself would give up
-    while not Upstream.left and time.monotonic() < end:
-        time.sleep(0.01)
-    assert Upstream.left == [True]
+    body = CHAT | {"user": "wait", "stream": stream}
+    with running(Settings(upstream, LORA, timeout=60)) as gateway:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{gateway.base_url}/v1/chat/completions", json=body, timeout=1)
+        end = time.monotonic() + 9  # by then the engine itself would give up
+        while not Upstream.left and time.monotonic() < end:
+            time.sleep(0.01)
+        assert Upstream.left == [True]
 
 
 def test_headers_of_any_bytes_and_any_key_reach_the_engine(gateway):
@@ -251,9 +257,10 @@ def test_headers_of_any_bytes_and_any_key_reach_the_engine(gateway):
 
 @pytest.mark.parametrize(("key", "value"), [("echo", True), ("prompt_logprobs", 1), ("prompt_logprobs", 0)])
 def test_what_would_repeat_the_patchs_tokens_is_refused(gateway, key, value):
-    reply = gateway.post("/v1/completions", json={"prompt": "Once", key: value})
-    assert reply.status_code == 400
-    assert key in reply.json()["error"]["message"]
+    for path, body in (("/v1/completions", {"prompt": "Once"}), ("/v1/chat/completions", CHAT)):
+        reply = gateway.post(path, json={**body, key: value})
+        assert reply.status_code == 400
+        assert key in reply.json()["error"]["message"]
     assert gateway.post("/v1/completions", json={"prompt": "Once", "echo": False}).status_code == 200
 
 

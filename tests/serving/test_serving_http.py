@@ -177,7 +177,9 @@ def test_a_silent_connection_is_closed_and_a_slow_answer_is_not(live, monkeypatc
     assert closed(b"GET /heal")
     assert closed(whole, b"GET /heal")
     began = time.monotonic()
-    assert live.chat("Hi", max_tokens=250, ignore_eos=True, n=4).json()["usage"]["completion_tokens"] == 1000
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 250, "ignore_eos": True, "n": 4}
+    reply = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=100)  # a connection of its own
+    assert reply.json()["usage"]["completion_tokens"] == 1000
     assert time.monotonic() - began > 0.15, "the answer was not slow enough to tell"
 
 

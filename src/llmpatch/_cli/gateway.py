@@ -11,6 +11,8 @@ import click
 from llmpatch._cli.drawing import Number, drawing_options
 from llmpatch._cli.output import note, one_line, warn
 
+CONNECTIONS = 16_384  # the engine behind it has a queue of its own
+
 
 @click.command(name="gateway")
 @click.option("--upstream", required=True, help="The engine's URL, as http://127.0.0.1:8000 (without /v1).")
@@ -42,12 +44,14 @@ def command(
     from llmpatch.errors import LlmpatchError, UsageError
     from llmpatch.exporting import read_description
     from llmpatch.gateway import Settings, make_app, plan_for, probe
-    from llmpatch.references.replies import Secret
+    from llmpatch.references.replies import ENV_NAME, Secret
     from llmpatch.serving.limits import Limits
     from llmpatch.serving.running import make_server, open_socket
 
     plan = plan_for(read_description(folder), adapter=adapter, model=model)
     plan = replace(plan, temperature=temperature, top_p=top_p)
+    if key_env is not None and not ENV_NAME.fullmatch(key_env):  # not repeated: it may be the key itself
+        raise UsageError("--key-env is not the name of an environment variable", hint="export KEY=..., --key-env KEY")
     key = Secret.read(key_env)
     if not upstream.startswith(("http://", "https://")):
         raise UsageError(f"{one_line(upstream)[:100]} is not a URL", hint="as http://127.0.0.1:8000")
@@ -65,7 +69,7 @@ def command(
         note(one_line(f"checked: {found}"))
     listening = open_socket(host, port)
     note(one_line(f"{plan.level} in front of {upstream} at http://{host}:{port}/v1"))
-    server = make_server(app, Limits(request_seconds=timeout))
+    server = make_server(app, Limits(request_seconds=timeout, connections=CONNECTIONS))
     with listening, contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it is done
         server.run(sockets=[listening])
     if not server.started:

@@ -77,10 +77,6 @@ class Plan:
             UsageError: as :meth:`chat`; a prompt that is neither text nor token ids.
         """
         found = self._common(body)
-        # The engine counts the patch's tokens among the prompt's: who adds up their log-probabilities would count wrongly.
-        told = [key for key in ("echo", "prompt_logprobs") if found.get(key) is not None and found[key] is not False]
-        if told:
-            raise UsageError(f"{told[0]} is not taken here: it would repeat the patch's tokens", hint="drop it")
         prompt = found.get("prompt")
         several = isinstance(prompt, list) and bool(prompt) and not _are_ids(prompt)
         found["prompt"] = [self._front(one) for one in prompt] if several and prompt else self._front(prompt)
@@ -101,6 +97,10 @@ class Plan:
         if refused := [key for key in _REFUSED if body.get(key) is not None]:
             raise _left_out(refused[0])
         found = {key: value for key, value in body.items() if key not in _REFUSED}
+        # The engine counts the patch's tokens among the prompt's: who adds up their log-probabilities would count wrongly.
+        told = [key for key in ("echo", "prompt_logprobs") if found.get(key) is not None and found[key] is not False]
+        if told:
+            raise UsageError(f"{told[0]} is not taken here: it would repeat the patch's tokens", hint="drop it")
         if self.to == "lora" or self.model:
             found["model"] = self.model or self.adapter
         if self.to == "lora-gguf":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
-import re
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from llmpatch.answers import Answer
 from llmpatch.errors import ReferenceFailedError, UsageError
 from llmpatch.recipe import DecodingSection
-from llmpatch.references.replies import Attempt, Secret, holds_secret, read_reply
+from llmpatch.references.replies import ENV_NAME, Attempt, Secret, holds_secret, read_reply
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +33,6 @@ _MAX_RETRY_AFTER_SECONDS = 600.0
 _GIVE_UP_AFTER = 3
 _NOTHING = Answer("", "none")
 _GREETING = "Hello!"  # what no filter stops: asked where it is in doubt whether a service answers at all
-_ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -332,7 +330,7 @@ def check_secrets(url: str, api_key_env: str | None) -> None:
         UsageError: an address that is not http(s) or carries a secret; a name that is not one of a variable.
     """
     _check_url(url)
-    if api_key_env is not None and not _ENV_NAME.fullmatch(api_key_env):
+    if api_key_env is not None and not ENV_NAME.fullmatch(api_key_env):
         # Not repeated: somebody may have put the key itself there.
         raise UsageError(
             "api_key_env is not the name of an environment variable (capitals, digits, underscores)",

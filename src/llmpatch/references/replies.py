@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_BODY_BYTES = 8 << 20
+ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _SHOWN = 200
 _RETRIED = {408, 409, 425, 429}
 _TURNED_AWAY = {400, 403, 413, 422}

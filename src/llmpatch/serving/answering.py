@@ -95,7 +95,7 @@ async def _named(desk: Desk, limits: Limits, names: list[str]) -> Ready:
     """
     if ready := await asyncio.to_thread(desk.named_at_hand, names):
         return ready
-    if desk.naming >= min(limits.queue, MAX_NAMING):
+    if desk.naming >= MAX_NAMING:
         raise BusyError("too many patch sets are being made ready", hint="try again later, or use the active set")
     desk.naming += 1
     try:

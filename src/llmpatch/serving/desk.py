@@ -110,6 +110,7 @@ class Desk:
                 LOG.warning("%s", note)
         found = prepare(self.engine, wanted, self.base.expected, self.probes)
         with self._shelf:
+            found = self._kept.get(wanted.key, found)  # somebody else may have made it ready meanwhile
             self._kept[wanted.key] = found
             self._kept.move_to_end(wanted.key)
             while len(self._kept) > KEPT_SETS:

@@ -153,12 +153,17 @@ def sign_patch(
         raise UsageError(f"{path} is signed by another key", hint="--overwrite replaces that signature")
     if path.is_dir():
         target = path / SIGNATURE_FILE
-        write_bytes(
-            target, signature, staging=path.parent
-        )  # another file in it would make the patch one of somebody else's
+        write_bytes(target, signature, staging=_outside(path))
         return target, public
     write_bytes(path, pack_members({**contents.files, SIGNATURE_FILE: signature}))
     return path, public
+
+
+def _outside(folder: Path) -> Path | None:
+    """Where an unfinished signature is in nobody's way: in the folder itself it would make the patch one of somebody else's."""
+    around = folder.resolve().parent
+    same = around.stat().st_dev == folder.stat().st_dev
+    return around if same and os.access(around, os.W_OK) else None
 
 
 def _signer(signature: bytes) -> str:
