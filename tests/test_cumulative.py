@@ -192,6 +192,19 @@ def test_what_is_learnt_may_be_after_the_words_of_the_base_or_of_the_start(proje
         make_recipe(training=training(distil=[part | {"answers": "nobody"}]))
 
 
+def test_what_neighbours_do_alone_is_taught_beside_them_and_makes_no_cumulative_patch(project, published):  # noqa: F811
+    lesson = {"patches": published[1:], "raw": ["borderline_train.jsonl"], "answer_tokens": 4, "beside": True}
+    both = {"patches": published[::-1], "parallel": True}
+    recipe = make_recipe(training=training(neighbours=both, distil=[lesson, lesson | {"beside": False}]))
+    kept = open_company(recipe, load_base("./model"), START, project / "run", Silent()).kept
+    assert [one.beside for one in kept] == [(0,), ()]
+    assert "distilled from two where it stands beside, 8 a step" in method(recipe)
+    alone = make_recipe(training=training(neighbours=both, distil=[lesson]))
+    assert not build(alone, project / "out", run=project / "run", progress=Silent()).manifest.cumulative
+    own = make_recipe(name="acme/two", training=training(distil=[lesson | {"beside": False}]))
+    assert not build(own, project / "own", run=project / "own-run", progress=Silent()).manifest.cumulative
+
+
 def test_recipes_without_company_have_the_digest_they_had():
     plain = make_recipe()
     assert "joint" not in plain.model_dump(mode="json", exclude_defaults=True)
@@ -230,6 +243,11 @@ def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # n
         ({"neighbours": {"random": 1, "probability": 1.5}}, "probability"),
         ({"distil": [{"patches": ["x"]}]}, "names no prompts"),
         ({"distil": {"chat": ["x.jsonl"], "patches": ["x"]}}, "distil: Input should be a valid"),
+        ({"distil": [{"chat": ["x.jsonl"], "beside": True}]}, "beside is about patches"),
+        (
+            {"neighbours": {"patches": ["y"]}, "distil": [{"chat": ["x.jsonl"], "patches": ["x"], "beside": True}]},
+            "distil.beside: x is not among neighbours.patches",
+        ),
         ({"pairs_weight": 0}, "there is nothing to learn"),
         ({"pairs_weight": 0, "distil": [{"chat": ["x.jsonl"], "weight": 0}]}, "there is nothing to learn"),
         ({"neighbours": {"random": 1, "colour": "red"}}, "colour"),

@@ -211,6 +211,38 @@ def test_a_prefix_learns_what_a_stack_does(tiny):
     assert sum(found[-5:]) < 0.5 * sum(found[:5])
 
 
+def test_what_is_taught_beside_some_is_taught_only_where_they_stand(tiny):
+    """Only the first neighbour's lesson: in steps without it the part says nothing, and such a step still has a gradient."""
+    company = neighbours(parallel=True)
+    lesson = dataclasses.replace(kept(THREE[0]), beside=(0,))
+    trainer = Trainer(tiny, make_data(), settings(), seed=0, neighbours=company, kept=[lesson])
+    seen = Counter()
+    for step in range(30):
+        there, rows = trainer.arrangement(start(), step, 0), start().requires_grad_()
+        loss, told = trainer.kept_losses(rows, there, [lesson], step, 0)
+        stands = any(torch.equal(part, THREE[0]) for part in (*there.before, *there.after))
+        assert there.who.issuperset({0}) == stands == (float(loss.detach()) > 0)
+        always = dataclasses.replace(lesson, beside=())
+        if stands:
+            assert torch.equal(loss, trainer.kept_losses(rows, there, [always], step, 0)[0])
+        loss.backward()
+        assert bool(rows.grad.any()) == stands
+        assert told["kept"] == pytest.approx(float(loss.detach()))
+        seen[stands] += 1
+    assert min(seen[True], seen[False]) > 5
+    assert len({one.digest() for one in (lesson, always, dataclasses.replace(lesson, beside=(0, 1)))}) == 3
+    section = settings(dpo=0).model_copy(update={"pairs_weight": 0.0})
+    taught = train(tiny, make_data(), start(), section, seed=0, neighbours=company, kept=[lesson])
+    assert not torch.equal(taught.rows, start())
+
+
+def test_stand_ins_are_nobody_to_learn_beside(tiny):
+    company = neighbours(THREE[:1], random=2, random_tokens=2, parallel=True)
+    found = [arrange(tiny, company, start(), seed=0, step=step) for step in range(40)]
+    assert {there.who for there in found} == {frozenset(), frozenset({0})}
+    assert all(0 in there.who for there in found if len(there.before) + len(there.after) == 3)
+
+
 def test_side_by_side_no_trained_row_reads_a_neighbour_and_runs_repeat(tiny):
     beside = neighbours(parallel=True, subsets=False)
     there = arrange(tiny, beside, start(), seed=0, step=0)

@@ -75,7 +75,7 @@ def build(
         **told,
         "released": release_time(),
         "fixes": [fix for document in found.values() for fix in fixes(document)],
-        **({"cumulative": True} if recipe.joint or any(part.patches for part in recipe.training.distil) else {}),
+        **({"cumulative": True} if recipe.joint or _learns_others(recipe) else {}),
     }
     patch = write_patch(
         out, fields, result.rows.cpu().numpy(), evidence, base_p999=input_norm_p999(base), overwrite=overwrite
@@ -85,6 +85,14 @@ def build(
             run, {**document, "training": evidence["training"]}, patch, "" if risk == recipe.risk else f"-{risk}"
         )
     return patch
+
+
+def _learns_others(recipe: Recipe) -> bool:
+    """Whether it learns to do what patches of other names do, and not only to leave them be beside it."""
+    from llmpatch.artifact import load_patch
+
+    taught = [path for part in recipe.training.distil if not part.beside for path in part.patches]
+    return any(load_patch(path).manifest.name != recipe.name for path in taught)
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:
@@ -264,6 +272,7 @@ def _company(recipe: Recipe) -> list[str]:
     for part in distil:
         who = " + ".join(Path(path).name for path in part.patches) or "the base"
         where = "" if part.answers == "patches" else f" on answers of the {part.answers}"
+        where += " where it stands beside" if part.beside else ""
         parts.append(f"distilled from {who}{where}, {part.batch_size} a step, weight {part.weight:g}")
     return parts
 

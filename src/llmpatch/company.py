@@ -86,7 +86,9 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
             stack = joined(_rows_of(part.patches, base), parallel=False)
             check_room(base, 0 if stack is None else len(stack))
             speaker = {"patches": stack, "base": None, "start": start}[part.answers]
-            kept.append(_kept(recipe, base, part, speaker, stack, run, progress))
+            found = _kept(recipe, base, part, speaker, stack, run, progress)
+            there = section.patches if section is not None and part.beside else []
+            kept.append(replace(found, beside=tuple(there.index(path) for path in part.patches if part.beside)))
     return Company(neighbours, tuple(kept), together)
 
 

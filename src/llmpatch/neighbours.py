@@ -42,11 +42,15 @@ class Neighbours:
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """Frozen rows before and after the trained ones in one step, or beside them; both empty in a step without neighbours."""
+    """Frozen rows before and after the trained ones in one step, or beside them; both empty in a step without neighbours.
+
+    ``who``: which of the published neighbours those are, by their places in the list.
+    """
 
     before: tuple[torch.Tensor, ...] = ()
     after: tuple[torch.Tensor, ...] = ()
     parallel: bool = False
+    who: frozenset[int] = frozenset()
 
     @property
     def tokens(self) -> int:
@@ -100,7 +104,8 @@ def arrange(base: Base, neighbours: Neighbours | None, rows: torch.Tensor, *, se
         draw.shuffle(chosen)
     found = [_some_rows(pool[i], draw) if section.row_subsets else pool[i] for i in chosen]
     place = {"first": 0, "last": len(found), "random": draw.randint(0, len(found))}[section.place]
-    return Arrangement(tuple(found[:place]), tuple(found[place:]), section.parallel)
+    who = frozenset(i for i in chosen if i < len(neighbours.patches))
+    return Arrangement(tuple(found[:place]), tuple(found[place:]), section.parallel, who)
 
 
 def within(rows: torch.Tensor, largest: float | None) -> torch.Tensor:

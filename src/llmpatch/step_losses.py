@@ -241,17 +241,20 @@ class StepLosses:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The weighted losses on the step's kept answers: KL from the reference prefixes to the trained one where it stands now.
 
-        With ``Kept.balance`` also the loss on its words, which has a weight of its own. Answers behind one head run together.
+        With ``Kept.balance`` also the loss on its words, which has a weight of its own. Answers behind one head run together;
+        those of ``Kept.beside`` only where its neighbours stand.
         """
         import torch
 
         groups: dict[tuple[tuple[int, ...], int], list[tuple[Kept, list[int], list[int]]]] = {}
+        told = dict.fromkeys(["kept", *["kept_words" for part in kept if part.balance]], 0.0)
+        if not (kept := [part for part in kept if there.who.issuperset(part.beside)]):
+            return (0.0 * rows).sum(), told  # a step has a gradient, whoever stands there
         for part in kept:
             chosen = self.kept_indices(part, step, offset)
             group = groups.setdefault((tuple(part.data.head), part.answer_tokens), [])
             group.append((part, chosen, self.split.mine(chosen)))
         losses: list[torch.Tensor] = []
-        told = dict.fromkeys(["kept", *["kept_words" for part in kept if part.balance]], 0.0)
         for (head, cut), members in groups.items():
             asked = [
                 (there.without() if part.rows is None else part.rows, [part.data.examples[i] for i in mine], part.kl)

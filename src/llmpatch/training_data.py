@@ -45,6 +45,7 @@ class Kept:
         balance: Words that are to be equally likely after some of the prompts, whatever stands around the trained rows.
         balanced: Which prompts: places of their examples in ``data``.
         kl: Its direction (:func:`llmpatch.losses.kl_to_base`).
+        beside: Only in steps in which all of these neighbours, by their places in the list, stand around the trained rows.
     """
 
     data: TrainingSet
@@ -55,10 +56,14 @@ class Kept:
     balance: Balance | None = None
     balanced: frozenset[int] = frozenset()
     kl: KL = "forward"
+    beside: tuple[int, ...] = ()
 
     def digest(self) -> str:
         """Identity, so that a checkpoint of another reference is not resumed."""
         rows = None if self.rows is None else prefix_digest(self.rows)
         words = [asdict(self.balance), sorted(self.balanced)] if self.balance else []
         way = [] if self.kl == "forward" else [self.kl]
-        return digest_json([self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words, *way])
+        where = [list(self.beside)] if self.beside else []
+        return digest_json(
+            [self.data.digest(), self.weight, self.batch_size, self.answer_tokens, rows, *words, *way, *where]
+        )

@@ -101,10 +101,19 @@ class DistilSection(KeepSection):
     is learnt from: where nothing should change. ``answers``: after whose words it is learnt, those of the ``patches`` themselves,
     of the un-prefixed ``base``, or of the ``start``, the rows that training goes on from: a prefix that goes wrong stands
     where its teacher never does, and learns there what the teacher would say next (Agarwal et al. 2024, arXiv 2306.13649).
+    ``beside``: only in steps in which all its ``patches``, neighbours that are listed, stand around the trained rows: there each
+    is to do what it does alone.
     """
 
     patches: Annotated[list[str], Field(max_length=16)] = []
     answers: Literal["patches", "base", "start"] = "patches"
+    beside: bool = False
+
+    @model_validator(mode="after")
+    def _beside_somebody(self) -> Self:
+        if self.beside and not self.patches:
+            raise ValueError("beside is about patches: list those that stand around, or leave it out")
+        return self
 
 
 class NeighboursSection(Section):
@@ -176,4 +185,11 @@ class TrainingSection(Section):
     def _something_to_learn(self) -> Self:
         if not self.pairs_weight and not any(part.weight for part in self.distil):
             raise ValueError("pairs_weight is 0 and nothing is distilled: there is nothing to learn")
+        return self
+
+    @model_validator(mode="after")
+    def _beside_neighbours(self) -> Self:
+        there = self.neighbours.patches if self.neighbours else []
+        if strangers := [path for part in self.distil if part.beside for path in part.patches if path not in there]:
+            raise ValueError(f"distil.beside: {strangers[0]} is not among neighbours.patches")
         return self
