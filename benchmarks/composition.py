@@ -9,9 +9,9 @@
 The patches are of different risks and one base. ``--beside`` measures another set the same way: patches trained independently
 are the baseline that must lose. Only what a patch is for is measured, not what it should leave alone: for the price of one stack
 there is ``llmpatch compose``. ``--parallel`` measures a set side by side (ADR 0035), as SET-parallel, or others only so;
-``--cumulative`` is one prefix for all risks, ``--added`` a further patch behind all of them. Everything sampled stays in --run,
-so a killed run goes on where it was, and another order costs only its own answers. Writes --out; ``make docs`` shows it in
-docs/composition.md.
+``--cumulative`` is one prefix for all risks, ``--added`` a further patch behind all of them, ``--added-beside SET=PATCH`` one
+side by side with a set of this run. Everything sampled stays in --run, so a killed run goes on where it was, and another
+order costs only its own answers. Writes --out; ``make docs`` shows it in docs/composition.md.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
     kept = _kept(options, earlier)
     if "patches" in kept:  # what was measured with the same patches stays, unless it is measured again
         _check_same("patches", kept["patches"], patches)
-        result |= {key: earlier[key] for key in ("price", "cumulative", "added") if key in earlier}
+        result |= {key: earlier[key] for key in ("price", "cumulative", "added", "added-parallel") if key in earlier}
     for name, found in {"patches": patches, **beside}.items():
         if name in kept:
             _check_same(name, kept[name], found)
@@ -101,6 +101,14 @@ def main() -> None:
         result["price"]["cumulative"] = _price(bench, [one])
     if options.added:
         result["added"] = _added(options, patches, load_patch(options.added), bench)
+    if options.added_beside:
+        name, _, path = options.added_beside.partition("=")
+        if name not in known | parallel or not path:
+            raise UsageError(
+                f"--added-beside {options.added_beside}: not SET=PATCH of a set of this run",
+                hint=", ".join(known | parallel),
+            )
+        result["added-parallel"] = _added(options, (known | parallel)[name], load_patch(path), side)
     write_json(options.out, result)
     print(options.out)
 
@@ -118,6 +126,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--cumulative", metavar="PATCH")
     parser.add_argument("--added", metavar="PATCH")
+    parser.add_argument("--added-beside", metavar="SET=PATCH", help="a further patch, side by side with a set")
     parser.add_argument("--prompts", type=_count, help="this many for each risk, an equal number of each of its sets")
     parser.add_argument("--samples", type=_count, help="continuations per prompt, for texts to be continued")
     parser.add_argument("--run", type=Path, default=Path("runs/composition"))

@@ -272,6 +272,10 @@ def composition_results() -> str:
         parts.append(f"### One cumulative patch\n\n{figures_table(found['cumulative']['figures'])}")
     if "added" in found:
         parts.append(f"### A fourth patch, added to three\n\n{added_table(found['added'])}")
+    if "added-parallel" in found:
+        parts.append(
+            f"### A fourth patch, side by side with three\n\n{added_table(found['added-parallel'], parallel=True)}"
+        )
     for name, price in found["price"].items():
         parts.append(
             "\n".join(f"- {name}, {price['tokens']} tokens: {line}." for line in price_lines({"price": {"M+": price}}))

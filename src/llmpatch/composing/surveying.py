@@ -139,10 +139,11 @@ def figures_table(figures: Sequence[dict[str, Any]]) -> str:
     return _figures(figures, ("alone", "now", "gain kept"), _kept)
 
 
-def added_table(added: dict[str, Any]) -> str:
-    """What a stack lost to a further patch behind it, and what that patch does there, as Markdown."""
+def added_table(added: dict[str, Any], *, parallel: bool = False) -> str:
+    """What a stack lost to a further patch behind it, or beside it, and what that patch does there, as Markdown."""
     table = _figures(added["figures"], ("without it", "with it", "change, points"), _points)
-    return f"`{added['name']}` behind all of them:\n\n{table}\n\nIts own gain:\n\n{figures_table(added['own'])}"
+    where = "beside" if parallel else "behind"
+    return f"`{added['name']}` {where} all of them:\n\n{table}\n\nIts own gain:\n\n{figures_table(added['own'])}"
 
 
 def _figures(

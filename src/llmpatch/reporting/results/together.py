@@ -36,10 +36,10 @@ def together(shelf: Shelf) -> Section | None:
     ]
     if one := found.get("cumulative"):
         blocks.append(_grid(one["figures"], f"One cumulative patch, {one['tokens']} tokens"))
-    if added := found.get("added"):
-        title = f"A fourth patch behind the stack of three: {added['name']}"
-        blocks.append(_grid(added["figures"], title, ADDED_HEAD, "change"))
-        blocks.append(_grid(added["own"], f"{added['name']} there: its own gain"))
+    for key, where in (("added", "behind the stack of three"), ("added-parallel", "side by side with three")):
+        if added := found.get(key):
+            blocks.append(_grid(added["figures"], f"A fourth patch {where}: {added['name']}", ADDED_HEAD, "change"))
+            blocks.append(_grid(added["own"], f"{added['name']} there: its own gain"))
     prices = tuple(
         Row(
             f"{name}, {price['tokens']} tokens",
