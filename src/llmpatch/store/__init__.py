@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from llmpatch.store.activating import activate, activate_stack, check_one_base, deactivate, plan_activation
 from llmpatch.store.algebra import Plan, check_measured, check_together, decide
+from llmpatch.store.allowing import check_mark, distrusted
 from llmpatch.store.collecting import Collected, collect
 from llmpatch.store.composed import keep_record, known_here
 from llmpatch.store.contents import check_revoked, pick, read_stored
@@ -56,6 +57,7 @@ __all__ = [
     "activate_stack",
     "ancestors",
     "check_locked",
+    "check_mark",
     "check_measured",
     "check_one_base",
     "check_revoked",
@@ -64,6 +66,7 @@ __all__ = [
     "deactivate",
     "decide",
     "default_store",
+    "distrusted",
     "examine",
     "facts_of",
     "find_unambiguous",
