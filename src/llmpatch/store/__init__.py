@@ -24,7 +24,16 @@ from llmpatch.store.facts import Facts, Known, Lost, facts_of, known_of
 from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.installing import Done, install, pin
 from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
-from llmpatch.store.locking import Lock, check_locked, locked_to, make_lock, parse_lock, render_lock
+from llmpatch.store.locking import (
+    Lock,
+    check_lock_base,
+    check_locked,
+    locked_to,
+    make_lock,
+    parse_lock,
+    render_lock,
+    verify_stored,
+)
 from llmpatch.store.opening import Active, default_store, find_unambiguous, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
@@ -56,6 +65,7 @@ __all__ = [
     "activate",
     "activate_stack",
     "ancestors",
+    "check_lock_base",
     "check_locked",
     "check_mark",
     "check_measured",
@@ -93,4 +103,5 @@ __all__ = [
     "signed_by",
     "unsigned",
     "upgrade",
+    "verify_stored",
 ]
