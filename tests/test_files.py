@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
-from llmpatch.files import read_bytes, read_jsonl, write_bytes, write_jsonl
+from llmpatch.files import alone_in, read_bytes, read_jsonl, write_bytes, write_jsonl
 from llmpatch.prompts import load_prompts
 
 
@@ -85,3 +87,57 @@ def test_a_users_own_file_needs_prompts_only(tmp_path):
     assert first.kind == "everyday"
     assert first.id != second.id
     assert first.cluster == second.cluster
+
+
+def test_a_folder_that_somebody_worked_in_is_left_without_a_trace_of_that(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with alone_in(tmp_path), pytest.raises(UsageError, match="another process works in"), alone_in(tmp_path):
+        pass
+    with pytest.raises(ZeroDivisionError), alone_in(tmp_path):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (tmp_path / ".lock").write_text("of another program")
+    with alone_in(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "of another program"
+
+
+def test_nobody_works_beside_who_made_the_lock_anew(tmp_path, monkeypatch):
+    """Between opening and locking its last holder takes the file away, and a third process makes and locks another one."""
+    real, others, path = fcntl.flock, [], tmp_path / ".lock"
+
+    def slow(handle, how):
+        monkeypatch.setattr(fcntl, "flock", real)
+        path.unlink()
+        others.append(os.open(path, os.O_RDWR | os.O_CREAT))
+        real(others[0], how)
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with pytest.raises(UsageError, match="another process works in"), alone_in(tmp_path):
+        pytest.fail("two work in one folder")
+    assert path.exists()
+    os.close(others[0])
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from llmpatch.errors import UsageError
+from llmpatch.files import alone_in
+folder, done = Path(sys.argv[1]), 0
+while done < 100:
+    try:
+        with alone_in(folder):
+            (folder / "here").touch(exist_ok=False)
+            (folder / "here").unlink()
+            done += 1
+    except UsageError:
+        time.sleep(0.0005)
+"""
+
+
+def test_processes_that_come_and_go_never_meet(tmp_path):
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)]) for _ in range(4)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * 4
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}

@@ -264,3 +264,11 @@ def test_more_workers_than_requests_a_minute_are_not_started(many, monkeypatch):
     make_pair_shards(make_recipe(reference=limited), many / "pairs", workers=8, progress=Silent())
     ((recipe, workers),) = seen
     assert recipe.reference.requests_per_minute * workers == 2
+
+
+def test_a_folder_of_something_else_is_refused_and_stays_as_it_was(many):
+    (many / "mine").mkdir()
+    (many / "mine/thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty, and holds no plan"):
+        make_pair_shards(make_recipe(), many / "mine", progress=Silent())
+    assert [path.name for path in (many / "mine").iterdir()] == ["thesis.txt"]

@@ -65,23 +65,62 @@ def alone_in(folder: Path) -> Iterator[None]:
         UsageError: another one does.
         LlmpatchError: the folder cannot be written.
     """
-    import fcntl
-
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle, made = _locked(path)
+    except BlockingIOError:
+        raise UsageError(f"another process works in {folder}", hint="wait for it, or name another folder") from None
     except OSError as error:
         raise LlmpatchError(f"cannot write {folder}: {error.strerror}", hint="choose another folder") from error
     try:
+        yield
+    finally:
+        # A folder that is refused stays as it was. Only who holds the lock takes the file away, so that nobody locks beside him.
+        if made and _is_at(path, handle):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(handle)
+
+
+def _locked(path: Path) -> tuple[int, bool]:
+    """A locked file, and whether it was not there before.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be written.
+    """
+    import fcntl
+
+    for _ in range(100):
+        handle, made = _opened(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another process works in {folder}", hint="wait for it, or name another folder") from None
+            os.close(handle)
+            raise
         except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
+            return handle, made
+        if _is_at(path, handle):
+            return handle, made
+        os.close(handle)  # its last holder has taken it away between opening and locking
+    raise BlockingIOError
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o644), True
+    except FileExistsError:
+        return os.open(path, flags, 0o644), False
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

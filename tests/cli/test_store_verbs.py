@@ -187,3 +187,99 @@ def test_the_doctor_explains_repairs_and_exits_by_what_is_left(cli, home):
     assert (left.code, "left: patch-damaged" in left.out) == (6, True)
     installed(cli, home / "made/acme_refusal-1.0.0", "--no-activate")
     assert cli("doctor").code == 0
+
+
+def trusting(cli, home, *keys, revoked=()):
+    """The usual policy: these keys for acme/*, and what is revoked of them. Returns the ids."""
+    files = [f"{key}.pub.pem" for key in keys]
+    shown = json.loads(cli("keys", "show", *files, "--json").out)
+    ids = {key: found["id"] for key, found in zip(keys, shown, strict=True)}
+    policy = json.loads(cli("keys", "show", *files, "--trust", "acme/*").out)
+    policy["revoked"] = [ids[key] for key in revoked]
+    (home / "home").mkdir(exist_ok=True)
+    (home / "home/trust.json").write_text(json.dumps(policy))
+    return ids
+
+
+@pytest.fixture
+def signed_twice(cli, home):
+    """acme/refusal 1.0.0 and 1.1.0, each signed by a key of its own and installed; the first is active."""
+    for key, version in (("one", "1.0.0"), ("two", "1.1.0")):
+        assert cli("keys", "generate", "-o", f"{key}.pem").code == 0
+        assert cli("sign", folder(home / "made", version=version), "--key", f"{key}.pem").code == 0
+    trusting(cli, home, "one", "two")
+    assert cli("install", "made/acme_refusal-1.0.0", "--skip-gate").code == 0
+    assert cli("install", "made/acme_refusal-1.1.0", "--no-activate").code == 0
+    return home
+
+
+def test_what_a_revoked_key_signed_is_refused_but_for_the_way_back(cli, signed_twice):
+    ids = trusting(cli, signed_twice, "one", "two", revoked=("two",))
+    found = cli("activate", "acme/refusal@1.1.0", "--skip-gate")
+    assert (found.code, f"was signed by key {ids['two'][:16]}, which is revoked" in found.err) == (4, True)
+    assert "ask its vendor for one that another key signed" in found.err
+    found = cli("upgrade", "--skip-gate", "--offline")
+    assert (found.code, "refused: acme/refusal 1.1.0 was signed by key" in found.out) == (0, True)
+    assert "refused" in cli("upgrade", "--dry-run", "--offline").out
+    trusting(cli, signed_twice, "one", "two")
+    assert cli("upgrade", "--skip-gate", "--offline").code == 0
+    trusting(cli, signed_twice, "one", "two", revoked=("one",))
+    found = cli("rollback")
+    assert (found.code, "acme/refusal 1.0.0" in found.out) == (0, True)
+    assert f"was signed by key {ids['one'][:16]}, which is revoked; replace it" in found.err
+    assert cli("activate", "acme/refusal@1.1.0", "--skip-gate").code == 0
+    (signed_twice / "home/trust.json").write_text("nonsense")
+    found = cli("rollback")
+    assert (found.code, "nobody knows whose keys still count" in found.err) == (0, True)
+
+
+def test_a_lock_file_trusts_nothing_for_being_installed(cli, signed_twice):
+    assert cli("lock", "write", "acme/refusal@1.0.0").code == 0
+    assert cli("deactivate", "acme/refusal").code == 0
+    trusting(cli, signed_twice, "one", "two", revoked=("one",))
+    found = cli("lock", "install", "llmpatch.lock", "--skip-gate")
+    assert (found.code, "acme/refusal 1.0.0 is installed, and not trusted any more" in found.err) == (4, True)
+    assert "lock install LOCK SOURCE" in found.err
+    assert cli("lock", "install", "llmpatch.lock", "--key", "two.pub.pem", "--no-activate").code == 4
+    assert "nothing is active" in cli("list").out
+    trusting(cli, signed_twice, "one", "two")
+    assert cli("lock", "install", "llmpatch.lock", "--skip-gate").code == 0
+
+
+def test_who_signed_is_recorded_when_a_lock_file_verifies_it(cli, home):
+    assert cli("keys", "generate", "-o", "one.pem").code == 0
+    assert cli("sign", folder(home / "made"), "--key", "one.pem").code == 0
+    installed(cli, "made/acme_refusal-1.0.0", "--no-activate")
+    assert cli("lock", "write", "acme/refusal").code == 0
+    assert cli("lock", "install", "llmpatch.lock", "--key", "one.pub.pem", "--skip-gate").code == 0
+    assert len(json.loads(cli("list", "--json").out)["installed"][0]["signer"]) == 64
+
+
+def test_a_lock_file_of_older_versions_changes_nothing_unless_told(cli, home):
+    for version in ("1.0.0", "2.0.0"):
+        installed(cli, folder(home / "made", version=version), "--skip-gate")
+    assert cli("lock", "write", "made/acme_refusal-1.0.0").code == 0
+    assert cli("gc", "--keep", 1).code == 0
+    before = cli("list", "--json").out
+    install = ("lock", "install", "llmpatch.lock", "made/acme_refusal-1.0.0", "--allow-unsigned", "--skip-gate")
+    found = cli(*install)
+    assert (found.code, "acme/refusal 1.0.0 is older than 2.0.0, which was active here" in found.err) == (1, True)
+    assert "--downgrade" in found.err
+    assert cli("list", "--json").out == before
+    found = cli(*install, "--downgrade")
+    assert (found.code, "active on tiny-llama: acme/refusal 1.0.0" in found.out) == (0, True)
+
+
+def test_a_lock_file_of_another_base_fetches_and_keeps_nothing(cli, home, model_folder, other_folder, tiny_base):
+    path = for_base(home / "mine", tiny_base, "acme/refusal")
+    assert cli("lock", "write", path).code == 0
+    install = ("lock", "install", "llmpatch.lock", path, "--allow-unsigned")
+    found = cli(*install, "--base", other_folder)
+    assert (found.code, "the lock file is of" in found.err, "differ in: embeddings" in found.err) == (5, True, True)
+    lock = json.loads((home / "llmpatch.lock").read_text())
+    lock["base"]["fingerprint"]["config"] = "0" * 64
+    (home / "other.lock").write_text(json.dumps(lock))
+    found = cli("lock", "install", "other.lock", path, "--allow-unsigned", "--skip-gate")
+    assert (found.code, "was made for" in found.err) == (5, True)
+    assert json.loads(cli("list", "--json").out)["installed"] == []
+    assert cli(*install, "--base", model_folder, "--no-activate").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -399,3 +400,19 @@ def test_a_patch_of_another_base_is_refused(tiny, tmp_path):
             live.engine.base.tokenizer.chat_template = before
             live.engine.base.__dict__.pop("fingerprint", None)
         assert (refused.status_code, "chat template" in refused.text) == (400, True)
+
+
+def test_the_server_activates_nothing_that_a_revoked_key_signed(tiny, tmp_path, monkeypatch):
+    """And reads the policy when it is asked, not when it starts."""
+    store, key = stores.Store(tmp_path / "store"), "b" * 64
+    path = save_patch(tmp_path, tiny, "acme/refusal", seed=1)
+    stores.install(store, path, lambda given: dataclasses.replace(stores.unsigned(given), signer=key))
+    monkeypatch.setenv("LLMPATCH_HOME", str(tmp_path))
+    with serving(tiny, None, store) as live:
+        wanted = {"patches": ["acme/refusal"], "skip_gate": True}
+        policy = {"schema": "llmpatch/trust/v1", "vendors": [], "revoked": [key]}
+        (tmp_path / "trust.json").write_text(json.dumps(policy), encoding="utf-8")
+        refused = live.http.post("/admin/activate", json=wanted, headers=BEARER)
+        assert (refused.is_error, f"was signed by key {key[:16]}" in refused.text) == (True, True)
+        (tmp_path / "trust.json").write_text(json.dumps(policy | {"revoked": []}), encoding="utf-8")
+        assert live.http.post("/admin/activate", json=wanted, headers=BEARER).is_success

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from llmpatch.store import (
     ancestors,
     collect,
     deactivate,
+    distrusted,
     install,
     load,
     pick,
@@ -432,3 +434,26 @@ def test_without_the_lock_nothing_changes(store, tmp_path, monkeypatch, code, sa
     with pytest.raises(LlmpatchError, match=said), disk.locked(store.root / "lock", seconds=0.05):
         raise AssertionError("it was not locked")
     assert load(store) == before
+
+
+def test_what_a_revoked_key_signed_is_not_activated_and_no_upgrade(store, tmp_path):
+    def by(key, version):
+        made = replace(verified(version=version), signer=key * 64)
+        return install(store, tmp_path, lambda _: made).digest
+
+    old, good, bad = by("a", "1.0.0"), by("a", "1.1.0"), by("b", "1.2.0")
+    lost, gate = ("b" * 64,), Gate()
+    activate(store, old, gate=gate, revoked_keys=lost)
+    with pytest.raises(TrustError, match=r"acme/refusal 1\.2\.0 was signed by key bbbbbbbbbbbbbbbb, .* at 20\d\d-"):
+        activate(store, bad, gate=gate, revoked_keys=lost)
+    (step,) = plan_upgrade(store, load(store).state, revoked_keys=lost)
+    assert (step.new.digest, step.refused) == (good, False)  # the highest of those whose key counts
+    upgrade(store, gate=gate, revoked_keys=lost)
+    (step,) = upgrade(store, gate=gate, revoked_keys=lost)
+    assert (step.new.digest, step.refused, "which is revoked" in step.why) == (bad, True, True)
+    assert active(load(store).state) == [["acme/refusal 1.1.0"]]
+    assert distrusted(load(store).state, lost) == []
+    activate(store, bad, gate=gate)
+    assert [text.partition(",")[0] for text in distrusted(load(store).state, lost)] == ["acme/refusal 1.2.0"]
+    rollback(store)  # there is always a way back, and one forward to what another key signed
+    assert activate(store, by("c", "2.0.0"), gate=gate, revoked_keys=lost).changed

@@ -18,6 +18,7 @@ from llmpatch.store import (
     Store,
     activate,
     activate_stack,
+    check_lock_base,
     check_locked,
     check_measured,
     check_together,
@@ -389,12 +390,46 @@ def test_only_the_very_patch_gets_into_the_store(store, two, tmp_path):
     right = folder(tmp_path, "acme/refusal", fixed=(1,))
     wrong = folder(tmp_path, "acme/refusal", "1.0.1", fixed=(1,))
     with pytest.raises(IntegrityError, match=r"wants acme/refusal 1\.0\.0 with digest"):
-        install(fresh, wrong, locked_to(lock.patches[0], unsigned))
+        install(fresh, wrong, locked_to(lock, lock.patches[0], unsigned))
     assert load(fresh).state.installed == ()
-    assert install(fresh, right, locked_to(lock.patches[0], unsigned)).digest == two[0]
+    assert install(fresh, right, locked_to(lock, lock.patches[0], unsigned)).digest == two[0]
 
 
 def test_the_bytes_of_a_record_do_not_change(store, two):
     found = record(store, two)
     assert render_record(found) == render_record(record(store, two))
     assert facts_of(read_stored(store, two[0]).manifest, two[0]).measured == ()
+
+
+def test_a_stack_of_older_versions_is_a_downgrade_and_asked_for_by_name(store, two, tmp_path):
+    newer = add(store, tmp_path, "acme/refusal", "2.0.0", fixed=(1,))
+    activate(store, newer, gate=Gate())
+    gate = Gate()
+    with pytest.raises(UsageError, match=r"acme/refusal 1\.0\.0 is older than 2\.0\.0, which was active here"):
+        activate_stack(store, two, gate=gate)
+    assert (gate.asked, active(load(store).state)) == ([], [["acme/refusal 2.0.0"]])
+    done = activate_stack(store, two, gate=gate, downgrade=True)
+    assert active(done.generation.state) == [["acme/refusal 1.0.0", "acme/toxicity 1.0.0"]]
+    assert not activate_stack(store, two, gate=gate).changed  # what is active may stay
+
+
+def test_a_lock_of_another_base_is_refused_wherever_the_base_is_named(store, two, tmp_path):
+    patches = [read_stored(store, digest) for digest in two]
+    found, other = record(store, two), {"name": "another", "fingerprint": base(embeddings="8")["fingerprint"]}
+    elsewhere = make_record(found.model_dump(mode="json", exclude={"schema_"}, exclude_none=True) | {"base": other})
+    with pytest.raises(WrongBaseError, match=r"evidence was measured on another, .*differ in: embeddings"):
+        make_lock(patches, elsewhere)
+    text = render_lock(make_lock(patches, found))
+    with pytest.raises(WrongBaseError, match="evidence was measured on another"):
+        parse_lock(edited(text, lambda m: m["composition"].update(base=other)), where="x")
+    lock = parse_lock(edited(render_lock(make_lock(patches)), lambda m: m.update(base=other)), where="x")
+    with pytest.raises(WrongBaseError, match=r"of another, and acme/refusal 1\.0\.0 was made for"):
+        check_locked(lock, patches)
+    fresh = Store(tmp_path / "fresh")
+    with pytest.raises(WrongBaseError):
+        install(fresh, folder(tmp_path, "acme/refusal"), locked_to(lock, lock.patches[0], unsigned))
+    assert load(fresh).state.installed == ()
+    mine = Fingerprint(**base()["fingerprint"])
+    check_lock_base(make_lock(patches), "mine", mine)
+    with pytest.raises(WrongBaseError, match="the lock file is of another, not of mine; they differ in: embeddings"):
+        check_lock_base(lock, "mine", mine)

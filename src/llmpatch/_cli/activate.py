@@ -20,12 +20,17 @@ def command(patch: str, skip_gate: bool, downgrade: bool, reason: str, as_json: 
     """Make an installed patch active on its base, if the gate passes.
 
     PATCH is VENDOR/SLUG, VENDOR/SLUG@RANGE or the start of a digest. A set that passed here before needs no --base.
+    What a key signed that $LLMPATCH_HOME/trust.json revokes is refused (exit code 4).
     """
     from llmpatch._cli.gating import open_gate
+    from llmpatch._cli.verify import revoked_keys
     from llmpatch.store import activate, default_store, pick
 
     gate = open_gate(**options, skip_gate=skip_gate)
     store = default_store()
     entry = pick(open_head(store).state, patch)
-    done = activate(store, entry.digest, gate=gate, skip_gate=skip_gate, downgrade=downgrade, reason=reason)
+    done = activate(
+        store, entry.digest, gate=gate, skip_gate=skip_gate, downgrade=downgrade, revoked_keys=revoked_keys(),
+        reason=reason,
+    )  # fmt: skip
     say_done(done, as_json)

@@ -55,10 +55,10 @@ def command(
     left a base without a patch. Changes nothing without --apply.
     docs/advisories.md explains it.
     """
-    from llmpatch._cli.verify import usual_trust
     from llmpatch.advisories import apply_revocations, distrusted, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
+    from llmpatch.signing import usual_trust
     from llmpatch.store import default_store, load
 
     check_revision(base, revision)
@@ -90,8 +90,8 @@ class _Known:
     keys: Mapping[str, frozenset[str]] | None = None
 
     def audit(self, inventory: Inventory) -> Audit:
-        from llmpatch._cli.verify import usual_trust
         from llmpatch.advisories import anybody, by_keys, make_audit
+        from llmpatch.signing import usual_trust
 
         may_revoke = anybody if self.keys is None else by_keys(self.keys, usual_trust())
         return make_audit(inventory, self.advisories, left_out=self.left_out, may_revoke=may_revoke)

@@ -21,6 +21,7 @@ from llmpatch._cli.output import note, one_line, warn
 
 if TYPE_CHECKING:
     from llmpatch.artifact import Patch
+    from llmpatch.bases import Base
     from llmpatch.store import Gate, Judged
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,8 +64,11 @@ def open_gate(
     attest_key: Path | None = None,
     skip_gate: bool = False,
     no_activate: bool = False,
+    open_base: Callable[[], Base] | None = None,
 ) -> Gate | None:
     """A gate for the store; ``None`` if neither a base nor evidence is given, or none is to run.
+
+    ``open_base`` gives the base of these options where somebody else needs it, too, so that it is not loaded twice.
 
     Raises:
         UsageError: a wrong policy or key; options of a gate, and no gate that would run.
@@ -105,7 +109,7 @@ def open_gate(
             temperature, top_p
         )  # before the base is loaded
         if base is not None and not loaded:
-            loaded.append(load_base(base, revision))
+            loaded.append(open_base() if open_base else load_base(base, revision))
         for patch in patches if loaded else ():
             for text in patch.check_base(loaded[0]):
                 warn(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ def check(lock: Path, patches: tuple[str, ...], as_json: bool) -> None:
 @click.argument("lock", type=FILE)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @install_options
+@click.option("--downgrade", is_flag=True, help="Allow versions below the highest that was ever active.")
 def install(
     lock: Path,
     sources: tuple[str, ...],
@@ -86,6 +88,7 @@ def install(
     offline: bool,
     no_activate: bool,
     skip_gate: bool,
+    downgrade: bool,
     reason: str,
     as_json: bool,
     **options: Any,
@@ -93,21 +96,29 @@ def install(
     """Install exactly the patches of a lock file, and make them active together, in its order, in one step.
 
     SOURCE is where to get them, one each, in order: a folder, a .lpatch, or what `llmpatch install` takes. Without any, what
-    is installed is used, and the rest asked from the registries by name and version. Any other digest than the lock file's
-    is refused (exit code 6), also if it is signed.
+    is installed is used, its signature verified again, and the rest asked from the registries by name and version. Any other
+    digest than the lock file's is refused (exit code 6), also if it is signed. Refused before anything is fetched: a lock file
+    of another base than --base or than its own patches and evidence (5), and older versions without --downgrade (1).
     """
     from llmpatch._cli.gating import open_gate
+    from llmpatch.bases import load_base
     from llmpatch.errors import UsageError
-    from llmpatch.store import activate_stack, default_store
+    from llmpatch.store import activate_stack, check_lock_base, check_mark, default_store, load
 
     found = _read(lock)
     if sources and len(sources) != len(found.patches):
         raise UsageError(
             f"{len(sources)} sources for {len(found.patches)} patches", hint="name one for each, in order, or none"
         )
-    gate = open_gate(**options, skip_gate=skip_gate, no_activate=no_activate)
+    open_base = functools.cache(lambda: load_base(options["base"], options["revision"]))
+    gate = open_gate(**options, skip_gate=skip_gate, no_activate=no_activate, open_base=open_base)
     verify = open_verify(trust_file, key_files, allow_unsigned)
     store = default_store()
+    state = load(store).state
+    for part in () if no_activate else found.patches:
+        check_mark(state, part.digest, part.name, part.version, downgrade=downgrade)
+    if options["base"]:
+        check_lock_base(found, options["base"], open_base().fingerprint)
     _fetch(found, sources, verify, registry, offline, reason)
     if no_activate:
         say_json({"installed": list(found.digests)}) if as_json else say("all are kept; nothing was activated")
@@ -118,6 +129,7 @@ def install(
         known=found.known,
         gate=gate,
         skip_gate=skip_gate,
+        downgrade=downgrade,
         reason=reason or f"lock file {lock}"[:200],
     )
     say_done(done, as_json)
@@ -126,22 +138,23 @@ def install(
 def _fetch(
     lock: Lock, sources: tuple[str, ...], verify: Verify, registry: str | None, offline: bool, reason: str
 ) -> None:
-    """Put every patch of the lock file into the store, each checked against its digest before it is kept."""
-    from llmpatch.errors import IntegrityError
+    """Put every patch of the lock file into the store, each checked against its digest before it is kept.
+
+    What is there already is verified first: a set that is refused for it fetches nothing.
+    """
     from llmpatch.registry import install_from
-    from llmpatch.store import default_store, load, locked_to
+    from llmpatch.store import default_store, load, locked_to, verify_stored
 
     store = default_store()
+    state = load(store).state
+    there = [part for part in lock.patches if not sources and state.entry(part.digest) is not None]
+    for part in there:
+        verify_stored(store, lock, part, verify, reason=reason)
     for place, part in enumerate(lock.patches):
-        if not sources and (entry := load(store).state.entry(part.digest)) is not None:
-            if (entry.name, entry.version) != (part.name, part.version):
-                raise IntegrityError(
-                    f"the lock file calls {entry.name} {entry.version} {part.name} {part.version}",
-                    hint="write it anew: `llmpatch lock write`",
-                )
+        if part in there:
             continue
         source = sources[place] if sources else f"{part.name}@=={part.version}"
-        wanted = locked_to(part, verify)
+        wanted = locked_to(lock, part, verify)
         entry = install_from(store, source, wanted, registry=registry, offline=offline, reason=reason)
         note(one_line(f"installed {entry.name} {entry.version}"))
 

@@ -39,16 +39,17 @@ def command(
 ) -> None:
     """Fetch newer versions of what is active, or only of NAMES, and activate them if the gate passes.
 
-    The configured registries are asked, and your trust policy decides. Stays within pins. Does not return to what was rolled
-    back. What is refused stays as it is, with the reason.
+    The configured registries are asked, and your trust policy decides; what a key signed that it revokes is refused.
+    Stays within pins. Does not return to what was rolled back. What is refused stays as it is, with the reason.
     """
     from llmpatch._cli.gating import open_gate
-    from llmpatch._cli.verify import open_trust
+    from llmpatch._cli.verify import open_trust, revoked_keys
     from llmpatch.registry import load_registries
     from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
     gate = open_gate(**options, skip_gate=skip_gate)
     store = default_store()
+    lost = revoked_keys(trust_file, key_files)
     state = open_head(store).state
     offered: list[Choice] = []
     if not offline and (registry or load_registries()):
@@ -63,9 +64,9 @@ def command(
                 entry = take(store, choice, verify, reason=reason)
                 note(one_line(f"fetched {entry.name} {entry.version} from {choice.origin}"))
     if dry_run:
-        steps = plan_upgrade(store, state, names)
+        steps = plan_upgrade(store, state, names, revoked_keys=lost)
     else:
-        steps = upgrade(store, names=names, gate=gate, skip_gate=skip_gate, reason=reason)
+        steps = upgrade(store, names=names, gate=gate, skip_gate=skip_gate, revoked_keys=lost, reason=reason)
         state = load(store).state
     if as_json:
         found = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -74,7 +73,7 @@ def open_trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
         UsageError: both options, or neither and no usual policy; a wrong policy or key.
     """
     from llmpatch.errors import UsageError
-    from llmpatch.signing import load_public_key, load_trust, trust_key
+    from llmpatch.signing import load_public_key, load_trust, trust_key, usual_trust
 
     if trust_file and key_files:
         raise UsageError("--trust and --key are two answers to one question", hint="give one of them")
@@ -91,10 +90,9 @@ def open_trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
     return usual
 
 
-def usual_trust() -> Trust | None:
-    """The policy in ``$LLMPATCH_HOME/trust.json``, if it is there (errors as in :func:`llmpatch.signing.load_trust`)."""
-    from llmpatch.signing import load_trust
+def revoked_keys(trust_file: Path | None = None, key_files: tuple[Path, ...] = ()) -> tuple[str, ...]:
+    """Ids of the keys that the policy of :func:`open_trust` revokes; none where there is no policy (errors as there)."""
+    from llmpatch.signing import usual_trust
 
-    home = os.environ.get("LLMPATCH_HOME")
-    path = Path(home).expanduser() / "trust.json" if home else None
-    return load_trust(path) if path is not None and path.is_file() else None
+    trust = open_trust(trust_file, key_files) if trust_file or key_files else usual_trust()
+    return trust.revoked if trust else ()

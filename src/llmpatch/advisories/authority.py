@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llmpatch.errors import TrustError
+from llmpatch.store.allowing import lost_key
 
 if TYPE_CHECKING:
     from llmpatch.advisories.inventory import Held, Inventory
@@ -63,8 +64,8 @@ def distrusted(inventory: Inventory, trust: Trust | None) -> list[str]:
     """Active patches whose signature would not count any more, in words: their key was revoked after they were installed."""
     lost = frozenset(trust.revoked) if trust else frozenset()
     return [
-        f"{held.title}, active on {deployment.base.name}, was signed by key {str(held.entry.signer)[:16]}, which is revoked"
+        f"{held.title}, active on {deployment.base.name}, {words}"
         for deployment in inventory.deployments
         for held in deployment.active
-        if held.entry.signer in lost
+        if (words := lost_key(held.entry, lost))
     ]

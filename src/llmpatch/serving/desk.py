@@ -218,6 +218,7 @@ class Desk:
 
         Raises:
             UsageError: there is no such patch; in a store: no gate passed on what would be active, or several at once.
+            TrustError: it is revoked; in a store: it was signed by a key that the trust policy has revoked since.
         """
         if not self.follows:
             with self._lock:
@@ -231,7 +232,7 @@ class Desk:
         if len(names) != 1 or self.store is None:
             raise UsageError("a store activates one patch at a time", hint='send {"patches": ["VENDOR/SLUG"]}')
         digest = stores.pick(stores.load(self.store).state, names[0]).digest
-        stores.activate(self.store, digest, skip_gate=skip_gate, reason=reason)
+        stores.activate(self.store, digest, skip_gate=skip_gate, revoked_keys=_revoked_keys(), reason=reason)
         self.follow()
 
     def rollback(self, reason: str = "") -> None:
@@ -351,6 +352,14 @@ class Desk:
             except LlmpatchError:
                 self._fitting[digest] = False
         return self._fitting[digest]
+
+
+def _revoked_keys() -> tuple[str, ...]:
+    """Of the usual trust policy, read anew each time: a revocation needs no other start of the server."""
+    from llmpatch.signing import usual_trust
+
+    trust = usual_trust()
+    return trust.revoked if trust else ()
 
 
 def _check_revoked(state: stores.State | None, patches: Sequence[Patch]) -> None:

@@ -18,7 +18,7 @@ from llmpatch.signing.keys import (
     write_key,
 )
 from llmpatch.signing.statement import make_statement, parse_statement
-from llmpatch.signing.trust import Trust, load_trust, make_trust, parse_trust, trust_key
+from llmpatch.signing.trust import Trust, load_trust, make_trust, parse_trust, trust_key, usual_trust
 from llmpatch.signing.verifying import Verified, countersignatures, sign_patch, verify_contents, verify_patch
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "parse_trust",
     "sign_patch",
     "trust_key",
+    "usual_trust",
     "verify_contents",
     "verify_patch",
     "write_key",

@@ -10,6 +10,7 @@ Nothing is trusted by default, and no key on first sight. Knows nothing about si
 from __future__ import annotations
 
 import json
+import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -152,6 +153,13 @@ def parse_trust(data: bytes, *, where: str) -> Trust:
         return make_trust(parse_object(data, where=where), where=where)
     except IntegrityError as error:  # the user's own file: a mistake, no damage
         raise UsageError(error.message, hint=_HINT) from None
+
+
+def usual_trust() -> Trust | None:
+    """The policy in ``$LLMPATCH_HOME/trust.json``, if it is there (errors as in :func:`load_trust`)."""
+    home = os.environ.get("LLMPATCH_HOME")
+    path = Path(home).expanduser() / "trust.json" if home else None
+    return load_trust(path) if path is not None and path.is_file() else None
 
 
 def make_trust(mapping: dict[str, Any], *, where: str = "trust policy") -> Trust:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from llmpatch.store.activating import activate, activate_stack, check_one_base, deactivate, plan_activation
 from llmpatch.store.algebra import Plan, check_measured, check_together, decide
+from llmpatch.store.allowing import check_mark, distrusted
 from llmpatch.store.collecting import Collected, collect
 from llmpatch.store.composed import keep_record, known_here
 from llmpatch.store.contents import check_revoked, pick, read_stored
@@ -23,7 +24,16 @@ from llmpatch.store.facts import Facts, Known, Lost, facts_of, known_of
 from llmpatch.store.generations import Head, Store, ancestors, load
 from llmpatch.store.installing import Done, install, pin
 from llmpatch.store.interfaces import Gate, Judged, Verified, Verify
-from llmpatch.store.locking import Lock, check_locked, locked_to, make_lock, parse_lock, render_lock
+from llmpatch.store.locking import (
+    Lock,
+    check_lock_base,
+    check_locked,
+    locked_to,
+    make_lock,
+    parse_lock,
+    render_lock,
+    verify_stored,
+)
 from llmpatch.store.opening import Active, default_store, find_unambiguous, load_active, load_patch
 from llmpatch.store.restoring import revoke, rollback
 from llmpatch.store.state import ActiveSet, GateRecord, Generation, Installed, State
@@ -55,7 +65,9 @@ __all__ = [
     "activate",
     "activate_stack",
     "ancestors",
+    "check_lock_base",
     "check_locked",
+    "check_mark",
     "check_measured",
     "check_one_base",
     "check_revoked",
@@ -64,6 +76,7 @@ __all__ = [
     "deactivate",
     "decide",
     "default_store",
+    "distrusted",
     "examine",
     "facts_of",
     "find_unambiguous",
@@ -90,4 +103,5 @@ __all__ = [
     "signed_by",
     "unsigned",
     "upgrade",
+    "verify_stored",
 ]

@@ -10,14 +10,15 @@ nothing about how a patch is verified or judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from llmpatch.artifact import Manifest, Patch, release_time
 from llmpatch.artifact.manifest import FingerprintSection
 from llmpatch.artifact.strict_json import shown
-from llmpatch.errors import GateError, IntegrityError, LlmpatchError, TrustError, UsageError, WrongBaseError
+from llmpatch.errors import GateError, IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.store.algebra import Plan, check_measured, check_requirements, check_together, decide
+from llmpatch.store.allowing import check_allowed
 from llmpatch.store.composed import known_here
 from llmpatch.store.contents import check_members, keep_bytes, keep_verdict, kept_bytes, read_stored, title
 from llmpatch.store.facts import Known, facts_of
@@ -25,23 +26,24 @@ from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, lo
 from llmpatch.store.installing import Done, because
 from llmpatch.store.interfaces import Gate, Judged
 from llmpatch.store.state import Action, ActiveSet, GateRecord, State, with_active
-from llmpatch.versions import parse_range, parse_version
 
 
 class _MovedError(LlmpatchError):
     """The store changed between judging and committing."""
 
 
-def plan_activation(store: Store, state: State, digest: str, *, downgrade: bool = False) -> tuple[Plan, list[Patch]]:
+def plan_activation(
+    store: Store, state: State, digest: str, *, downgrade: bool = False, revoked_keys: Collection[str] = ()
+) -> tuple[Plan, list[Patch]]:
     """What activating an installed patch would do, and all patches that would be active on its base, in order.
 
     Raises:
-        TrustError: it is revoked.
+        TrustError: it is revoked, or was signed by one of ``revoked_keys``.
         UsageError: it is not installed, lies outside of its pin or below the high-water mark, or is refused by
             :func:`~llmpatch.store.algebra.decide`.
         IntegrityError: it, or a patch that is active with it, is damaged.
     """
-    _check_allowed(state, digest, downgrade)
+    check_allowed(state, digest, downgrade=downgrade, revoked_keys=revoked_keys)
     patch = read_stored(store, digest)
     check_members(state, patch.manifest)
     group = find_set(state, patch.manifest)
@@ -64,6 +66,7 @@ def activate(
     gate: Gate | None = None,
     skip_gate: bool = False,
     downgrade: bool = False,
+    revoked_keys: Collection[str] = (),
     reason: str = "",
     action: Action = "activate",
 ) -> Done:
@@ -75,6 +78,8 @@ def activate(
         gate: Judges the set that would be active. Without it the set must have passed before.
         skip_gate: Activate unjudged; recorded. Not enough for a set of several that nobody measured together.
         downgrade: Allow a version below the highest that was ever active.
+        revoked_keys: Ids of keys that the trust policy revokes: what they signed is refused. What it would stand beside is not
+            asked, so that one such patch does not keep the others from being mended.
         reason: Recorded.
         action: Recorded.
 
@@ -84,7 +89,7 @@ def activate(
     """
 
     def planned(state: State) -> tuple[Plan, list[Patch]]:
-        return plan_activation(store, state, digest, downgrade=downgrade)
+        return plan_activation(store, state, digest, downgrade=downgrade, revoked_keys=revoked_keys)
 
     return _carry_out(store, planned, digest, gate, skip_gate, reason, action)
 
@@ -96,6 +101,7 @@ def activate_stack(
     known: Sequence[Known] = (),
     gate: Gate | None = None,
     skip_gate: bool = False,
+    downgrade: bool = False,
     reason: str = "",
 ) -> Done:
     """Make exactly these installed patches active on their base, in this order, in one generation.
@@ -106,27 +112,28 @@ def activate_stack(
         known: What was measured of them together, beside what this store and their vendors know.
         gate: Judges them as one set. Without it the set must have passed before.
         skip_gate: Activate unjudged; recorded. Of several patches only where ``known`` or a vendor measured this very order.
+        downgrade: Allow versions below the highest that was ever active.
         reason: Recorded.
 
     Raises:
         GateError: the gate did not pass; nothing changed.
         WrongBaseError: they are not all for one base.
-        LlmpatchError: one is not installed, revoked, damaged or outside of its pin; the set is refused by
-            :func:`~llmpatch.store.algebra.check_together` or :func:`~llmpatch.store.algebra.check_measured`.
+        LlmpatchError: one is not installed, revoked, damaged, older than what was active or outside of its pin; the set is
+            refused by :func:`~llmpatch.store.algebra.check_together` or :func:`~llmpatch.store.algebra.check_measured`.
     """
 
     def planned(state: State) -> tuple[Plan, list[Patch]]:
-        return plan_stack(store, state, digests, known)
+        return plan_stack(store, state, digests, known, downgrade=downgrade)
 
     return _carry_out(store, planned, digests[0], gate, skip_gate, reason, "activate", known)
 
 
 def plan_stack(
-    store: Store, state: State, digests: Sequence[str], known: Sequence[Known] = ()
+    store: Store, state: State, digests: Sequence[str], known: Sequence[Known] = (), *, downgrade: bool = False
 ) -> tuple[Plan, list[Patch]]:
     """What :func:`activate_stack` would do (errors as there)."""
     for digest in digests:
-        _check_allowed(state, digest, downgrade=True)
+        check_allowed(state, digest, downgrade=downgrade)
     patches = [read_stored(store, digest) for digest in digests]
     for patch in patches:
         check_members(state, patch.manifest)
@@ -373,20 +380,3 @@ def _whole(store: Store) -> Head:
     if head.damage:
         raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
     return head
-
-
-def _check_allowed(state: State, digest: str, downgrade: bool) -> None:
-    entry = state.entry(digest)
-    if digest in state.revoked:
-        name = title(entry) if entry else digest[:16]
-        raise TrustError(f"{name} is revoked: {state.revoked[digest]}", hint="activate another version")
-    if entry is None:
-        raise UsageError(f"{digest[:16]} is not installed", hint="llmpatch list")
-    mark, version = state.high_water.get(entry.name), parse_version(entry.version)
-    if mark is not None and version < parse_version(mark) and not downgrade and digest not in state.active_digests:
-        raise UsageError(
-            f"{title(entry)} is older than {mark}, which was active here", hint="llmpatch rollback, or --downgrade"
-        )
-    wanted = state.pins.get(entry.name)
-    if wanted is not None and not parse_range(wanted).holds(version, prereleases=True):
-        raise UsageError(f"{title(entry)} is outside of the pin {wanted}", hint=f"llmpatch pin {entry.name} --remove")

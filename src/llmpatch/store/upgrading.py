@@ -8,11 +8,12 @@ What was rolled back or revoked is no candidate: going there again takes an expl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llmpatch.errors import LlmpatchError
 from llmpatch.store.activating import activate, plan_activation
+from llmpatch.store.allowing import lost_key
 from llmpatch.store.generations import Store, load
 from llmpatch.store.interfaces import Gate
 from llmpatch.store.state import Installed, State
@@ -38,13 +39,16 @@ class Step:
     done: bool = False
 
 
-def plan_upgrade(store: Store, state: State, names: Sequence[str] = ()) -> list[Step]:
+def plan_upgrade(
+    store: Store, state: State, names: Sequence[str] = (), *, revoked_keys: Collection[str] = ()
+) -> list[Step]:
     """What an upgrade would do.
 
     Args:
         store: Which.
         state: What it holds.
         names: Only these patches; all active ones by default.
+        revoked_keys: Ids of keys that the trust policy revokes: what they signed is refused.
 
     Raises:
         IntegrityError: a patch is damaged.
@@ -53,11 +57,11 @@ def plan_upgrade(store: Store, state: State, names: Sequence[str] = ()) -> list[
     for old in state.installed:
         if old.digest not in state.active_digests or (names and old.name not in names):
             continue
-        new = _newest(state, old)
+        new = _newest(state, old, revoked_keys)
         if new is None:
             continue
         try:
-            plan, _ = plan_activation(store, state, new.digest)
+            plan, _ = plan_activation(store, state, new.digest, revoked_keys=revoked_keys)
         except LlmpatchError as error:
             steps.append(Step(old, new, f"{error.message} ({error.hint})", refused=True))
             continue
@@ -73,7 +77,13 @@ def plan_upgrade(store: Store, state: State, names: Sequence[str] = ()) -> list[
 
 
 def upgrade(
-    store: Store, *, names: Sequence[str] = (), gate: Gate | None = None, skip_gate: bool = False, reason: str = ""
+    store: Store,
+    *,
+    names: Sequence[str] = (),
+    gate: Gate | None = None,
+    skip_gate: bool = False,
+    revoked_keys: Collection[str] = (),
+    reason: str = "",
 ) -> list[Step]:
     """Carry out :func:`plan_upgrade`, one generation a step. What is refused is left as it is.
 
@@ -82,16 +92,19 @@ def upgrade(
         LlmpatchError: as in :func:`~llmpatch.store.activating.activate`.
     """
     steps = []
-    for step in plan_upgrade(store, load(store).state, names):
+    for step in plan_upgrade(store, load(store).state, names, revoked_keys=revoked_keys):
         if step.refused:
             steps.append(step)
             continue
         # What the steps before it made active, too, stays out of its reach.
-        now = plan_upgrade(store, load(store).state, [step.old.name])
+        now = plan_upgrade(store, load(store).state, [step.old.name], revoked_keys=revoked_keys)
         if any(again.new.digest == step.new.digest and again.refused for again in now):
             steps += [again for again in now if again.new.digest == step.new.digest]
             continue
-        done = activate(store, step.new.digest, gate=gate, skip_gate=skip_gate, reason=reason, action="upgrade")
+        done = activate(
+            store, step.new.digest, gate=gate, skip_gate=skip_gate, revoked_keys=revoked_keys, reason=reason,
+            action="upgrade",
+        )  # fmt: skip
         steps.append(Step(step.old, step.new, done.why, done=done.changed))
     return steps
 
@@ -103,8 +116,12 @@ def is_newer(state: State, old: Installed, version: str) -> bool:
     return found > before and parse_range(state.pins.get(old.name, "*")).holds(found, prereleases=testing)
 
 
-def _newest(state: State, old: Installed) -> Installed | None:
-    """The highest candidate. Whoever uses a pre-release is offered the later ones of the same numbers, too."""
+def _newest(state: State, old: Installed, revoked_keys: Collection[str]) -> Installed | None:
+    """The highest candidate, one whose key was revoked only where there is no other, to say so.
+
+    Whoever uses a pre-release is offered the later ones of the same numbers, too.
+    """
     usable = [e for e in state.installed if (e.name, e.base) == (old.name, old.base)]
     usable = [e for e in usable if e.status not in ("rolled back", "revoked") and is_newer(state, old, e.version)]
+    usable = [e for e in usable if not lost_key(e, revoked_keys)] or usable
     return max(usable, key=lambda entry: parse_version(entry.version), default=None)
