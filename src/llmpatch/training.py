@@ -110,6 +110,7 @@ class Trainer(StepLosses):
         try:
             while state.stage < len(stages):
                 self._stage(state, stages[state.stage], save)
+                self.end_stage(state.stage)
                 with _whole(state):
                     self._next_stage(state)
                 save(state)
