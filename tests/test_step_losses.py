@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from llmpatch import step_losses
+from llmpatch.distributed import Split
 from llmpatch.step_losses import StepLosses
-from llmpatch.training import Trainer, train
+from llmpatch.training import REFERENCE, Trainer, train
 from test_training import HEAD, make_data, settings, start
 
 
@@ -114,3 +121,135 @@ def test_of_many_examples_a_resumed_run_computes_the_same_bits(tiny, tmp_path, m
         monkeypatch.setattr(Trainer, "_update", update)
         resumed = train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
         assert torch.equal(resumed.rows, whole.rows)
+
+
+def counted(monkeypatch):
+    """How many pairs the DPO reference was asked about, call by call."""
+    asked = []
+    log_probs = step_losses.pair_log_probs
+
+    def noted(base, rows, head, examples, **options):
+        asked.append(len(examples))
+        return log_probs(base, rows, head, examples, **options)
+
+    monkeypatch.setattr(step_losses, "pair_log_probs", noted)
+    return asked
+
+
+def without_checkpoint(run):
+    (run / "training.safetensors").unlink()
+
+
+@pytest.mark.parametrize("reference", ["sft", "base"])
+def test_reference_log_probabilities_are_computed_once_for_a_run_folder(tiny, tmp_path, monkeypatch, reference):
+    asked = counted(monkeypatch)
+    data, section = make_data(), settings(dpo_changes={"reference": reference})
+    options = {"seed": 0, "run": tmp_path, "base_weights": "w"}
+    first = train(tiny, data, start(), section, **options)
+    without_checkpoint(tmp_path)
+    again = train(tiny, data, start(), section, **options)
+    assert len(asked) == 1
+    assert torch.equal(first.rows, again.rows)
+    kept = (tmp_path / REFERENCE).read_bytes()
+    for damaged in (b"", kept[:100], kept[:-1] + bytes([kept[-1] ^ 1]), b"\xff" * 64, kept + bytes(1 << 20)):
+        without_checkpoint(tmp_path)
+        (tmp_path / REFERENCE).write_bytes(damaged)
+        assert torch.equal(train(tiny, data, start(), section, **options).rows, first.rows)
+        assert (tmp_path / REFERENCE).read_bytes() == kept
+    assert len(asked) == 6
+
+
+def test_reference_log_probabilities_of_anything_else_are_computed_anew(tiny, tmp_path, monkeypatch):
+    """Another base, other data, other rows after SFT, another cut, other pairs in the steps."""
+    asked = counted(monkeypatch)
+
+    def run(data=0, sft=6, weights="w", **changes):
+        asked.clear()
+        section = settings(sft=sft, dpo_changes=changes)
+        train(tiny, make_data(seed=data), start(), section, seed=0, run=tmp_path, base_weights=weights)
+        return len(asked)
+
+    assert run() == 1
+    for changes in ({"weights": "v"}, {"data": 1}, {"sft": 5}, {"reference": "base"}):
+        assert run(**changes) == 1
+    without_checkpoint(tmp_path)
+    assert run(reference="base") == 0
+    (tmp_path / REFERENCE).unlink()
+    without_checkpoint(tmp_path)
+    assert run(weights="") == 1
+    assert not (tmp_path / REFERENCE).exists()  # nobody said which base that was
+
+
+@pytest.mark.parametrize("known", ["model", ""])
+def test_those_of_another_model_are_kept_where_it_is_known(tiny, tmp_path, known):
+    asked = []
+
+    def log_probs(examples):
+        asked.append(len(examples))
+        return torch.arange(2.0 * len(examples)).view(-1, 2)
+
+    section = settings(dpo_changes={"reference": "reference"})
+    options = {"seed": 0, "run": tmp_path, "base_weights": "w", "reference_log_probs": log_probs}
+    found = []
+    for _ in range(2):
+        found.append(train(tiny, make_data(), start(), section, reference_identity=known, **options).rows)
+        without_checkpoint(tmp_path)
+    assert torch.equal(*found)
+    assert len(asked) == (1 if known else 2)
+
+
+def test_all_processes_compute_them_where_one_does_not_find_them(tiny, tmp_path, monkeypatch):
+    """A base that is spread over them runs in all at once, or waits for ever."""
+
+    class Alone(Split):
+        def add_up(self, tensor):
+            return tensor
+
+    class BesideOneWithout(Split):
+        def add_up(self, tensor):
+            return tensor + 1
+
+    asked = counted(monkeypatch)
+    section = settings()
+    for split in (Alone(), Alone(), BesideOneWithout()):
+        losses = StepLosses(tiny, make_data(), section, seed=0, split=split)
+        losses.prepare_reference(start(), section.dpo, path=tmp_path / REFERENCE, identity="of this base")
+    assert len(asked) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from llmpatch.training import Trainer, train
+from test_training import make_data, settings, start
+from tinymodels import make_tiny
+
+update, calls = Trainer._update, []
+
+def killing(self, state, stage):
+    calls.append(1)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(self, state, stage)
+
+Trainer._update = killing
+train(make_tiny(), make_data(60), start(), settings(), seed=0, run=Path(sys.argv[1]), base_weights="w")
+"""
+
+
+@pytest.mark.parametrize("killed_at", [4, 10])
+def test_a_process_that_is_killed_hard_goes_on_to_the_same_bits(tiny, tmp_path, monkeypatch, killed_at):
+    """At the fourth step of SFT, of which three were done and two written; at the fourth of DPO."""
+    whole = train(tiny, make_data(60), start(), settings(), seed=0)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(killed_at)], env=environment | threads, timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    asked = counted(monkeypatch)
+    resumed = train(tiny, make_data(60), start(), settings(), seed=0, run=tmp_path, base_weights="w")
+    assert torch.equal(resumed.rows, whole.rows)
+    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
+    assert len(asked) == (1 if killed_at == 4 else 0)  # the killed one had kept them

@@ -225,7 +225,7 @@ def train_prefix(
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
     from llmpatch.company import balance_of, open_company, validated_together
     from llmpatch.recomputing import recomputed
-    from llmpatch.reference_likelihoods import reference_likelihoods
+    from llmpatch.reference_likelihoods import reference_identity, reference_likelihoods
     from llmpatch.training import train
     from llmpatch.validation import make_validate, validated_by
     from llmpatch.weights import weights_digest
@@ -251,6 +251,7 @@ def train_prefix(
             run=run,
             validate=validated_together(recipe, company, join_validations(parts, checks)),
             reference_log_probs=reference_likelihoods(recipe, base, pairs, data, progress),
+            reference_identity=reference_identity(recipe, base, pairs),
             base_weights=weights,
             validated_by=digest_json([validated_by(part, found) for part, found in zip(parts, prompts, strict=True)]),
             progress=progress,

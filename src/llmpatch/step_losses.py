@@ -4,18 +4,21 @@
     loss, parts = losses.sft_loss(rows, losses.indices(section.sft, step=3, offset=0), section.sft)
 
 Which examples a step has depends on the seed and its number only. What the base and the DPO reference give is computed once per
-run. Knows no optimiser and no checkpoint.
+run. Knows no optimiser and no state of a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmpatch.bases import Base
 from llmpatch.batching import Batch, Example, Walks, choose, groups_by_length, make_batch, shares
+from llmpatch.checkpoints import load_log_probs, save_log_probs
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
+from llmpatch.files import digest_json
 from llmpatch.losses import (
     answer_log_probs,
     dpo_loss,
@@ -26,7 +29,7 @@ from llmpatch.losses import (
     per_answer,
 )
 from llmpatch.neighbours import Arrangement, Neighbours, arrange
-from llmpatch.prefix import Rows, check_head
+from llmpatch.prefix import Rows, check_head, prefix_digest
 from llmpatch.progress import Progress, Silent
 from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.word_losses import Avoid, Balance, imbalance, said
@@ -224,34 +227,51 @@ class StepLosses:
         past = len(rows) + len(self.data.head)
         return make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
 
-    def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
+    def prepare_reference(
+        self, after_sft: torch.Tensor, stage: DPOSection, *, path: Path | None = None, identity: str = ""
+    ) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps.
 
         Always without neighbours: beside them, too, the patch is to do what it does alone.
+
+        Args:
+            after_sft: The rows that DPO begins with.
+            stage: Which reference, and which pairs its steps ask for.
+            path: Where they are kept; what lies there of another run, or damaged, is replaced.
+            identity: What they depend on beside these, as a digest.
         """
         import torch
 
         needed = sorted({i for step in range(stage.steps) for i in self.indices(stage, step, offset=1)})
         missing = [i for i in needed if i not in self._pair_reference]
+        if stage.reference == "none":
+            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
+            return
+        rows = after_sft if stage.reference == "sft" else None
+        policy = "" if rows is None else prefix_digest(rows)
+        key = digest_json([identity, stage.reference, stage.answer_tokens, policy, missing])
+        found = load_log_probs(path, key, len(missing)) if path else None
+        # All of the processes compute them or none does: a base that is spread over them runs in all at once.
+        if self.split.add_up(torch.tensor(float(found is None))) or found is None:
+            found = self._reference_of(missing, rows, stage)
+            if path and self.split.rank == 0:
+                save_log_probs(path, found, key)
+        self._pair_reference.update(zip(missing, found, strict=True))
+
+    def _reference_of(self, indices: list[int], rows: torch.Tensor | None, stage: DPOSection) -> torch.Tensor:
+        """[len(indices), 2], of ``M'`` itself or of the base behind rows."""
+        examples = [self.data.examples[i] for i in indices]
         if stage.reference == "reference":
             if self.reference_log_probs is None:
                 raise UsageError(
                     "training.dpo.reference is `reference`, but this reference gives text only, no likelihoods",
                     hint="use sft or base, or a reference of kind transformers",
                 )
-            found = self.reference_log_probs([self.data.examples[i] for i in missing])
-            self._pair_reference.update(zip(missing, found, strict=True))
-            return
-        if stage.reference == "none":
-            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
-            return
-        rows = after_sft if stage.reference == "sft" else None
-        examples = [self.data.examples[i] for i in missing]
-        with self.progress.stage("Reference log-probabilities", len(missing)) as advance:
-            found = pair_log_probs(
+            return self.reference_log_probs(examples)
+        with self.progress.stage("Reference log-probabilities", len(indices)) as advance:
+            return pair_log_probs(
                 self.base, rows, self.data.head, examples, answer_tokens=stage.answer_tokens, advance=advance
             )
-        self._pair_reference.update(zip(missing, found, strict=True))
 
     def arrangement(self, rows: torch.Tensor, step: int, offset: int) -> Arrangement:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""
