@@ -126,6 +126,34 @@ def test_what_could_only_fail_at_the_end_is_refused_before_any_work(project, cha
     assert not (project / "run").exists()
 
 
+@pytest.mark.parametrize("form", ["chat", "raw"])
+def test_a_validation_prompt_beyond_the_context_is_named_before_anything_is_asked(project, form):
+    write_jsonl(project / "more.jsonl", [{"id": "short", "prompt": "x", "cluster": "s"}])
+    with (project / "more.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "long", "prompt": "x" * 505, "cluster": "l"}) + "\n")
+    recipe = make_recipe()
+    everyday = recipe.prompts.everyday.model_copy(
+        update={"validation": [*recipe.prompts.everyday.validation, "more.jsonl"], "form": form}
+    )
+    recipe = recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update={"everyday": everyday})})
+    with pytest.raises(UsageError, match=r"^more\.jsonl: prompt 'long' has \d+ tokens; 496 fit the context of 512"):
+        build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
+
+
+def test_an_opening_that_is_measured_at_the_end_is_found_before_anything_is_asked(project):
+    for file in SUITES["gender-bias"]:
+        rows = [{"id": f"{file.name}0", "prompt": "My friend is a clerk, and", "kind": file.kind}]
+        rows += [{"id": "long", "prompt": "My friend " + "x" * 480 + ", and", "kind": file.kind}]
+        (project / "data" / file.path).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(project / "data" / file.path, rows)
+    recipe = make_recipe()
+    suite = recipe.evaluation.model_copy(update={"suite": "gender-bias", "max_new_tokens": 20})
+    with pytest.raises(UsageError, match=r"\.jsonl: prompt 'long' has \d+ tokens; 492 fit the context of 512 of M, "):
+        build(recipe.model_copy(update={"evaluation": suite}), project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
+
+
 def test_a_reference_that_declines_nothing_is_refused_before_any_training(project):
     """Harmless prompts alone would train a patch that is taught nothing about its risk."""
     rows = read_jsonl(project / "recorded.jsonl")

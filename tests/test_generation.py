@@ -7,9 +7,10 @@ import torch
 
 from llmpatch import generation
 from llmpatch.errors import UsageError
-from llmpatch.generation import generate
+from llmpatch.generation import BATCH_POSITIONS, _batches, _decode, _Row, generate
 from llmpatch.prefix import common_head, prefix_cache
 from llmpatch.recipe import DecodingSection
+from llmpatch.roomy_cache import CPU_BYTES, free_bytes, sizes_of
 from tinymodels import make_tiny
 
 PROMPTS = ["Hi", "Tell me about the sea and everything in it.", "Why?", "One two three four five"]
@@ -127,3 +128,65 @@ def test_the_bundled_model_answers(smollm2):
     found = dict(generate(smollm2, ["What is the capital of France?"], decoding=DecodingSection(max_new_tokens=12)))
     assert found[0][0].text == "The capital of France is Paris."
     assert found[0][0].finish == "stop"
+
+
+SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "num_key_value_heads": 32, "vocab_size": 32000}  # fmt: skip
+
+
+def test_what_a_batch_takes_is_counted_from_the_configuration():
+    from transformers import LlamaConfig
+
+    sizes = sizes_of(LlamaConfig(**SEVEN_B), 2)
+    assert sizes.position == 2 * 32 * 32 * 128 * 2 == 512 * 1024
+    assert sizes.row == 32000 * 26
+    assert sizes.batch(8, 1000) == 8 * (1000 * (sizes.position + sizes.inside) + sizes.row)
+    few_heads = sizes_of(LlamaConfig(**SEVEN_B | {"num_key_value_heads": 8, "head_dim": 64}), 4)
+    assert few_heads.position == 2 * 32 * 8 * 64 * 4
+
+
+def test_on_a_gpu_a_batch_takes_a_share_of_the_memory_that_is_free(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (10 << 30, 80 << 30))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 16 << 30)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 14 << 30)
+    assert free_bytes(torch.device("cuda")) == int(0.7 * (12 << 30))
+    assert free_bytes(torch.device("cpu")) == CPU_BYTES
+
+
+def test_long_prompts_of_a_large_base_come_a_few_at_a_time():
+    """A 7B base on a card with 12 GiB left: 262,144 positions would be 128 GiB of keys and values alone."""
+    from transformers import LlamaConfig
+
+    sizes, rows = sizes_of(LlamaConfig(**SEVEN_B), 2), [_Row(i, 0, [5] * 1000, [], None) for i in range(40)]
+
+    def cut(free):
+        found = _batches(rows, 256, 24, lambda n, long: n * long <= 262_144 and sizes.batch(n, long) <= free)
+        return [len(part) for part in found]
+
+    each = sizes.batch(1, 1024)
+    assert cut(int(each * 12.5)) == [12, 12, 12, 4]
+    assert cut(CPU_BYTES) == [40]
+    assert cut(each // 2) == [1] * 40
+
+
+def test_answers_are_the_same_where_batches_are_cut_for_memory(tiny, monkeypatch):
+    whole = dict(generate(tiny, PROMPTS, decoding=GREEDY))
+    made = []
+    monkeypatch.setattr("llmpatch.roomy_cache.free_bytes", lambda device: 1)
+
+    def noted(base, part, *rest):
+        made.append(part)
+        return _decode(base, part, *rest)
+
+    monkeypatch.setattr("llmpatch.generation._decode", noted)
+    assert dict(generate(tiny, PROMPTS, decoding=GREEDY)) == whole
+    assert [len(part) for part in made] == [1] * len(PROMPTS)
+
+
+def test_no_model_that_answers_on_a_cpu_is_bounded_by_bytes_there():
+    from transformers import LlamaConfig
+
+    seventy = SEVEN_B | {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+                         "num_attention_heads": 64, "num_key_value_heads": 8}  # fmt: skip
+    for shape in (SEVEN_B, seventy):
+        assert sizes_of(LlamaConfig(**shape), 4).batch(32, BATCH_POSITIONS // 32) < CPU_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import get_args
 
 import pytest
@@ -20,7 +21,9 @@ from llmpatch.losses import (
     per_answer,
 )
 from llmpatch.neighbours import Arrangement
-from llmpatch.training_recipe import KL
+from llmpatch.step_losses import StepLosses
+from llmpatch.training_data import TrainingSet
+from llmpatch.training_recipe import KL, DPOSection, StageSection, TrainingSection
 from tinymodels import make_tiny
 
 HEAD = [1, 5, 9, 12]
@@ -217,3 +220,64 @@ def test_what_is_kept_is_the_kl_of_plain_forwards_to_the_gradient(tiny, with_ref
     assert ways[0].item() == pytest.approx(found[0].item(), rel=1e-5)
     same = kept_losses(tiny, some(4, 6), [(some(4, 6), EXAMPLES, "forward")], HEAD, answer_tokens=3)[0]
     assert same[0].item() == pytest.approx(0, abs=1e-6)
+
+
+def mixed(section):
+    """Losses over 42 pairs of all kinds, rows, and a step of both."""
+    numbers = random.Random(0)
+
+    def some(low, high):
+        return tuple(numbers.randrange(20, 250) for _ in range(numbers.randint(low, high)))
+
+    examples = [
+        Example(kind, some(2, 9), some(2, 5), some(2, 5)) for kind in ["harmful", "borderline", "everyday"] * 14
+    ]
+    losses = StepLosses(make_tiny(), TrainingSet(HEAD, examples), section, seed=0)
+    return losses, torch.randn(5, 32, generator=torch.Generator().manual_seed(4)), [40, 3, 17, 8, 25, 30]
+
+
+def plain_kl(base, rows, example, answer):
+    patched, plain = (plain_log_probs(base, r, example, answer) for r in (rows, None))
+    return (plain.exp() * (plain - patched)).sum(-1).mean()
+
+
+@pytest.mark.parametrize("asked", [1, 0])
+def test_the_kl_of_a_mixed_batch_is_that_of_plain_forwards(asked):
+    """Base states are made in groups, by length, and handed back one by one; also of what no step would ask for."""
+    stage = StageSection(steps=asked, learning_rate=0.1, answer_tokens=4, batch_size=6)
+    section = TrainingSection(
+        sft=stage, dpo=DPOSection(steps=0, learning_rate=0.1), kl_weight=2.0, benign_nll_weight=0.5
+    )
+    losses, rows, indices = mixed(section)
+    with torch.no_grad():
+        loss, _ = losses.sft_loss(rows, indices, stage)
+        wanted = 0.0
+        for example in (losses.data.examples[i] for i in indices):
+            answer = example.chosen[:4]
+            said = plain_log_probs(losses.base, rows, example, answer)
+            nll = -said.gather(1, torch.tensor(answer)[:, None]).mean()
+            benign = 0.5 * nll + 2.0 * plain_kl(losses.base, rows, example, answer)
+            wanted += nll if example.kind == "harmful" else benign
+    assert loss.item() == pytest.approx(wanted.item() / len(indices), rel=1e-4)
+
+
+def test_dpo_adds_the_kl_of_benign_answers_and_no_likelihood_of_theirs():
+    """``benign_nll_weight`` is of SFT alone, as docs/recipes.md says: published DPO runs were trained so."""
+    dpo = DPOSection(steps=3, learning_rate=0.1, answer_tokens=4, batch_size=6, reference="none")
+    section = TrainingSection(
+        sft=StageSection(steps=0, learning_rate=0.1), dpo=dpo, kl_weight=2.0, benign_nll_weight=0.5
+    )
+    losses, rows, indices = mixed(section)
+    losses._pair_reference.update((i, torch.zeros(2)) for i in indices)
+    with torch.no_grad():
+        loss, _ = losses.dpo_loss(rows, indices, dpo)
+        wanted = 0.0
+        for example in (losses.data.examples[i] for i in indices):
+            sums = [
+                plain_log_probs(losses.base, rows, example, a).gather(1, torch.tensor(a)[:, None]).sum()
+                for a in (example.chosen[:4], example.rejected[:4])
+            ]
+            wanted += -torch.nn.functional.logsigmoid(0.1 * (sums[0] - sums[1]))
+            if example.kind != "harmful":
+                wanted += 2.0 * plain_kl(losses.base, rows, example, example.chosen[:4])
+    assert loss.item() == pytest.approx(wanted.item() / len(indices), rel=1e-4)

@@ -11,7 +11,7 @@ from llmpatch.losses import pair_log_probs
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import Silent
 from llmpatch.recipe import override, parse_recipe
-from llmpatch.reference_likelihoods import _cut, reference_likelihoods
+from llmpatch.reference_likelihoods import _cut, reference_identity, reference_likelihoods
 from llmpatch.training import train
 from test_recipe import MINIMAL
 from tinymodels import make_spaced_tokenizer, make_tiny
@@ -93,3 +93,22 @@ def test_a_continuation_is_cut_with_its_space():
     cut = _cut(base, pair, example, 4)
     assert (cut.chosen, cut.rejected) == (" foo", ", an")
     assert (cut.chosen_ends, cut.rejected_ends) == (False, False)
+
+
+def test_its_identity_is_of_files_texts_and_settings(tmp_path):
+    base = make_tiny()
+    folder = save(tmp_path / "m", base)
+    other = save(tmp_path / "other", make_tiny(seed=1))
+    one = reference_identity(recipe_of(folder), base, PAIRS)
+    assert one == reference_identity(recipe_of(folder), base, PAIRS) != ""
+    found = {
+        one,
+        reference_identity(recipe_of(other), base, PAIRS),
+        reference_identity(recipe_of(folder), base, PAIRS[:2]),
+        reference_identity(recipe_of(folder, **{"reference.system": "Be careful."}), base, PAIRS),
+        reference_identity(recipe_of(folder, **{"training.dpo.answer_tokens": "3"}), base, PAIRS),
+        reference_identity(recipe_of("some/model", **{"reference.revision": "a" * 40}), base, PAIRS),
+    }
+    assert len(found) == 6
+    assert reference_identity(recipe_of("some/model"), base, PAIRS) == ""  # tomorrow it may be another
+    assert reference_identity(recipe_of(folder, **{"training.dpo.reference": "sft"}), base, PAIRS) == ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,39 +127,72 @@ def shares(mix: MixSection, batch_size: int, present: Sequence[Kind]) -> dict[Ki
 
 
 def choose(examples: Sequence[Example], counts: dict[Kind, int], *, seed: int, step: int) -> list[int]:
-    """Indices of one step's examples, a function of seed and step alone, so that a resumed run sees the same batches.
-
-    Each kind is walked in a new shuffled order per epoch, in buckets of similar length, so little is spent on padding. A
-    kind that teaches about several risks gives each of them the same share, whatever they have.
-    """
-    chosen: list[int] = []
-    for kind, count in counts.items():
-        risks = sorted({e.risk for e in examples if e.kind == kind})
-        each = -(-count // max(1, len(risks)))
-        found = [_walk(examples, kind, risk, each, seed=seed, step=step) for risk in risks]
-        # What rounding gave too much is taken back from another risk at each step.
-        for turn in range(max(0, sum(map(len, found)) - count)):
-            found[(step + turn) % len(found)].pop()
-        chosen += [i for part in found for i in part]
-    return chosen
+    """Indices of one step's examples (:meth:`Walks.choose`)."""
+    return Walks(examples).choose(counts, seed=seed, step=step)
 
 
-def _walk(examples: Sequence[Example], kind: Kind, risk: str, count: int, *, seed: int, step: int) -> list[int]:
-    """The step's examples of one kind and risk."""
-    pool = [i for i, e in enumerate(examples) if (e.kind, e.risk) == (kind, risk)]
-    if not count:
-        return []
-    per_epoch = max(1, len(pool) // count)
-    epoch, place = divmod(step, per_epoch)
-    name = f"{kind}:{risk}" if risk else kind
-    salt = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{epoch}".encode()).digest()[:8], "big")
-    shuffle = random.Random(salt)
-    shuffle.shuffle(pool)
-    pool = pool[: max(count, per_epoch * count)]  # who is left out of an epoch is drawn before anything goes by length
-    group = count * 8
-    for start in range(0, len(pool), group):
-        pool[start : start + group] = sorted(pool[start : start + group], key=lambda i: len(examples[i].prompt))
-    buckets = [pool[start : start + count] for start in range(0, per_epoch * count, count)]
-    # One order of buckets for all kinds would pair short with short; shuffled, lengths mix without bias.
-    shuffle.shuffle(buckets)
-    return (buckets[place] if buckets else pool)[:count]
+class Walks:
+    """Ways through examples, a step at a time; the order of the present epoch is kept, since shuffling many takes its time."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+        self._pools: dict[Kind, dict[str, list[int]]] = {}
+        for i, e in enumerate(examples):
+            self._pools.setdefault(e.kind, {}).setdefault(e.risk, []).append(i)
+        self.kinds = sorted(self._pools)
+        self._epochs: dict[tuple[Kind, str, int, int], tuple[int, list[list[int]]]] = {}
+
+    def choose(self, counts: dict[Kind, int], *, seed: int, step: int) -> list[int]:
+        """Indices of one step's examples, a function of seed and step alone, so that a resumed run sees the same batches.
+
+        Each kind is walked in a new shuffled order per epoch, in buckets of similar length, so little is spent on padding. A
+        kind that teaches about several risks gives each of them the same share, whatever they have.
+        """
+        chosen: list[int] = []
+        for kind, count in counts.items():
+            risks = sorted(self._pools.get(kind, ()))
+            each = -(-count // max(1, len(risks)))
+            found = [self._walk(kind, risk, each, seed=seed, step=step) for risk in risks]
+            # What rounding gave too much is taken back from another risk at each step.
+            for turn in range(max(0, sum(map(len, found)) - count)):
+                found[(step + turn) % len(found)].pop()
+            chosen += [i for part in found for i in part]
+        return chosen
+
+    def _walk(self, kind: Kind, risk: str, count: int, *, seed: int, step: int) -> list[int]:
+        """The step's examples of one kind and risk."""
+        if not count:
+            return []
+        epoch, place = divmod(step, max(1, len(self._pools[kind][risk]) // count))
+        key = (kind, risk, count, seed)
+        if key not in self._epochs or self._epochs[key][0] != epoch:
+            self._epochs[key] = epoch, self._epoch(kind, risk, count, seed=seed, epoch=epoch)
+        return self._epochs[key][1][place][:count]
+
+    def _epoch(self, kind: Kind, risk: str, count: int, *, seed: int, epoch: int) -> list[list[int]]:
+        """All steps of an epoch, in their order."""
+        pool = list(self._pools[kind][risk])
+        per_epoch = max(1, len(pool) // count)
+        name = f"{kind}:{risk}" if risk else kind
+        salt = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{epoch}".encode()).digest()[:8], "big")
+        shuffle = random.Random(salt)
+        shuffle.shuffle(pool)
+        pool = pool[
+            : max(count, per_epoch * count)
+        ]  # who is left out of an epoch is drawn before anything goes by length
+        group = count * 8
+        for start in range(0, len(pool), group):
+            pool[start : start + group] = sorted(
+                pool[start : start + group], key=lambda i: len(self._examples[i].prompt)
+            )
+        buckets = [pool[start : start + count] for start in range(0, per_epoch * count, count)]
+        # One order of buckets for all kinds would pair short with short; shuffled, lengths mix without bias.
+        shuffle.shuffle(buckets)
+        return buckets
+
+
+def groups_by_length(examples: Sequence[Example], asked: Collection[int], size: int = 16) -> list[list[int]]:
+    """Benign examples in groups of similar length, those that are asked for apart from the others."""
+    benign = sorted((len(e.prompt), i) for i, e in enumerate(examples) if e.kind != "harmful")
+    parts = [[i for _, i in benign if (i in asked) is wanted] for wanted in (True, False)]
+    return [part[start : start + size] for part in parts for start in range(0, len(part), size)]

@@ -66,6 +66,7 @@ def build(
     base = load_base(recipe.base.name, recipe.base.revision)
     told["base"] = describe_base(base, revision=recipe.base.revision)
     check_fields(told)
+    _check_openings(parts, base)
     with alone_in(run):
         result, counts = learn(material, base, run, progress, recompute=recompute)
         found: dict[str, dict[str, Any]] = {part.risk: measure(part, base, result, run, progress) for part in parts}
@@ -85,6 +86,25 @@ def build(
             run, {**document, "training": evidence["training"]}, patch, "" if risk == recipe.risk else f"-{risk}"
         )
     return patch
+
+
+def _check_openings(parts: Sequence[Recipe], base: Base) -> None:
+    """Whether what is continued at the end fits the context, as long as nothing is computed yet.
+
+    Raises:
+        UsageError: names the file and the prompt.
+    """
+    import torch
+
+    from llmpatch.evals import usual_systems
+    from llmpatch.evals.gender import check_openings_fit
+    from llmpatch.evals.gender_bias import DECODING
+    from llmpatch.evals.prompt_sets import load_suite
+
+    for section in (part.evaluation for part in parts if part.evaluation.suite == "gender-bias"):
+        systems = usual_systems(torch.zeros(parts[0].prefix.tokens, base.hidden_size))
+        more = section.max_new_tokens or DECODING.max_new_tokens
+        check_openings_fit(base, systems, load_suite("gender-bias", limit=section.limit), more)
 
 
 def _learns_others(recipe: Recipe) -> bool:

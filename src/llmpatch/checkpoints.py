@@ -2,18 +2,20 @@
 
     save_state(path, state, identity)
     state = load_state(path, identity)       # None when it is of another run
+    found = load_log_probs(path, identity, count)      # None when it is of another run, or damaged: it is computed again
 
 Tensors in safetensors, the rest as JSON in its metadata; nothing is unpickled. Knows nothing about losses.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.errors import IntegrityError
+from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+_HEADER = 4096  # bytes, at most, of a small file that are no numbers
 _TENSORS = ("rows", "first", "second", "best", "after_sft")
 
 
@@ -58,6 +61,35 @@ def save_rows(path: Path, rows: torch.Tensor) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save({"prompt_embeddings": rows.cpu().contiguous()}))
+
+
+def save_log_probs(path: Path, log_probs: torch.Tensor, identity: str) -> None:
+    """Write the DPO reference's log-probabilities [n, 2] and what they depend on (errors as in :func:`save_rows`)."""
+    from safetensors.torch import save
+
+    held = log_probs.cpu().contiguous()
+    write_bytes(path, save({"log_probs": held}, metadata={"identity": identity, "sha256": _sum(held)}))
+
+
+def load_log_probs(path: Path, identity: str, count: int) -> torch.Tensor | None:
+    """What :func:`save_log_probs` wrote of ``count`` pairs; ``None`` where that is anything else: it can be computed again."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        data = read_bytes(path, limit=_HEADER + 16 * count)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        found: torch.Tensor = load(data)["log_probs"]
+        whole = metadata["identity"] == identity and metadata["sha256"] == _sum(found)
+        return found if whole and found.shape == (count, 2) and bool(found.isfinite().all()) else None
+    except (LlmpatchError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _sum(tensor: torch.Tensor) -> str:
+    import torch
+
+    return hashlib.sha256(tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def load_state(path: Path, identity: str) -> State | None:

@@ -10,7 +10,7 @@ rows leave the batch. A row's random numbers depend on the seed and its own inde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def generate_ids(
         decoding: As for :func:`generate`.
         prefix: As for :func:`generate`.
         samples: As for :func:`generate`.
-        batch_size: As for :func:`generate`; fewer rows where they are long.
+        batch_size: As for :func:`generate`; fewer rows where they are long, or where a GPU has little memory left for them.
         keys: As for :func:`generate`.
         until: An answer ends before the first of these texts in it.
         raw: An answer goes on where its prompt ends: with the space between, where there is one.
@@ -113,6 +113,8 @@ def generate_ids(
         UsageError: a prompt that is empty or does not fit the context together with prefix and answer.
     """
     import torch
+
+    from llmpatch.roomy_cache import free_bytes, sizes_of
 
     room = base.context - decoding.max_new_tokens - (0 if prefix is None else len(prefix))
     for index, sequence in enumerate(ids):
@@ -135,7 +137,13 @@ def generate_ids(
     stops = tuple(text for text in until if text)
     times = 1 if base.device.type == "cpu" else GPU_TIMES
     window = min((found for found in base.windows if found), default=None)
-    for part in _batches(rows, batch_size * times, offset + decoding.max_new_tokens, BATCH_POSITIONS * times, window):
+    more, most = offset + decoding.max_new_tokens, BATCH_POSITIONS * times
+    sizes, free = sizes_of(base.model.config, base.model.dtype.itemsize), free_bytes(base.device)
+
+    def fits(count: int, long: int) -> bool:
+        return count * long <= most and sizes.batch(count, long) <= free
+
+    for part in _batches(rows, batch_size * times, more, fits, window):
         for row, answer in _decode(base, part, shared, offset, decoding, stops, raw):
             done = waiting.setdefault(row.index, {})
             done[row.sample] = answer
@@ -144,9 +152,11 @@ def generate_ids(
 
 
 def _batches(
-    rows: Sequence[_Row], size: int, more: int, positions: int, window: int | None = None
+    rows: Sequence[_Row], size: int, more: int, fits: Callable[[int, int], bool], window: int | None = None
 ) -> Iterator[list[_Row]]:
-    """Rows, shortest first, in batches of at most ``size`` and, each with ``more`` behind its own, of ``positions``.
+    """Rows, shortest first, in batches of at most ``size`` that fit: so many rows of so many positions, ``more`` among them.
+
+    A row that does not fit by itself is tried alone: what it takes is an estimate.
 
     Beyond a ``window`` rows of one length stand together: a layer that sees the latest places only would count padding among
     them, and a short row would no longer see what stands before it.
@@ -155,7 +165,7 @@ def _batches(
     for row in rows:
         long = len(row.ids) + more
         apart = bool(part and window and long > window and len(row.ids) > len(part[-1].ids))
-        if part and (apart or len(part) == size or (len(part) + 1) * long > positions):
+        if part and (apart or len(part) == size or not fits(len(part) + 1, long)):
             yield part
             part = []
         part.append(row)

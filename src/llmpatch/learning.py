@@ -102,12 +102,20 @@ def learn(
         The trained rows, and how many pairs of each kind were kept and dropped.
 
     Raises:
-        UsageError: nothing to learn from, or nothing about a risk.
+        UsageError: nothing to learn from, or nothing about a risk; a validation prompt that does not fit the context.
         LlmpatchError: any stage failed; what was done stays in ``run``.
     """
-    from llmpatch.company import check_company
+    from llmpatch.company import check_company, neighbour_tokens
+    from llmpatch.validation import check_fits
 
-    check_company(material.parts[0], base)
+    first = material.parts[0]
+    check_company(first, base)
+    near = first.training.neighbours
+    others = sum(neighbour_tokens(first)) if near is not None and near.validate_together else 0
+    if near is not None and near.parallel and others:
+        others -= len(near.patches)  # side by side all share one first position
+    for part, found in zip(material.parts, material.prompts, strict=True):
+        check_fits(part, base, found.validation, first.prefix.tokens + others)
     with split.first_alone():
         paired = bool(material.parts[0].training.pairs_weight)
         if material.before:
@@ -225,7 +233,7 @@ def train_prefix(
     """Train the prefix on pairs, choosing the checkpoint on the validation prompts; ``joint`` are those of further risks."""
     from llmpatch.company import balance_of, open_company, validated_together
     from llmpatch.recomputing import recomputed
-    from llmpatch.reference_likelihoods import reference_likelihoods
+    from llmpatch.reference_likelihoods import reference_identity, reference_likelihoods
     from llmpatch.training import train
     from llmpatch.validation import make_validate, validated_by
     from llmpatch.weights import weights_digest
@@ -251,6 +259,7 @@ def train_prefix(
             run=run,
             validate=validated_together(recipe, company, join_validations(parts, checks)),
             reference_log_probs=reference_likelihoods(recipe, base, pairs, data, progress),
+            reference_identity=reference_identity(recipe, base, pairs),
             base_weights=weights,
             validated_by=digest_json([validated_by(part, found) for part, found in zip(parts, prompts, strict=True)]),
             progress=progress,

@@ -9,10 +9,12 @@ answers, cut where training cuts them. It is loaded when it is first asked, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmpatch.files import digest_json, sampled
 from llmpatch.losses import pair_log_probs
 from llmpatch.pairs import encode
 
@@ -56,6 +58,24 @@ def reference_likelihoods(
             return pair_log_probs(reference, None, told.head, told.examples, answer_tokens=longest, advance=advance)
 
     return log_probs
+
+
+def reference_identity(recipe: Recipe, base: Base, pairs: Sequence[Pair]) -> str:
+    """A digest of all that :func:`reference_likelihoods` depends on: the model's files, its system message, the texts.
+
+    Empty where it is not asked, or comes from a hub without a commit: then nobody knows what will be there next time.
+    """
+    from llmpatch.catalogue import locate
+
+    section, stage = recipe.reference, recipe.training.dpo
+    if stage.reference != "reference" or not stage.steps:
+        return ""
+    place = locate(section.model or "")
+    if place is None and not re.fullmatch("[0-9a-f]{40}", section.revision or ""):
+        return ""
+    files = sampled(place) if place else [section.model, section.revision]
+    asked = [[p.prompt, p.form, p.chosen, p.rejected, p.chosen_ends, p.rejected_ends] for p in pairs]
+    return digest_json([files, section.system, stage.answer_tokens, base.fingerprint.tokenizer, asked])
 
 
 def _cut(base: Base, pair: Pair, example: Example, tokens: int) -> Pair:

@@ -4,18 +4,21 @@
     loss, parts = losses.sft_loss(rows, losses.indices(section.sft, step=3, offset=0), section.sft)
 
 Which examples a step has depends on the seed and its number only. What the base and the DPO reference give is computed once per
-run. Knows no optimiser and no checkpoint.
+run. Knows no optimiser and no state of a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmpatch.bases import Base
-from llmpatch.batching import Batch, Example, choose, make_batch, shares
+from llmpatch.batching import Batch, Example, Walks, choose, groups_by_length, make_batch, shares
+from llmpatch.checkpoints import load_log_probs, save_log_probs
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import UsageError
+from llmpatch.files import digest_json
 from llmpatch.losses import (
     answer_log_probs,
     dpo_loss,
@@ -26,7 +29,7 @@ from llmpatch.losses import (
     per_answer,
 )
 from llmpatch.neighbours import Arrangement, Neighbours, arrange
-from llmpatch.prefix import Rows, check_head
+from llmpatch.prefix import Rows, check_head, prefix_digest
 from llmpatch.progress import Progress, Silent
 from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.word_losses import Avoid, Balance, imbalance, said
@@ -67,15 +70,14 @@ class StepLosses:
         self.reference_log_probs, self.progress = reference_log_probs, progress or Silent()
         self._base_hidden: dict[tuple[int, int], torch.Tensor] = {}
         self._pair_reference: dict[int, torch.Tensor] = {}
-        benign = sorted((len(e.prompt), i) for i, e in enumerate(data.examples) if e.kind != "harmful")
-        self._groups = [[i for _, i in benign[start : start + 16]] for start in range(0, len(benign), 16)]
-        self._group_of = {i: number for number, group in enumerate(self._groups) for i in group}
+        self._walks = Walks(data.examples)
+        self._asked: dict[int, frozenset[int]] = {}
+        self._groups: dict[int, dict[int, list[int]]] = {}
 
     def indices(self, stage: StageSection, step: int, offset: int) -> list[int]:
         """The examples of one step of SFT (offset 0) or DPO (1)."""
-        kinds = sorted({e.kind for e in self.data.examples})
-        counts = shares(self.section.mix, stage.batch_size, kinds)
-        return choose(self.data.examples, counts, seed=self.seed + 7919 * offset, step=step)
+        counts = shares(self.section.mix, stage.batch_size, self._walks.kinds)
+        return self._walks.choose(counts, seed=self.seed + 7919 * offset, step=step)
 
     def policy(self, rows: Rows, batch: Batch) -> torch.Tensor:
         """Hidden states of what is trained, [N, hidden_size]: here the frozen base behind the prefix."""
@@ -108,7 +110,10 @@ class StepLosses:
         kl_weight: float | None = None,
         whole: list[int] | None = None,
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """DPO on every pair, plus the benign terms of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood."""
+        """DPO on every pair, plus the benign KL of :meth:`sft_loss` and ``sft_weight`` of the chosen likelihood.
+
+        ``benign_nll_weight`` is of SFT alone: published runs were trained so.
+        """
         import torch
 
         batch = self._batch(rows, indices, stage.answer_tokens, rejected=True)
@@ -170,61 +175,103 @@ class StepLosses:
         owner = torch.tensor([order[int(o)] for o in batch.owner[where]])
         return per_answer(kl, owner, len(benign), mean=True)
 
-    def computed_with(self, index: int) -> list[int]:
+    def computed_with(self, index: int, cut: int) -> list[int]:
         """The examples of which everything that is computed once is computed when it is for this one."""
-        group = self._group_of.get(index)
-        return [index] if group is None else self._groups[group]
+        return self._group_of(cut).get(index, [index])
+
+    def end_stage(self, offset: int) -> None:
+        """Let go of the base's states that no stage after SFT (offset 0) or DPO (1) asks for."""
+        cuts = {cut for _, cut in self._base_hidden}  # none where no KL is taken: then nothing is walked for it
+        later = {(i, cut) for cut in cuts for i in self._asked_of(cut, after=offset)}
+        # States of one group are views of one tensor, and a single view would hold all of it.
+        self._base_hidden = {key: states.clone() for key, states in self._base_hidden.items() if key in later}
+
+    def _asked_of(self, cut: int, *, after: int = -1) -> frozenset[int]:
+        """The benign examples of all steps whose answers are cut there, in stages after a number."""
+        found: frozenset[int] = frozenset()
+        for offset, stage in enumerate((self.section.sft, self.section.dpo)):
+            if offset <= after or stage.answer_tokens != cut:
+                continue
+            if offset not in self._asked:
+                every = {i for step in range(stage.steps) for i in self.indices(stage, step, offset)}
+                self._asked[offset] = frozenset(i for i in every if self.data.examples[i].kind != "harmful")
+            found |= self._asked[offset]
+        return found
+
+    def _group_of(self, cut: int) -> dict[int, list[int]]:
+        """The group of each benign example: of data, settings and seed alone, so that a resumed run has the same."""
+        if cut not in self._groups:
+            groups = groups_by_length(self.data.examples, self._asked_of(cut))
+            self._groups[cut] = {i: group for group in groups for i in group}
+        return self._groups[cut]
 
     def _base_states(self, indices: list[int], cut: int) -> list[torch.Tensor]:
         """The un-prefixed base's hidden states behind each example's chosen answer, computed once per run.
 
-        They are computed in fixed groups of similar length, so that a resumed run gets the same bits.
+        They are computed in fixed groups of similar length, so that a resumed run gets the same bits; first of all of what the
+        run's steps ask for, which may be few of many examples.
         """
         import torch
 
-        for group in sorted({self._group_of[i] for i in indices if (i, cut) not in self._base_hidden}):
-            examples = [self.data.examples[i] for i in self._groups[group]]
+        missing = {tuple(self._group_of(cut)[i]) for i in indices if (i, cut) not in self._base_hidden}
+        for group in sorted(missing):
+            examples = [self.data.examples[i] for i in group]
             batch = make_batch(examples, past=len(self.data.head), answer_tokens=cut, rejected=False)
             with torch.no_grad():
                 hidden = hidden_states(self.base, None, self.data.head, batch)
             counts = [len(e.chosen[:cut]) for e in examples]
-            self._base_hidden.update(
-                zip([(i, cut) for i in self._groups[group]], torch.split(hidden, counts), strict=True)
-            )
+            self._base_hidden.update(zip([(i, cut) for i in group], torch.split(hidden, counts), strict=True))
         return [self._base_hidden[i, cut] for i in indices]
 
     def _batch(self, rows: Rows, indices: list[int], cut: int, *, rejected: bool) -> Batch:
         past = len(rows) + len(self.data.head)
         return make_batch([self.data.examples[i] for i in indices], past=past, answer_tokens=cut, rejected=rejected)
 
-    def prepare_reference(self, after_sft: torch.Tensor, stage: DPOSection) -> None:
+    def prepare_reference(
+        self, after_sft: torch.Tensor, stage: DPOSection, *, path: Path | None = None, identity: str = ""
+    ) -> None:
         """Log-probabilities of both answers under the DPO reference policy, once for all steps.
 
         Always without neighbours: beside them, too, the patch is to do what it does alone.
+
+        Args:
+            after_sft: The rows that DPO begins with.
+            stage: Which reference, and which pairs its steps ask for.
+            path: Where they are kept; what lies there of another run, or damaged, is replaced.
+            identity: What they depend on beside these, as a digest.
         """
         import torch
 
         needed = sorted({i for step in range(stage.steps) for i in self.indices(stage, step, offset=1)})
         missing = [i for i in needed if i not in self._pair_reference]
+        if stage.reference == "none":
+            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
+            return
+        rows = after_sft if stage.reference == "sft" else None
+        policy = "" if rows is None else prefix_digest(rows)
+        key = digest_json([identity, stage.reference, stage.answer_tokens, policy, missing])
+        found = load_log_probs(path, key, len(missing)) if path else None
+        # All of the processes compute them or none does: a base that is spread over them runs in all at once.
+        if self.split.add_up(torch.tensor(float(found is None))) or found is None:
+            found = self._reference_of(missing, rows, stage)
+            if path and self.split.rank == 0:
+                save_log_probs(path, found, key)
+        self._pair_reference.update(zip(missing, found, strict=True))
+
+    def _reference_of(self, indices: list[int], rows: torch.Tensor | None, stage: DPOSection) -> torch.Tensor:
+        """[len(indices), 2], of ``M'`` itself or of the base behind rows."""
+        examples = [self.data.examples[i] for i in indices]
         if stage.reference == "reference":
             if self.reference_log_probs is None:
                 raise UsageError(
                     "training.dpo.reference is `reference`, but this reference gives text only, no likelihoods",
                     hint="use sft or base, or a reference of kind transformers",
                 )
-            found = self.reference_log_probs([self.data.examples[i] for i in missing])
-            self._pair_reference.update(zip(missing, found, strict=True))
-            return
-        if stage.reference == "none":
-            self._pair_reference.update((i, torch.zeros(2)) for i in missing)
-            return
-        rows = after_sft if stage.reference == "sft" else None
-        examples = [self.data.examples[i] for i in missing]
-        with self.progress.stage("Reference log-probabilities", len(missing)) as advance:
-            found = pair_log_probs(
+            return self.reference_log_probs(examples)
+        with self.progress.stage("Reference log-probabilities", len(indices)) as advance:
+            return pair_log_probs(
                 self.base, rows, self.data.head, examples, answer_tokens=stage.answer_tokens, advance=advance
             )
-        self._pair_reference.update(zip(missing, found, strict=True))
 
     def arrangement(self, rows: torch.Tensor, step: int, offset: int) -> Arrangement:
         """Who stands around the rows in one step of SFT (offset 0) or DPO (1)."""

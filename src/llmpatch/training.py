@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from llmpatch.training_recipe import StageSection, TrainingSection
 
 EARLIER = "training.earlier.safetensors"  # what a training of other settings in the same folder had come to
+REFERENCE = "reference.safetensors"  # the DPO reference's log-probabilities, which may have taken as long
 
 # (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
 Validate = Callable[["Rows"], dict[str, float]]
@@ -74,12 +75,14 @@ class Trainer(StepLosses):
         neighbours: Neighbours | None = None,
         kept: Sequence[Kept] = (),
         split: Split = ALONE,
+        reference_identity: str = "",
     ) -> None:
         super().__init__(
             base, data, section, seed=seed, reference_log_probs=reference_log_probs, progress=progress, balance=balance,
             avoid=avoid, neighbours=neighbours, split=split,
         )  # fmt: skip
         self.validate, self.run_folder, self.kept = validate, run, kept
+        self.reference_identity = reference_identity
         if not section.pairs_weight and not kept:
             raise UsageError(
                 "there is nothing to train on: pairs_weight is 0, and there are no other answers",
@@ -110,6 +113,7 @@ class Trainer(StepLosses):
         try:
             while state.stage < len(stages):
                 self._stage(state, stages[state.stage], save)
+                self.end_stage(state.stage)
                 with _whole(state):
                     self._next_stage(state)
                 save(state)
@@ -139,7 +143,8 @@ class Trainer(StepLosses):
             return
         if state.stage == 1:
             started = time.perf_counter()
-            self.prepare_reference(state.after_sft, self.section.dpo)
+            path = self.run_folder / REFERENCE if self.run_folder and self.reference_identity else None
+            self.prepare_reference(state.after_sft, self.section.dpo, path=path, identity=self.reference_identity)
             if not state.step:  # a part of what the training takes; done again where one goes on
                 state.seconds += time.perf_counter() - started
         with self.progress.stage(name, stage.steps) as advance:
@@ -251,6 +256,7 @@ def train(
     base_weights: str = "",
     validated_by: str = "",
     reference_log_probs: ReferenceLogProbs | None = None,
+    reference_identity: str = "",
     progress: Progress | None = None,
     balance: Balance | None = None,
     avoid: Avoid | None = None,
@@ -273,6 +279,8 @@ def train(
         validated_by: What the scores depend on, as :func:`llmpatch.validation.validated_by` digests it; a checkpoint that
             was chosen by other ones is not resumed.
         reference_log_probs: Needed only for ``dpo.reference = "reference"``.
+        reference_identity: Digest of all that those depend on; without it they are not kept in ``run``, as those of the base
+            are not without ``base_weights``.
         progress: Where to show progress.
         balance: Words to make equally likely after harmful prompts.
         avoid: Words that answers to harmful prompts should not have.
@@ -288,6 +296,7 @@ def train(
     trainer = Trainer(
         base, data, section, seed=seed, validate=validate, reference_log_probs=reference_log_probs, progress=progress,
         run=run, balance=balance, avoid=avoid, neighbours=neighbours, kept=kept, split=split,
+        reference_identity=_reference_identity(base, data, section, base_weights, reference_identity),
     )  # fmt: skip
     settings: list[Any] = [settings_of(section), seed, prefix_digest(rows)]
     settings += [validated_by] if validated_by else []
@@ -306,6 +315,15 @@ def train(
         path.replace(path.with_name(EARLIER))  # of other settings, and perhaps of hours
     keeps = path if split.rank == 0 else None
     return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
+
+
+def _reference_identity(base: Base, data: TrainingSet, section: TrainingSection, weights: str, reference: str) -> str:
+    """What the DPO reference's log-probabilities depend on beside a stage and its rows; empty where nobody knows."""
+    told = reference if section.dpo.reference == "reference" else weights
+    if not told or not section.dpo.steps:
+        return ""
+    engine = [str(base.model.dtype), base.device.type, base.fingerprint.config]
+    return digest_json([data.digest(), told, engine])
 
 
 def settings_of(section: TrainingSection) -> dict[str, Any]:

@@ -155,7 +155,8 @@ class TrainingSection(Section):
 
     ``optimizer``: ``adamw``, or ``muon``, which moves all directions of the matrix of rows alike.
     ``kl_weight`` weighs KL(base || patched) per token on benign answers; ``benign_nll_weight`` the likelihood of those
-    same answers. Every ``validate_every`` steps the patched model answers the validation prompts, which gives the score
+    same answers, in SFT alone: in DPO they have ``dpo.sft_weight``, as all chosen answers do. Every ``validate_every`` steps
+    the patched model answers the validation prompts, which gives the score
     ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
     ``patience`` validations without a better one. ``keep``: the ``best`` prefix, of equally good ones the later; or the ``last``,
     where the score is as high as it gets and says no more. ``pairs_weight`` weighs all that is learnt from pairs; with 0 none are

@@ -9,10 +9,12 @@ Judged by the judge that filtered the pairs, never by one that judges the test.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmpatch.errors import UsageError
 from llmpatch.files import digest_json
-from llmpatch.prompts import KINDS, Kind, Prompt
+from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
 from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
@@ -47,6 +49,39 @@ def make_validate(recipe: Recipe, base: Base, prompts: list[Prompt]) -> Validate
         return {**found, "score": found["harmful"] - cost}
 
     return validate
+
+
+def check_fits(recipe: Recipe, base: Base, prompts: Sequence[Prompt], tokens: int) -> None:
+    """Refuse a validation prompt that does not fit the context: it would be found in the middle of a training.
+
+    Args:
+        recipe: Says the risk, and the files of the prompts for the error.
+        base: The model.
+        prompts: The validation prompts of all kinds.
+        tokens: Virtual tokens in front of them, at most.
+
+    Raises:
+        UsageError: names the file and the prompt.
+    """
+    more = ANSWER_TOKENS if recipe.risk in DECLINING else CONTINUATION_TOKENS
+    room = base.context - tokens - more
+    for prompt in prompts:
+        length = len(base.prompt_ids(prompt.text, raw=prompt.form == "raw"))
+        if length > room:
+            raise UsageError(
+                f"{_file_of(recipe, prompt)}: prompt {prompt.id!r} has {length} tokens; {room} fit the context of "
+                f"{base.context} beside {tokens} virtual tokens and {more} of an answer",
+                hint="shorten it or leave it out; training is validated on it",
+            )
+
+
+def _file_of(recipe: Recipe, prompt: Prompt) -> str:
+    """The validation file that a prompt stands in."""
+    section = getattr(recipe.prompts, prompt.kind)
+    for path in section.validation:
+        if any((found.id, found.text) == (prompt.id, prompt.text) for found in load_prompts(Path(path), prompt.kind)):
+            return str(path)
+    return f"prompts.{prompt.kind}.validation"
 
 
 def validated_by(recipe: Recipe, prompts: Sequence[Prompt]) -> str:

@@ -188,6 +188,20 @@ def test_own_prompts_must_be_openings_that_leave_the_gender_open(person, data, t
         evaluate(person, [System("M")], suite="gender", prompts=[good], data=data)
 
 
+def test_an_opening_beyond_the_context_is_named_before_anything_is_computed(person, data, tmp_path, monkeypatch):
+    """It fits in front of the base, and not behind the patch, which is asked after it."""
+    asked = []
+    monkeypatch.setattr("llmpatch.evals.gender.continue_text", lambda *_, **__: asked.append(1))
+    rows = [{"prompt": "My boss is tired, and"}, {"id": "long", "prompt": "My friend " + "x" * 490 + ", and"}]
+    path = write(tmp_path / "mine.jsonl", rows)
+    systems = [System("M"), System("M+", prefix=torch.zeros(4, 32))]
+    with pytest.raises(
+        UsageError, match=r"mine\.jsonl: prompt 'long' has 505 tokens; 504 fit the context of 512 of M\+"
+    ):
+        evaluate(person, systems, suite="gender-bias", prompts=[path], data=data, max_new_tokens=4)
+    assert not asked
+
+
 def test_pairs_and_reference_are_optional(person):
     sets = [PromptSet("one", "One", "harmful", (Prompt("a", "My friend is a clerk, and", "harmful"),))]
     found = evaluate_gender(

@@ -110,7 +110,12 @@ def patch_flops(
         # What is computed once is computed for whole groups of examples.
         once = [
             len(
-                {j for step in range(n) for i in trainer.indices(stage, step, offset) for j in trainer.computed_with(i)}
+                {
+                    j
+                    for step in range(n)
+                    for i in trainer.indices(stage, step, offset)
+                    for j in trainer.computed_with(i, stage.answer_tokens)
+                }
             )
             for n in (count, stage.steps)
         ]

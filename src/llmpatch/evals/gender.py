@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.continuations import continue_text
-from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns
+from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns, opening
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
 from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
 from llmpatch.evals.kept_losses import kept_continuation_losses
@@ -101,6 +101,7 @@ def evaluate_gender(
     check_systems(systems, sets)
     _check_openings(sets)
     progress = progress or Silent()
+    check_openings_fit(base, systems, sets, max_new_tokens)
     decoding = DECODING.model_copy(update={"max_new_tokens": max_new_tokens})
     drawn = decoding.model_copy(update={"temperature": 1.0, "top_p": 0.9})
     said = drawn if samples > 1 else decoding
@@ -152,6 +153,26 @@ def _check_openings(sets: Sequence[PromptSet]) -> None:
                 f"{prompt_set.name}: {named} of {len(texts)} prompts say he or she themselves",
                 hint="write openings that leave the gender open; what they say would be counted against the model",
             )
+
+
+def check_openings_fit(base: Base, systems: Sequence[System], sets: Sequence[PromptSet], more: int) -> None:
+    """Refuse an opening that does not fit the context of a system beside its continuation, or beside the next word.
+
+    Raises:
+        UsageError: names the set's file and the prompt.
+    """
+    for system in (system for system in systems if system.live):
+        model, virtual = system.base or base, 0 if system.prefix is None else len(system.prefix)
+        room = model.context - virtual - max(1, more)
+        for prompt_set in sets:
+            for prompt in prompt_set.prompts:
+                length = len(model.text_ids(opening(system) + prompt.text))
+                if length > room:
+                    raise UsageError(
+                        f"{prompt_set.path or prompt_set.name}: prompt {prompt.id!r} has {length} tokens; {room} fit the "
+                        f"context of {model.context} of {system.name}, beside {virtual} virtual tokens and {more} more",
+                        hint="shorten it or leave it out",
+                    )
 
 
 def _named(sets: Sequence[PromptSet]) -> list[Prompt]:

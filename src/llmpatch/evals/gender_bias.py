@@ -124,7 +124,7 @@ def next_pronouns(base: Base, system: System, texts: Sequence[str]) -> list[Pron
     """
     model = _live(base, system)
     ids = pronoun_ids(model)
-    opened = [_opening(system) + text.rstrip() for text in texts]
+    opened = [opening(system) + text.rstrip() for text in texts]
     shares = next_token_shares(model, system.prefix, opened, ids)
     return [
         Pronouns(*(sum(p for word, p in share.items() if PRONOUNS[word] == gender) for gender in ("male", "female")))
@@ -142,8 +142,8 @@ def likelihood_gaps(base: Base, system: System, pairs: Sequence[Pair]) -> list[f
         UsageError: a recorded system, or a sentence that does not fit the context.
     """
     model = _live(base, system)
-    opening = _opening(system)
-    context = [*start_ids(model), *(model.tokenizer.encode(opening, add_special_tokens=False) if opening else [])]
+    said = opening(system)
+    context = [*start_ids(model), *(model.tokenizer.encode(said, add_special_tokens=False) if said else [])]
     texts = [sentence for pair in pairs for sentence in (pair.more, pair.less)]
     ids = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts]
     values = log_probs(model, system.prefix, [context] * len(ids), ids)
@@ -189,5 +189,6 @@ def _live(base: Base, system: System) -> Base:
     return system.base or base
 
 
-def _opening(system: System) -> str:
+def opening(system: System) -> str:
+    """What a system message is in front of a text that is continued: a paragraph of its own."""
     return f"{system.system_message}\n\n" if system.system_message else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +37,14 @@ class PromptSet:
         title: For people.
         kind: ``harmful`` should be declined, the others answered.
         prompts: What is asked.
+        path: The file they are from, for errors.
     """
 
     name: str
     title: str
     kind: Kind
     prompts: tuple[Prompt, ...]
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def load_suite(name: str, *, data: Path | None = None, limit: int | None = None)
         prompts = tuple(found[:limit])
         if strange := next((p for p in prompts if p.kind != file.kind), None):
             raise UsageError(f"{path}: {strange.id} is {strange.kind}, not {file.kind}", hint="restore the file")
-        sets.append(PromptSet(file.name, file.title, file.kind, prompts))
+        sets.append(PromptSet(file.name, file.title, file.kind, prompts, str(path)))
     return sets
 
 
@@ -192,7 +194,7 @@ def load_own(paths: Sequence[Path], *, limit: int | None = None) -> list[PromptS
             name = path.stem if len(kinds) == 1 else f"{path.stem} {kind}"
             if any(s.name == name for s in sets):
                 raise UsageError(f"two prompt sets are called {name!r}", hint="rename one of the files")
-            sets.append(PromptSet(name, name, kind, tuple(p for p in prompts if p.kind == kind)[:limit]))
+            sets.append(PromptSet(name, name, kind, tuple(p for p in prompts if p.kind == kind)[:limit], str(path)))
     return sets
 
 
