@@ -68,7 +68,8 @@ def save_log_probs(path: Path, log_probs: torch.Tensor, identity: str) -> None:
     from safetensors.torch import save
 
     held = log_probs.cpu().contiguous()
-    write_bytes(path, save({"log_probs": held}, metadata={"identity": identity, "sha256": _sum(held)}))
+    about = json.dumps({"identity": identity, "sha256": _sum(held)})  # one key: safetensors writes several in any order
+    write_bytes(path, save({"log_probs": held}, metadata={"about": about}))
 
 
 def load_log_probs(path: Path, identity: str, count: int) -> torch.Tensor | None:
@@ -78,7 +79,8 @@ def load_log_probs(path: Path, identity: str, count: int) -> torch.Tensor | None
 
     try:
         data = read_bytes(path, limit=_HEADER + 16 * count)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"]["about"])
         found: torch.Tensor = load(data)["log_probs"]
         whole = metadata["identity"] == identity and metadata["sha256"] == _sum(found)
         return found if whole and found.shape == (count, 2) and bool(found.isfinite().all()) else None
