@@ -99,7 +99,10 @@ def _remarks(evidence: Evidence) -> Iterator[str]:
     if settings.limit is not None:
         yield f"asked only the first {settings.limit} prompts of each set"
     if settings.within is not None:
-        yield f"asked prompts only until intervals were ± {settings.within:g}"
+        yield (
+            f"asked prompts only until the intervals of each set were ± {settings.within:g}, so a kind weighs its sets by what was "
+            "asked of them, not by their size"
+        )
     if settings.seed:
         yield f"was drawn with seed {settings.seed} instead of 0"
     if evidence.risk == "gender-bias" and (settings.samples or 1) > 1:
