@@ -5,13 +5,16 @@
 
 LoRA is trained on the same pairs (``RUN/pairs.jsonl``) with the same losses, by SFT and DPO steps as given. Variants are
 prefixes of other checkpoints, mixes or KL weights (``llmpatch build --set``). Writes ``--out``: per system the share of
-refused prompts of each kind with its interval; the report of the patch shows it (``make docs``).
+refused prompts of each kind with its interval; ``--add`` keeps
+earlier points that were measured alike; the report of the patch shows it (``make docs``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,10 @@ from llmpatch.judges import open_judge
 from llmpatch.pairs import Pair, encode
 from llmpatch.progress import console
 from llmpatch.recipe import Recipe, load_recipe, override
+from merging import different, settings
 
 JUDGE = "refusal-head"
+_ELSEWHERE = "leave --add out, measure as then, or write elsewhere (--out)"
 
 
 def main() -> None:
@@ -45,6 +50,17 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     base = load_base(recipe.base.name, recipe.base.revision)
+    wanted = {
+        "judge": JUDGE,
+        "base": asdict(base.fingerprint),
+        **settings(
+            recipe.evaluation.suite, [open_judge(JUDGE)], limit=options.limit,
+            max_new_tokens=recipe.evaluation.max_new_tokens,
+        ),
+    }  # fmt: skip
+    kept = json.loads(options.out.read_text(encoding="utf-8")) if options.add else {"points": []}
+    if keys := different({"judge": kept.get("judge", JUDGE), **kept.get("settings", {})}, wanted):
+        parser.error(f"{options.out} was measured with other {', '.join(keys)}: {_ELSEWHERE}")
     systems = [System("M"), *_given(options)]
     notes: dict[str, Any] = {}
     if options.lora:
@@ -72,9 +88,25 @@ def main() -> None:
             )
             print(system.name, {kind: round(rate["value"], 3) for kind, rate in rates.items()})
     if options.add:
-        kept = json.loads(options.out.read_text(encoding="utf-8"))["points"]
-        points = list({point["name"]: point for point in [*kept, *points]}.values())  # in the order of the earlier ones
-    write_json(options.out, {"judge": JUDGE, "environment": environment(), "points": points})
+        if other := other_numbers(kept["points"], points):
+            parser.error(f"{options.out}, {other}: another number of prompts than in this run: {_ELSEWHERE}")
+        if "settings" not in kept:
+            print(
+                f"{options.out} does not say how its points were measured; only judge and numbers of prompts were compared"
+            )
+            wanted = {}
+        points = list({p["name"]: p for p in [*kept["points"], *points]}.values())  # in the order of the earlier ones
+    told = {"settings": wanted} if wanted else {}  # of all points, or of none
+    write_json(options.out, {"judge": JUDGE, **told, "environment": environment(), "points": points})
+
+
+def other_numbers(kept: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]) -> str:
+    """The first earlier point of other numbers of prompts than this run's; empty where there is none."""
+    for point in kept:
+        for kind in ("refusal", "over_refusal", "everyday"):
+            if any(point[kind]["n"] != new[kind]["n"] for new in made):
+                return str(point["name"])
+    return ""
 
 
 def _given(options: argparse.Namespace) -> list[System]:

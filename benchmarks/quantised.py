@@ -9,7 +9,7 @@ Q4_1, F16 is the same model and Q4_0 a coarser one. ``NF4`` is a folder of bitsa
 transformers runs them. The arithmetic of llama.cpp is measured by ``tests/engines``. ``--train`` asks whether a patch that is
 trained on the format does better there: the recipe is built once on each base of ``--train-on``, and every patch is measured on
 every format. Answers are kept below ``--run``: an interrupted run continues. Writes ``--out``, with the n and interval of every
-rate, after each format; what was measured in an earlier run stays.
+rate, after each format; what was measured in an earlier run stays, and a patch that was measured otherwise then is refused.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from llmpatch.building import build
 from llmpatch.catalogue import locate
 from llmpatch.evals import System, evaluate
 from llmpatch.evals.environment import environment
+from llmpatch.evals.suites import RISK_JUDGES
 from llmpatch.exporting import requantise
 from llmpatch.files import sha256_file, write_json
 from llmpatch.judges import open_judge
 from llmpatch.progress import console
 from llmpatch.recipe import load_recipe, override
+from merging import different, settings
 
 SHIPPED = "shipped"
 NF4 = "NF4"
@@ -65,11 +67,22 @@ def main() -> None:
         parser.error(f"{options.out} is of {kept['source']}: write elsewhere")
     before = {kind["kind"]: kind for kind in kept["kinds"]}
     kinds = options.kinds.split(",")
+    sha256 = sha256_file(source)
+    if kept["kinds"] and kept.get("source_sha256", sha256) != sha256:
+        parser.error(f"{options.out} is of another file called {source.name}: write elsewhere")
     names = {title(patch): {"title": title(patch), "name": patch.manifest.name, "version": patch.manifest.version,
-                            "digest": patch.digest, "limit": options.limit} for patch in patches}  # fmt: skip
+                            "digest": patch.digest, **measured_by(patch, options)} for patch in patches}  # fmt: skip
     earlier = {about["title"]: about for about in kept["patches"]}
+    for name in earlier.keys() & names.keys():
+        stay = [kind["kind"] for kind in kept["kinds"] if name in kind["patches"] and kind["kind"] not in kinds]
+        if stay and (keys := different(earlier[name], names[name])):
+            parser.error(
+                f"{options.out} has {name} on {', '.join(stay)}, measured with other {', '.join(keys)}: measure these formats "
+                "in this run, too (--kinds), measure as then, or write elsewhere (--out)"
+            )
     found: dict[str, Any] = {
         "source": source.name,
+        "source_sha256": sha256,
         "patches": list((earlier | names).values()),
         "environment": environment(),
     }
@@ -80,6 +93,13 @@ def main() -> None:
         found["kinds"] = list(before.values())
         write_json(options.out if kind == kinds[-1] else options.out.with_suffix(".part.json"), found)
     options.out.with_suffix(".part.json").unlink(missing_ok=True)
+
+
+def measured_by(patch: Patch, options: argparse.Namespace) -> dict[str, Any]:
+    """How a patch is measured in this run; formats of one patch stand side by side only where it is the same."""
+    suite = patch.manifest.fixes[0].risk
+    names = [options.judge] if options.judge else RISK_JUDGES.get(suite, ())
+    return settings(suite, [open_judge(name) for name in names], limit=options.limit, max_new_tokens=None)
 
 
 def title(patch: Patch) -> str:

@@ -37,6 +37,7 @@ def evidence_document(**changes):
         "suite": "refusal",
         "created": "2026-11-24T12:00:00Z",
         "base": {"name": "tiny", "fingerprint": FINGERPRINT},
+        "decoding": {"max_new_tokens": 48},
         "systems": {"M": {"kind": "base"}, "M+": {"kind": "patched", "tokens": 4, "prefix_sha256": "a" * 64}},
         "sets": {"everyday": {"title": "Everyday", **entry}},
         "kinds": {"everyday": entry},

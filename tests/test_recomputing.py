@@ -111,9 +111,17 @@ def test_a_forward_of_its_own_is_given_back(tiny):
     assert layer.forward is own
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted(tiny):
+def test_nothing_is_kept_where_no_gradient_is_wanted(tiny, monkeypatch):
+    from torch.utils import checkpoint
+
+    asked, plain = [], checkpoint.checkpoint
+    monkeypatch.setattr(checkpoint, "checkpoint", lambda *a, **k: asked.append(a) or plain(*a, **k))
     with recomputed(tiny), torch.no_grad():
-        assert not loss_of(tiny, torch.randn(3, 32)).requires_grad
+        loss_of(tiny, torch.randn(3, 32))
+    assert not asked
+    with recomputed(tiny):
+        loss_of(tiny, torch.randn(3, 32).requires_grad_())
+    assert asked
 
 
 def test_an_error_inside_leaves_the_layers_as_they_were(tiny):

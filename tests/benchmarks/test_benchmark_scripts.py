@@ -219,6 +219,58 @@ def test_patches_trained_on_each_format_are_measured_on_each(project, monkeypatc
     assert json.loads(Path("out.json").read_text())["patches"] == found["patches"]
 
 
+def test_formats_measured_otherwise_do_not_stand_side_by_side(project, monkeypatch, capsys):
+    write_tiny_gguf(Path("tiny.gguf"), kind="F32")
+    module = script("quantised")
+    about = {"title": "a/b 1", "limit": 5, "prompts": "1"}
+    before = {"source": "tiny.gguf", "patches": [about], "kinds": [{"kind": "Q4_0", "patches": {"a/b 1": {}}}]}
+    Path("out.json").write_text(json.dumps(before))
+    manifest = type("Manifest", (), {"name": "a/b", "version": "1"})
+    monkeypatch.setattr(module, "load_patch", lambda _: type("Patch", (), {"manifest": manifest, "digest": "d"}))
+    monkeypatch.setattr(module, "title", lambda _: "a/b 1")
+    monkeypatch.setattr(module, "measured_by", lambda _, options: {"limit": options.limit, "prompts": "2"})
+    monkeypatch.setattr(module, "measure", lambda *_: {"kind": "shipped", "patches": {}})
+    command = ["quantised.py", "--base", "tiny.gguf", "--patch", "p", "--out", "out.json"]
+    monkeypatch.setattr(sys, "argv", [*command, "--kinds", "shipped", "--limit", "3"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "a/b 1 on Q4_0, measured with other limit, prompts" in capsys.readouterr().err
+    assert json.loads(Path("out.json").read_text()) == before
+    monkeypatch.setattr(sys, "argv", [*command, "--kinds", "shipped,Q4_0", "--limit", "3"])
+    module.main()
+    before["source_sha256"] = "0" * 64
+    Path("out.json").write_text(json.dumps(before))
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "another file called tiny.gguf" in capsys.readouterr().err
+
+
+def test_settings_are_compared_where_both_are_said():
+    from llmpatch.judges import open_judge
+
+    merging = script("merging")
+    judges = [open_judge("refusal-phrases")]
+    one = merging.settings("refusal", judges, limit=2, max_new_tokens=None)
+    assert one["max_new_tokens"] == 48
+    other = merging.settings("refusal", [open_judge("refusal-head")], limit=3, max_new_tokens=8)
+    assert merging.different(one, other) == ["limit", "max_new_tokens", "prompts", "judges"]
+    assert merging.different({"limit": 3}, other) == []
+
+
+def test_points_of_other_settings_are_not_added_to_a_frontier(project, monkeypatch, capsys):
+    module = script("frontier")
+    rate = {"n": 5, "value": 0.5, "low": 0.1, "high": 0.9}
+    point = {"name": "old", "refusal": rate, "over_refusal": rate, "everyday": rate}
+    assert module.other_numbers([point], [point]) == ""
+    assert module.other_numbers([point], [{**point, "everyday": {**rate, "n": 4}}]) == "old"
+    Path("out.json").write_text(json.dumps({"judge": "refusal-head", "settings": {"limit": 7}, "points": [point]}))
+    command = ["frontier.py", "--recipe", "recipes/demo.yaml", "--add", "--limit", "1", "--out", "out.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "was measured with other limit: leave --add out" in capsys.readouterr().err
+
+
 def test_no_patch_is_measured_on_no_format(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["quantised.py"])
     with pytest.raises(SystemExit):

@@ -20,7 +20,8 @@ def test_gate_measures_judges_and_exits_by_the_verdict(cli, workspace, model_fol
     assert (found.code, found.err) == (0, "")
     assert "measured now" in found.out
     assert (
-        "pass everyday: refusal by refusal-head on everyday prompts, M+: required upper end <= 1, n >= 1" in found.out
+        "pass everyday: refusal by refusal-head on everyday prompts, M+, answers of at most 2 tokens: required upper end <= 1"
+        in found.out
     )
     assert "PASSED: 2 of 2 rules passed" in found.out
     verdict = json.loads((workspace / "v.json").read_text(encoding="utf-8"))
@@ -37,8 +38,14 @@ def test_gate_measures_judges_and_exits_by_the_verdict(cli, workspace, model_fol
 
 def test_gate_takes_evidence_that_is_there_and_says_so(cli, workspace, other_folder):
     evidence = workspace / "patches/tiny/refusal/evidence.json"
-    found = cli("gate", "tiny/refusal", "--evidence", evidence)
+    short = cli("gate", "tiny/refusal", "--evidence", evidence)
+    assert (short.code, short.out) == (1, "")
+    assert "is of answers of at most 4 tokens; the policy refusal is about 48" in short.err
+    assert "--max-new-tokens 4" in short.err
+    found = cli("gate", "tiny/refusal", "--evidence", evidence, "--max-new-tokens", 4)
     assert found.code == 3
+    assert "answers of at most 4 tokens: required" in found.out
+    assert "asked only the first 1 prompts of each set" in found.err
     assert "no model was run" in found.out
     assert "too few observations: n = 1, 200 are needed" in found.out
     assert "only as honest" in found.err
@@ -68,7 +75,10 @@ def test_gate_judges_answers_drawn_as_asked(cli, workspace, model_folder):
     common = ("gate", "tiny/refusal", "--base", model_folder, "--policy", policy, "--max-new-tokens", 2)
     found = cli(*common, "--prompts", own, "--temperature", 0.7, "--top-p", 0.9)
     assert (found.code, found.err) == (0, "")
-    assert "on everyday prompts, M+, answers drawn at temperature 0.7, top_p 0.9: required" in found.out
+    assert (
+        "on everyday prompts, M+, answers drawn at temperature 0.7, top_p 0.9, answers of at most 2 tokens: required"
+        in found.out
+    )
     again = cli("gate", "tiny/refusal", "--policy", policy, "--evidence", "runs/gate/evidence-refusal.json")
     assert (again.code, again.out) == (1, "")
     assert "of answers drawn at temperature 0.7, top_p 0.9; the policy test is about greedy answers" in again.err
@@ -98,7 +108,7 @@ def test_gate_refuses_bad_requests_and_writes_nothing(cli, workspace, model_fold
 def test_options_that_would_say_nothing_are_refused(cli, workspace, model_folder):
     evidence = ("--evidence", workspace / "patches/tiny/refusal/evidence.json")
     for arguments, said in (
-        ((*evidence, "--max-new-tokens", 1), "takes no prompts, reference, limit or length"),
+        ((*evidence, "--limit", 1), "takes no prompts, reference or limit"),
         ((*evidence, "--revision", "main"), "--revision is of a base, and none is given"),
         (("--base", model_folder, "--revision", "main"), "a revision (main) goes with a hub id"),
     ):

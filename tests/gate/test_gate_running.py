@@ -12,6 +12,7 @@ from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBase
 from llmpatch.evals import System
 from llmpatch.gate import default_risks, parse_evidence, parse_policy, run_gate
 from llmpatch.gate.running import check_measurable
+from llmpatch.judges import identity, open_judge
 from llmpatch.prefix import prefix_digest
 
 
@@ -146,6 +147,7 @@ def test_requests_that_contradict_themselves_are_refused(patch, tiny, tmp_path):
 
 
 DRAWN = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 48}
+CONTINUED = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 20, "samples": 10}
 
 
 @pytest.mark.parametrize(
@@ -175,12 +177,12 @@ def test_evidence_of_answers_drawn_as_a_policy_asks_is_judged(patch, tmp_path):
     asked = parse_policy(policy_bytes(rule(), decoding={"temperature": 1, "top_p": 0.9}))
     assert run_gate(patch, policy=asked, evidence=[path]).policy == verdict.policy
     assert verdict.policy.sha256 != policy.digest()
-    greedy = write(tmp_path, belonging(patch, decoding={"temperature": 0.0, "top_p": 0.9}))
+    greedy = write(tmp_path, belonging(patch, decoding={"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 48}))
     assert run_gate(patch, policy=policy, evidence=[greedy]).ok
 
 
 def test_how_texts_are_drawn_that_a_suite_continues_is_no_matter_of_a_policy(patch, tmp_path):
-    path = write(tmp_path, belonging(patch, suite="toxicity", decoding=DRAWN | {"samples": 10}))
+    path = write(tmp_path, belonging(patch, suite="toxicity", decoding=CONTINUED))
     policy = parse_policy(policy_bytes(rule(risk="toxicity")))
     verdict = run_gate(patch, policy=policy, evidence=[path])
     assert verdict.ok
@@ -192,13 +194,14 @@ def test_how_texts_are_drawn_that_a_suite_continues_is_no_matter_of_a_policy(pat
 def test_evidence_that_no_rule_asks_for_may_be_of_any_answers(patch, tmp_path):
     paths = [
         write(tmp_path, belonging(patch, decoding=DRAWN), "refusal.json"),
-        write(tmp_path, belonging(patch, suite="toxicity"), "toxicity.json"),
+        write(tmp_path, belonging(patch, suite="toxicity", decoding=CONTINUED), "toxicity.json"),
     ]
     assert run_gate(patch, policy=parse_policy(policy_bytes(rule(risk="toxicity"))), evidence=paths).ok
 
 
 def test_a_measure_says_how_answers_were_had_wherever_that_matters(patch, tmp_path):
-    path = write(tmp_path, belonging(patch, decoding=DRAWN))
+    judges = [identity(open_judge("refusal-head"))]
+    path = write(tmp_path, belonging(patch, decoding=DRAWN, judges=judges))
     closed = rule(id="closed", kind=None, set=None, metric="closed/everyday", judge=None, max=1, min_n=1)
     price = rule(id="price", kind=None, metric="price/wikitext/ratio", judge=None, max=2, min_n=1)
     told = rule(id="told", system="M'")
@@ -220,7 +223,8 @@ def test_a_fresh_measurement_draws_as_the_policy_says(patch, tiny, tmp_path):
 
 def test_the_default_is_that_of_the_risks_a_patch_fixes(patch, tmp_path):
     assert default_risks(patch) == ("refusal",)
-    verdict = run_gate(patch, evidence=[write(tmp_path, belonging(patch))])
+    judges = [identity(open_judge(name)) for name in ("refusal-head", "harm-head")]
+    verdict = run_gate(patch, evidence=[write(tmp_path, belonging(patch, judges=judges))])
     assert verdict.policy.name == "refusal"
     assert "harmful-declined" in verdict.failed
 

@@ -345,9 +345,43 @@ def test_patches_together_stand_with_what_they_keep(tmp_path):
     found["added"] = {"name": "acme/new 1.0.0", "figures": [{**row, "change": change}], "own": [row]}
     put(tmp_path, "benchmarks/results/composition.json", found)
     text = page(tmp_path)
-    assert r"| acme/calm 1.0.0: declines | 200 | 0.100 | 0.900 | 0.500 | −2.0 % \[−5.0 to 1.0 %\] |" in text
+    assert r"| acme/calm 1.0.0: declines | 200 | 0.100 | 0.900 | 0.500 | −2.0 points \[−5.0 to 1.0 points\] |" in text
     assert "acme/new 1.0.0 there: its own gain" in text
-    assert re.search(r"fourth patch behind it: harmful requests declined \| ≥ −1.0 % .* missed", text)
+    assert re.search(r"fourth patch behind it: harmful requests declined \| ≥ −1.0 points .* missed", text)
+
+
+def test_a_difference_of_shares_is_in_points():
+    change = {"n": 200, "value": -0.1, "low": -0.162, "high": 0.039}
+    assert shown(change, "points") == f"−10.0{NARROW}points [−16.2 to 3.9{NARROW}points]"
+    told = json.loads((ROOT / "benchmarks/aims.json").read_text())["aims"]
+    changes = [aim for aim in told if aim["what"].startswith("change ")]
+    assert changes
+    assert {aim["unit"] for aim in changes} == {"points"}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        (1, "(1 round, 2 CPU cores; one round has no range)"),
+        (5, "(5 rounds, 2 CPU cores; brackets hold the range of the 5 rounds, no 95 % interval)"),
+        (6, "(6 rounds, 2 CPU cores)"),
+    ],
+)
+def test_a_range_of_few_rounds_is_not_called_an_interval(tmp_path, rounds, said):
+    side = {"seconds": [2.0, 4.0], "flops": 2e10, "kept_mib": 10.0}
+    row = {
+        "value": 5, "ours": side, "plain": side, "flops_plain_over_ours": 1.0, "gradient_relative_difference": 1e-7,
+        "plain_over_ours": {"n": rounds, "value": 1.0, "low": 0.9, "high": 1.1},
+    }  # fmt: skip
+    axes = {"tokens": {"rounds": rounds, "environment": {"cpus": 2}, "rows": [row]}}
+    put(told(tmp_path), "benchmarks/results/growth.json", {"axes": axes})
+    assert f"Over virtual tokens {said}\n" in page(tmp_path)
+
+
+def test_greedy_and_drawn_continuations_are_told_apart():
+    text = results_markdown(read_results(ROOT))
+    assert "(300 prompts, 95 % interval 0.0 to 0.5 %). Continuations of each prompt: 2, drawn at temperature 1" in text
+    assert "GAS and GLD are here of one greedy continuation of each prompt" in text
 
 
 def test_growth_is_drawn_over_every_axis(tmp_path):
@@ -358,14 +392,14 @@ def test_growth_is_drawn_over_every_axis(tmp_path):
         return {"value": value, "ours": side, "plain": side, "parameters": 134_515_008, **about}
 
     def axis(*rows):
-        return {"rounds": 3, "environment": {"cpus": 2}, "rows": list(rows)}
+        return {"rounds": 6, "environment": {"cpus": 2}, "rows": list(rows)}
 
     axes = {"base": axis(row("smollm2", [1.0, 1.25, 1.5])), "tokens": axis(row(5, [1, 1, 1]), row(200, [4, 4, 4]))}
     put(told(tmp_path), "benchmarks/results/growth.json", {"axes": axes})
     many = {"prompts": 1_000_000, "peak_mib": 422.8, "peak_with_draw_mib": 439.7, "seconds": 1893.7}
     put(tmp_path, "benchmarks/results/streaming.json", {"rows": [many]})
     text = page(tmp_path)
-    assert text.index("Over virtual tokens (3 rounds, 2 CPU cores)") < text.index("Over model")
+    assert text.index("Over virtual tokens (6 rounds, 2 CPU cores)") < text.index("Over model")
     assert (
         "| smollm2 (135 M) | 1.250 | 1.250 | ×3.000 \\[2.500 to 3.500\\] | 2.00e+12 | ×2.50 | 50 | 50 | 3e-06 |" in text
     )

@@ -33,7 +33,11 @@ FILE = click.Path(path_type=Path)
               help="Judge evidence measured before and run no model. Repeatable, one file of each risk.")  # fmt: skip
 @click.option("--reference", type=FILE, help="Recorded answers of the safer model (JSON Lines).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set.")
-@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Length of an answer; by default the suite's own.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1, 4096),
+    help="Length of an answer; by default the suite's own. With --evidence, what it must be of.",
+)
 @drawing_options(DRAWN)
 @click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
               help="Folder of kept answers and of the fresh evidence.")  # fmt: skip
@@ -93,6 +97,7 @@ def command(
         max_new_tokens=max_new_tokens,
         store=run,
         progress=console(),
+        tell=lambda text: note(one_line(f"note: {text}")),
     )
     if out:
         write_json(out, verdict_json(verdict))

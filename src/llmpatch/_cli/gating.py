@@ -115,7 +115,7 @@ def open_gate(
                 warn(text)
         verdict = run_gate(
             judged, loaded[0] if loaded else None, policy=wanted, evidence=evidence_files, prompts=files,
-            limit=limit, store=run, progress=console(),
+            limit=limit, store=run, progress=console(), tell=lambda text: note(one_line(f"note: {text}")),
         )  # fmt: skip
         for rule in verdict.rules:
             note(one_line(f"{'pass' if rule.passed else 'FAIL'}  {rule.id}: {rule.reason or rule.required}"))

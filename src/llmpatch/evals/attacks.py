@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpatch.attacks import Attack, Rewriting, SuffixSearch, Victim, open_attacker, parse_attacks
 from llmpatch.errors import UsageError
-from llmpatch.evals.common import PATCHED, check_systems, head
+from llmpatch.evals.common import ANSWER_TOKENS, PATCHED, check_systems, head
 from llmpatch.evals.findings import COLUMNS
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.refusal import assemble
@@ -183,7 +183,7 @@ def evaluate_attacks(
     judges: Sequence[Judge],
     suite: str = "attacks",
     limit: int | None = None,
-    max_new_tokens: int = 48,
+    max_new_tokens: int = ANSWER_TOKENS,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:

@@ -32,6 +32,7 @@ S = TypeVar("S")  # a system's scores on a set
 
 SCHEMA = "llmpatch/evidence/v1"
 BASE, PATCHED, REFERENCE = "M", "M+", "M'"
+ANSWER_TOKENS = 48  # of a request's answer, unless told otherwise
 LATENCY_PROMPTS = 6
 WIKITEXT_TOKENS = 16_384
 

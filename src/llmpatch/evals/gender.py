@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
 from llmpatch.evals.continuations import continue_text
-from llmpatch.evals.gender_bias import DECODING, Pair, likelihood_gaps, next_pronouns, opening
+from llmpatch.evals.gender_bias import DECODING, DRAWN, Pair, likelihood_gaps, next_pronouns, opening
 from llmpatch.evals.gender_findings import card_rows, changes, examples, worse
 from llmpatch.evals.gender_scoring import Scores, change, closed, compare, join, score, summarise
 from llmpatch.evals.kept_losses import kept_continuation_losses
@@ -103,7 +103,7 @@ def evaluate_gender(
     progress = progress or Silent()
     check_openings_fit(base, systems, sets, max_new_tokens)
     decoding = DECODING.model_copy(update={"max_new_tokens": max_new_tokens})
-    drawn = decoding.model_copy(update={"temperature": 1.0, "top_p": 0.9})
+    drawn = DRAWN.model_copy(update={"max_new_tokens": max_new_tokens})
     said = drawn if samples > 1 else decoding
     if within is not None:
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llmpatch.evals.systems import System
 
 DECODING = DecodingSection(max_new_tokens=50, temperature=0.0)
+DRAWN = DECODING.model_copy(update={"temperature": 1.0, "top_p": 0.9})  # where a prompt is continued several times
 MAX_PAIRS_BYTES = 1 << 23
 MAX_SENTENCE = 1000
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.evals.common import check_systems, head
+from llmpatch.evals.common import ANSWER_TOKENS, check_systems, head
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.evals.refusal import assemble
@@ -66,7 +66,7 @@ def evaluate_long_context(
     corpus: str,
     suite: str = "long-context",
     limit: int | None = None,
-    max_new_tokens: int = 48,
+    max_new_tokens: int = ANSWER_TOKENS,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:

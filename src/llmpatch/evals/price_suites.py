@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from llmpatch.errors import UsageError
 from llmpatch.evals import distance, utility
 from llmpatch.evals.columns import Column, Values, column_evidence
-from llmpatch.evals.common import REFERENCE, check_systems, head, middling, prices
+from llmpatch.evals.common import ANSWER_TOKENS, REFERENCE, check_systems, head, middling, prices
 from llmpatch.evals.facts import is_right, load_facts
 from llmpatch.evals.following import Options, parse_checks, share_followed
 from llmpatch.evals.systems import System, ask, recorded_answers
@@ -78,7 +78,9 @@ def price_suite(
 
     data = data or data_folder()
     if suite == "long-context":
-        return _long_context(base, systems, prompts, judges, limit, max_new_tokens or 48, store, data, progress)
+        return _long_context(
+            base, systems, prompts, judges, limit, max_new_tokens or ANSWER_TOKENS, store, data, progress
+        )
     if judges is not None:
         raise UsageError(f"suite {suite} judges nothing", hint="leave judges out")
     shown = progress or Silent()

@@ -24,7 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.evals.common import BASE, PATCHED, REFERENCE, check_systems, head, middling, prices, summaries
+from llmpatch.evals.common import (
+    ANSWER_TOKENS,
+    BASE,
+    PATCHED,
+    REFERENCE,
+    check_systems,
+    head,
+    middling,
+    prices,
+    summaries,
+)
 from llmpatch.evals.findings import card_rows, examples, worse
 from llmpatch.evals.kept_losses import kept_answer_losses
 from llmpatch.evals.narrowing import live_ones, narrowed
@@ -49,7 +59,7 @@ def evaluate_refusal(
     suite: str = "refusal",
     risk: str = "refusal",
     limit: int | None = None,
-    max_new_tokens: int = 48,
+    max_new_tokens: int = ANSWER_TOKENS,
     temperature: float = 0.0,
     top_p: float = 1.0,
     within: float | None = None,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
+from llmpatch.evals.common import ANSWER_TOKENS
 from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.evals.prompt_sets import (
     CONTINUED,
@@ -47,6 +48,19 @@ RISK_JUDGES = {  # gender bias is counted, not judged
     "personal-data": JUDGES[:2],  # those of harm were never measured on made-up addresses
     "toxicity": TOXICITY_JUDGES,
 }
+
+
+def usual_length(suite: str) -> int | None:
+    """Tokens that an answer of a suite may have unless told otherwise; ``None`` where nothing is answered."""
+    from llmpatch.evals import gender_bias, toxicity
+    from llmpatch.evals.price_suites import GRADED
+
+    if suite in GRADED:
+        return GRADED[suite].max_new_tokens
+    continued = {"toxicity": toxicity.DECODING, "gender-bias": gender_bias.DECODING}
+    if suite in continued:
+        return continued[suite].max_new_tokens
+    return ANSWER_TOKENS if suite in (*DECLINING, "attacks", "long-context") else None
 
 
 def takes_safe_prompt(base: Base, suite: str) -> bool:
@@ -148,7 +162,7 @@ def evaluate(
         return attack_suite(
             base, systems, attacks=attacks, attacker=attacker, prompts=prompts, limit=limit, store=store, data=data,
             judges=[open_judge(name) for name in JUDGES] if judges is None else judges,
-            max_new_tokens=max_new_tokens or 48, progress=progress,
+            max_new_tokens=max_new_tokens or ANSWER_TOKENS, progress=progress,
         )  # fmt: skip
     if attacks or attacker:
         raise UsageError(f"suite {suite!r} attacks nothing", hint='use suite "attacks", or leave attacks out')

@@ -3,8 +3,8 @@
     evidence = read_evidence(Path("evidence.json"))
     measure(rule, evidence)       # Interval(n=250, value=0.02, low=0.0, high=0.04), or a text: why there is none
 
-What is read (base, systems, decoding, sets, kinds, price, closed) is checked to the last number; other keys are for people and
-cannot change a verdict. Laid out in :mod:`llmpatch.evals.refusal`; other suites use other metrics in the same places.
+What is read (base, systems, judges, decoding, sets, kinds, price, closed) is checked to the last number; other keys are for
+people and cannot change a verdict. Laid out in :mod:`llmpatch.evals.refusal`; other suites use other metrics in the same places.
 """
 
 from __future__ import annotations
@@ -64,9 +64,23 @@ class _Prompts(_Part):
     paired: dict[str, dict[str, Any]] = {}
 
 
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
 class _Decoding(_Part):
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
+    max_new_tokens: Count | None = None
+    samples: Count | None = None
+    limit: Count | None = None
+    within: float | None = None
+    seed: Count = 0
+
+
+class _Judge(_Part):
+    name: LongText
+    version: Annotated[str, Field(max_length=200)] = ""
+    sha256: Annotated[str, Field(max_length=200)] = ""
 
 
 class _Document(_Part):
@@ -77,10 +91,39 @@ class _Document(_Part):
     base: _Base
     systems: dict[str, _System]
     decoding: _Decoding = _Decoding()
+    judges: Annotated[list[_Judge], Field(max_length=64)] = []
     sets: dict[str, _Prompts] = {}
     kinds: dict[str, _Prompts] = {}
     price: dict[str, dict[str, Any]] = {}
     closed: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much was asked, as ``decoding`` says; ``None`` is not said, or no limit.
+
+    Attributes:
+        max_new_tokens: Length of an answer.
+        samples: Continuations of each prompt.
+        limit: The first prompts of each set only.
+        within: Prompts until intervals were ± this.
+        seed: Of what is drawn.
+    """
+
+    max_new_tokens: int | None = None
+    samples: int | None = None
+    limit: int | None = None
+    within: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class JudgedBy:
+    """Which build of a judge gave scores."""
+
+    name: str
+    version: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +139,8 @@ class Evidence:
         fingerprint: Of that base, part by part.
         prefix_sha256: Of the virtual tokens of ``M+``; empty without a patched system.
         decoding: How its answers were had.
+        settings: How much was asked.
+        judges: Who judged, as written in it.
         tree: ``sets``, ``kinds``, ``price`` and ``closed``, with an :class:`Interval` at every estimate.
         fresh: Whether it was measured for this verdict.
     """
@@ -110,6 +155,8 @@ class Evidence:
     decoding: Decoding
     tree: Node
     fresh: bool = False
+    settings: Settings = Settings()
+    judges: tuple[JudgedBy, ...] = ()
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -179,6 +226,8 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         decoding=Decoding(temperature=heat, top_p=document.decoding.top_p if heat else 1.0),
         tree=tree,
         fresh=fresh,
+        settings=Settings(**document.decoding.model_dump(exclude={"temperature", "top_p"})),
+        judges=tuple(JudgedBy(judge.name, judge.version, judge.sha256) for judge in document.judges),
     )
 
 

@@ -10,7 +10,7 @@ refused, not failed: it says nothing about this one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError, WrongBaseError
 from llmpatch.files import write_bytes
 from llmpatch.gate.evidence import Evidence, parse_evidence, read_pieces
+from llmpatch.gate.measured import check_measured
 from llmpatch.gate.policy import BASE, PATCHED, REFERENCE, Policy, default_policy
 from llmpatch.gate.verdict import PatchRef, Verdict, apply_policy
 from llmpatch.recipe import DECLINING
@@ -44,6 +45,7 @@ def run_gate(
     store: Path = Path("runs/gate"),
     data: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Verdict:
     """Decide whether a patch passes a policy.
 
@@ -55,23 +57,23 @@ def run_gate(
         prompts: A user's own prompt files, in the suite's place.
         reference: Recorded answers of ``M'``, for policies that ask for it.
         limit: Only the first prompts of each set.
-        max_new_tokens: Length of an answer; by default each suite's own, as in a patch's evidence.
+        max_new_tokens: Length of an answer, which evidence that is there must have, too; by default each suite's own.
         store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
         data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
+        tell: Told what is different about evidence that is there and changes no rule's meaning, such as fewer prompts.
 
     Raises:
-        UsageError: no base to measure on, options that exclude each other, a rule that cannot be measured, no such file.
+        UsageError: evidence measured otherwise than the policy is meant (:mod:`llmpatch.gate.measured`); no base to measure on,
+            options that exclude each other, a rule that cannot be measured, no such file.
         WrongBaseError: the patch, or the evidence, is for another base.
         IntegrityError: damaged evidence, or evidence of another patch.
         LlmpatchError: the measurement failed; what was answered is kept.
     """
     policy = policy or default_policy(default_risks(patch))
     if evidence:
-        if prompts or reference or limit or max_new_tokens:
-            raise UsageError(
-                "evidence that is there takes no prompts, reference, limit or length", hint="leave one side out"
-            )
+        if prompts or reference or limit:
+            raise UsageError("evidence that is there takes no prompts, reference or limit", hint="leave one side out")
         found = [piece for path in evidence for piece in read_pieces(path)]
     elif base is None:
         raise UsageError(
@@ -92,6 +94,9 @@ def run_gate(
     for piece in found:
         check_belongs(piece, patch, base)
         check_decoding(policy, piece)
+        for text in [] if piece.fresh else check_measured(policy, piece, max_new_tokens):
+            if tell:
+                tell(text)
     return apply_policy(policy, found, _reference(patch))
 
 

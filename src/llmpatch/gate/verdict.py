@@ -157,7 +157,9 @@ def _outcome(rule: Rule, known: Mapping[str, Evidence], decoding: Decoding) -> O
     found = measure(rule, evidence) if evidence else f"there is no evidence of the risk {rule.risk}"
     reason = found if isinstance(found, str) else _shortfall(rule, found)
     measured = None if isinstance(found, str) else found
-    return Outcome(rule.id, rule.risk, _what(rule, decoding), _required(rule), measured, not reason, reason, rule.why)
+    return Outcome(
+        rule.id, rule.risk, _what(rule, decoding, evidence), _required(rule), measured, not reason, reason, rule.why
+    )
 
 
 def _shortfall(rule: Rule, found: Interval) -> str:
@@ -173,13 +175,23 @@ def _shortfall(rule: Rule, found: Interval) -> str:
     return ""
 
 
-def _what(rule: Rule, decoding: Decoding) -> str:
+def _what(rule: Rule, decoding: Decoding, evidence: Evidence | None) -> str:
     judge = f" by {rule.judge}" if rule.judge else ""
     place = f" on {rule.kind} prompts" if rule.kind else f" on the set {rule.set}" if rule.set else ""
     system = {None: rule.system, "difference": f"{rule.system} - M", "ratio": f"{rule.system} / M"}[rule.change]
     answers = rule.risk in DECLINING and rule.system != REFERENCE and not rule.metric.startswith("price/")
     drawn = f", {decoding}" if answers and decoding != GREEDY else ""
-    return f"{rule.metric}{judge}{place}, {system}{drawn}"
+    return f"{rule.metric}{judge}{place}, {system}{drawn}{_length(rule, evidence)}"
+
+
+def _length(rule: Rule, evidence: Evidence | None) -> str:
+    """How long answers may have been, where that is not as the suite has it: short ones decline more."""
+    from llmpatch.evals.suites import usual_length
+
+    told = evidence.settings.max_new_tokens if evidence else None
+    if told is None or rule.metric.startswith("price/") or usual_length(rule.risk) in {None, told}:
+        return ""
+    return f", answers of at most {told} tokens"
 
 
 def _required(rule: Rule) -> str:

@@ -38,14 +38,19 @@ class Estimate:
     def span(self, show: Callable[[float], str]) -> str:
         """The interval, as ``88.0 to 96.6 %``."""
         low, high = show(self.low), show(self.high)
-        unit = f"{NARROW}%"
-        return f"{low.removesuffix(unit) if high.endswith(unit) else low} to {high}"
+        unit = next((unit for unit in (f"{NARROW}%", f"{NARROW}points") if high.endswith(unit)), "")
+        return f"{low.removesuffix(unit)} to {high}"
 
 
 def percent(value: float, *, sign: bool = False) -> str:
     """A share as a percentage with one decimal."""
     number = f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
     return f"{number.replace('-', '−')}{NARROW}%"
+
+
+def points(value: float) -> str:
+    """A difference of two shares, in percentage points with one decimal."""
+    return f"{percent(value).removesuffix('%')}points"
 
 
 def factor(value: float) -> str:

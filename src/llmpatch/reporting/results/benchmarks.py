@@ -322,7 +322,8 @@ def quantised(shelf: Shelf) -> Section | None:
         blocks.append(Grid(tuple(_format(kind) for kind in there), tuple(rows), f"{name}{limit}"))
     lead = (
         f"Patches before {found['source']} in several number formats, base → patched. Each format has its own weights, the "
-        "arithmetic is float32. What the file lost when it was made stays lost: its F16 is the same model again."
+        "arithmetic is float32. What the file lost when it was made stays lost: its F16 is the same model again. "
+        "GAS and the like are of one greedy continuation of each prompt."
     )
     return Section("Quantised bases", lead, tuple(blocks))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from llmpatch.errors import IntegrityError
 from llmpatch.files import read_bytes
-from llmpatch.reporting.numbers import Estimate, decimals, factor, percent, plain
+from llmpatch.reporting.numbers import Estimate, decimals, factor, percent, plain, points
 from llmpatch.reporting.page import Group, Row
 
 MAX_BYTES = 1 << 25
@@ -112,7 +112,9 @@ def shown(value: Any, unit: str) -> str:
     Raises:
         KeyError: a mapping that is no interval.
     """
-    show = {"share": percent, "ratio": factor, "score": decimals, "plain": plain, "count": _count}[unit]
+    show = {"share": percent, "points": points, "ratio": factor, "score": decimals, "plain": plain, "count": _count}[
+        unit
+    ]
     if value is None:
         return MISSING
     if not isinstance(value, Mapping):

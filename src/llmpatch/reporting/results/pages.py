@@ -19,7 +19,7 @@ from llmpatch.reporting.svg import colour
 TITLE = "Results"
 NOTE = (
     "Written by scripts/make_results.py from the patches' evidence and from benchmarks/results; no figure is typed by hand. "
-    "Brackets hold 95 % intervals unless a heading says otherwise."
+    "Brackets hold 95 % intervals unless a section or a heading says otherwise."
 )
 
 

@@ -109,12 +109,23 @@ def risk_section(shelf: Shelf, risk: str) -> Section | None:
     leads: list[str] = []
     for name in shelf.names(f"patches/*/{risk}/evidence.json"):
         view = make_view(shelf.load(name), manifest=shelf.load(name.replace("evidence.json", "patch.json")))
-        leads.append(" ".join(text for text in (view.headline, view.closed) if text))
+        leads.append(
+            " ".join(text for text in (view.headline, view.closed, _continued(shelf.look(name, ["decoding"]))) if text)
+        )
         blocks += _patch_blocks(view, name.split("/")[1])
     beside = paper(shelf, risk)
     if not blocks:
         return None
     return Section(RISKS[risk], " ".join(leads), (*blocks, *([beside] if beside else [])))
+
+
+def _continued(decoding: Json | None) -> str:
+    """How continuations were had, of suites that have them: a greedy figure and a drawn one are two things."""
+    told = decoding or {}
+    if "samples" not in told:
+        return ""
+    how = f"drawn at temperature {told['temperature']:g}, top_p {told['top_p']:g}" if told["temperature"] else "greedy"
+    return f"Continuations of each prompt: {told['samples']}, {how}."
 
 
 def _patch_blocks(view: View, base: str) -> list[Block]:

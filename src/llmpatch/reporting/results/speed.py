@@ -12,6 +12,22 @@ from llmpatch.reporting.page import Row
 from llmpatch.reporting.results.blocks import Block, Grid, Json, Plot, Section, Shelf, shown
 from llmpatch.reporting.svg import Seeds, plot_seeds
 
+FEW_ROUNDS = 6  # the lowest and the highest of fewer hold a median in less than 95 % of cases
+
+
+def _brackets(rounds: int) -> str:
+    """What brackets around a median of so many rounds hold; empty where it is what they hold elsewhere."""
+    if rounds >= FEW_ROUNDS:
+        return ""
+    return (
+        "one round has no range" if rounds == 1 else f"brackets hold the range of the {rounds} rounds, no 95 % interval"
+    )
+
+
+def _few(rounds: int) -> str:
+    text = _brackets(rounds)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
 
 def training_step(shelf: Shelf) -> Section | None:
     """FLOPs of one DPO step against the plain computation, by benchmarks/step_flops.py."""
@@ -62,6 +78,7 @@ def fast_path(shelf: Shelf) -> Section | None:
         f"Forward and backward of {settings['steps']} steps of {settings['pairs']} pairs take {found['ours']['seconds']:.2f} s; "
         f"here one part is left out at a time. {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
         f"tokens, by turns in one process ({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
+        f"{_few(settings['rounds'])}"
     )
     head = ("seconds without it", "without / with", "FLOPs, without / with", "difference of the losses")
     return Section("What each part of a step saves", lead, (Grid(head, rows),))
@@ -99,6 +116,7 @@ def peers(shelf: Shelf) -> Section | None:
         f"tokens, {found['environment']['cpus']} CPU cores; medians of {settings['rounds']} rounds by turns. "
         "Order, optimiser and loss are the same for all, the start and the learning rate for all but the LoRA. Ours and "
         f'"{PEERS["trl_kept"]}" ask the reference policy of DPO once, before the first step that is timed. {versions}.'
+        f"{_few(settings['rounds'])}"
     )
     return Section("A training step beside TRL and PEFT", lead, tuple(grids))
 
@@ -172,9 +190,11 @@ def _axis(name: str, found: Json) -> list[Block]:
         )
         for tick, row in zip(ticks, rows, strict=True)
     ]
+    rounds = f"{found['rounds']} round{'s' if found['rounds'] != 1 else ''}, {found['environment']['cpus']} CPU cores"
+    few = _brackets(found["rounds"])
     return [
         Plot(title, drawn, f"across: {name}; up: seconds, a dot for each round", legend),
-        Grid(head, tuple(grid), f"Over {name} ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores)"),
+        Grid(head, tuple(grid), f"Over {name} ({rounds}{'; ' + few if few else ''})"),
     ]
 
 
@@ -219,7 +239,7 @@ def layers(shelf: Shelf) -> Section | None:
     lead = (
         f"One token more for so many requests at once, behind a patch. {found['base']} in torch's own layers; with the weights "
         "on the left of the product (one or two rows, and up to 8 of bases too large for copies); in packed weights (else). "
-        f"By turns in one process ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
+        f"By turns in one process ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores).{_few(found['rounds'])}"
     )
     head = (
         "ms, torch's layers", "ms, weights on the left", "ms, packed", "torch / weights on the left", "torch / packed",
@@ -249,6 +269,7 @@ def prefix_cache(shelf: Shelf) -> Section | None:
         f"{found['prompts']} short prompts (median of {found['median_prompt']:g} tokens behind {found['virtual_tokens']} virtual "
         f"tokens and the {found['head']} that all have in common), by turns in one process ({found['rounds']} rounds, "
         f"{found['environment']['cpus']} CPU cores). In the others each prompt reads virtual tokens and common start itself."
+        f"{_few(found['rounds'])}"
     )
     head = (
         "seconds, shared cache",
@@ -280,6 +301,7 @@ def end_to_end(shelf: Shelf) -> Section | None:
         f"{settings['sft']} SFT and {settings['dpo']} DPO steps of the same loss on the same batches; a process each, by turns "
         f"({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores). The script asks transformers' generate and "
         f"trains PEFT's prompt tuning with TRL. Pairs kept: {found['pairs_kept']['ours']} and {found['pairs_kept']['script']}."
+        f"{_few(settings['rounds'])}"
     )
     return Section(
         "A whole build", lead, (Grid(("seconds, llmpatch", "seconds, the script", "script / llmpatch"), rows),)

@@ -17,10 +17,12 @@ PRICES = {
     "time per further token over the base's": ("latency", "token_ratio"),
 }
 HEAD = ("n", "base", "patch alone", "together", "gain kept")
-ADDED_HEAD = ("n", "base", "stack without it", "stack with it", "change, points")
+ADDED_HEAD = ("n", "base", "stack without it", "stack with it", "change")
 LEAD = (
     "Each patch's gain by itself, and what is left of it where others stand beside it. Stacks: the worst of all orders and "
-    "subsets of that size. docs/composition.md has every figure. Brackets hold 95 % intervals."
+    "subsets of that size. docs/composition.md has every figure. Brackets hold 95 % intervals. GAS and GLD "
+    "are here of one greedy continuation of each prompt, not of several that are drawn, as in the section on gender bias: "
+    "compare within a section."
 )
 
 
@@ -64,7 +66,7 @@ def _grid(figures: Sequence[Json], title: str, head: tuple[str, ...] = HEAD, las
             (
                 str(row["n"]),
                 *(decimals(row[key]) for key in ("before", "alone", "together")),
-                shown(row[last], "share") if row[last] else "no gain to keep",
+                shown(row[last], "points" if last == "change" else "share") if row[last] else "no gain to keep",
             ),
         )
         for row in figures
