@@ -5,7 +5,7 @@
     │   └── RecipeError         1  a recipe with an unknown key, a wrong type, an empty prompt set
     ├── ReferenceFailedError    2  a reference (endpoint, engine, recording) gave no usable answer
     ├── GateError               3  the evidence does not pass the policy
-    ├── AuditError              3  a known gap is open, or an active patch has a known defect
+    ├── AuditError              3  a known gap is open, an active patch has a known defect, or advisories are missing
     ├── TrustError              4  a signature or key is not trusted
     ├── WrongBaseError          5  the patch was made for another base
     └── IntegrityError          6  a file is damaged, truncated, foreign or oversized
@@ -56,7 +56,7 @@ class GateError(LlmpatchError):
 
 
 class AuditError(LlmpatchError):
-    """A known gap is open, or an active patch has a known defect."""
+    """A known gap is open, an active patch has a known defect, or advisories are missing."""
 
     exit_code = 3
 

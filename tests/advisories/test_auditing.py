@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -16,6 +18,7 @@ from llmpatch.advisories import (
     audit_json,
     audit_sarif,
     bill_of_materials,
+    distrusted,
     draft_defect,
     draft_gap,
     make_advisory,
@@ -217,6 +220,50 @@ def test_sarif_holds_against_its_schema_and_names_what_is_wrong(store, tmp_path)
     assert [r["partialFingerprints"]["llmpatch/v1"] for r in again] == fingerprints
     with pytest.raises(ValueError, match="colour"):
         Sarif.model_validate_json(json.dumps(found | {"colour": 1}))
+
+
+def test_every_report_says_what_no_advisory_does(store, tmp_path):
+    """Patches of a revoked key, bases that were left bare, advisories that could not be had."""
+    on(store, tmp_path)
+    inventory = take_inventory(store)
+    signer = "ab" * 32
+    held = inventory.deployments[0].active[0]
+    lost = replace(held, entry=held.entry.model_copy(update={"signer": signer}))
+    active_ = replace(inventory.deployments[0], active=(lost,))
+    (found,) = distrusted(replace(inventory, deployments=(active_,)), SimpleNamespace(revoked=(signer,)))
+    audit = make_audit(inventory, [], left_out=["left out: x", "left out: y"], distrusted=[found], bare=["other-base"])
+    texts = [
+        f"acme/refusal 1.0.0, active on tiny-llama, was signed by key {signer[:16]}, which is revoked",
+        "nothing is active on other-base any more: what was is revoked",
+        "left out: x",
+        "left out: y",
+    ]
+    assert audit.problems() == texts
+    plain = json.loads(json.dumps(audit_json(audit)))
+    assert (plain["problems"], plain["bare"], plain["left_out"]) == (texts, ["other-base"], texts[2:])
+    (one,) = plain["distrusted"]
+    assert (one["name"], one["active_on"], one["key"]) == ("acme/refusal", "tiny-llama", signer)
+    sarif = audit_sarif(audit)
+    Sarif.model_validate_json(json.dumps(sarif))
+    (run,) = sarif["runs"]
+    assert [(r["ruleId"], r["level"], r["message"]["text"]) for r in run["results"]] == [
+        (f"llmpatch-{rule}", "error", text)
+        for rule, text in zip(("distrusted", "bare", "left-out", "left-out"), texts, strict=True)
+    ]
+    rules = run["tool"]["driver"]["rules"]
+    assert [rules[r["ruleIndex"]]["id"] for r in run["results"]] == [r["ruleId"] for r in run["results"]]
+    assert len({r["partialFingerprints"]["llmpatch/v1"] for r in run["results"]}) == 4
+    bill = bill_of_materials(inventory, audit)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
+    said = [p["value"] for p in bill["metadata"]["properties"] if p["name"] == "llmpatch:problem"]
+    assert said == texts
+
+
+def test_two_advisories_of_one_id_have_a_reference_each(store, tmp_path):
+    on(store, tmp_path)
+    audit = audited(store, record(), record(summary="tiny-llama: says something else"))
+    refs = [one["bom-ref"] for one in bill_of_materials(audit.inventory, audit)["vulnerabilities"]]
+    assert refs == [refs[0], f"{refs[0]}#2"]
 
 
 def test_the_bill_of_materials_holds_against_its_schema_and_says_what_is_resolved(store, tmp_path, monkeypatch):

@@ -10,7 +10,16 @@ import jsonschema
 import pytest
 
 from advisorykit import DEFECT, GAP, OSV, TIME, defect, defect_in, gap_in, record, write
-from llmpatch.advisories import load_advisories, make_advisory, parse_advisory, render_advisory
+from llmpatch.advisories import (
+    MAX_ADVISORY_BYTES,
+    folder,
+    load_advisories,
+    make_advisory,
+    parse_advisory,
+    read_advisory,
+    render_advisory,
+    usable_advisories,
+)
 from llmpatch.advisories.matching import BaseFacts, concerns, fixes, same_base
 from llmpatch.artifact.manifest import FingerprintSection
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
@@ -171,6 +180,57 @@ def test_a_folder_with_something_wrong_fails_as_a_whole(tmp_path):
     os.mkfifo(tmp_path / "acme/x_ACME-2026-0006.json")
     with pytest.raises(IntegrityError, match="regular"):
         load_advisories(tmp_path)
+
+
+def test_what_is_wrong_in_a_folder_is_left_out_and_said_and_the_rest_counts(tmp_path):
+    write(tmp_path, record())
+    write(tmp_path, record("x_OTHER-2026-0001"), vendor="other")
+    good = tmp_path / "acme" / f"{GAP}.json"
+    wrong = {
+        "other/x_OTHER-2026-0002.json": b"{",
+        "other/x_OTHER-2026-0003.json": b" " * (MAX_ADVISORY_BYTES + 1),
+        f"other/{GAP}.json": good.read_bytes(),
+        f"{GAP}.json": good.read_bytes(),
+    }
+    for name, data in wrong.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "other/x_OTHER-2026-0004.json").symlink_to(good)
+    found, left = usable_advisories(tmp_path)
+    assert [advisory.id for advisory in found] == [GAP, "x_OTHER-2026-0001"]
+    assert len(left) == 5
+    for name, why in zip(
+        [*wrong, "other/x_OTHER-2026-0004.json"], ("Expecting", "larger", "folder", "twice", "regular"), strict=True
+    ):
+        assert any(text.startswith(f"left out: {tmp_path / name}") and why in text for text in left), name
+    with pytest.raises(UsageError):
+        usable_advisories(tmp_path / "none")
+
+
+def test_a_vendor_with_too_many_files_hides_only_its_own_oldest(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "MAX_ADVISORIES", 3)
+    monkeypatch.setattr(folder, "MAX_NAMED", 2)
+    write(tmp_path, *(record(f"x_ACME-{name}") for name in ("2026-9999", "2026-10000", "2025-0001", "2027-0001")))
+    write(tmp_path, record("x_OTHER-2026-0001"), vendor="other")
+    found, (left,) = usable_advisories(tmp_path)
+    assert [advisory.id[2:] for advisory in found] == [
+        "ACME-2026-10000", "ACME-2026-9999", "ACME-2027-0001", "OTHER-2026-0001",
+    ]  # fmt: skip
+    assert left == f"left out: {tmp_path / 'acme'} holds more than 3 advisories: older ones are not read"
+    with pytest.raises(IntegrityError, match="more than 3"):
+        load_advisories(tmp_path)
+    for path in (tmp_path / "acme").iterdir():
+        path.write_text("{")
+    found, left = usable_advisories(tmp_path)
+    assert ([advisory.id for advisory in found], len(left)) == (["x_OTHER-2026-0001"], 3)
+    assert left[-1] == "left out: 2 more files of acme"
+
+
+def test_an_advisory_from_memory_lies_under_its_id_and_in_its_vendors_folder():
+    data = render_advisory(make_advisory(record()))
+    assert read_advisory(f"acme/{GAP}.json", data).id == GAP
+    for name, error in ((f"other/{GAP}.json", "acme in other's folder"), ("acme/x_ACME-2026-7777.json", "holds")):
+        with pytest.raises(IntegrityError, match=error):
+            read_advisory(name, data)
 
 
 @pytest.mark.parametrize(

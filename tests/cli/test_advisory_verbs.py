@@ -84,14 +84,22 @@ def test_reports_go_where_they_are_told(cli, home):
     assert cli("sbom", "--advisories", "none").code == 1
 
 
-def test_bad_advisories_fail_with_one_line_and_change_nothing(cli, home):
+def test_one_vendors_bad_advisory_keeps_no_revocation_of_anothers_away(cli, home):
     installed(cli, folder(home / "made"), "--skip-gate")
     write(home / "a", defect(revoke=True))
-    (home / "a/acme/x_ACME-2026-0002.json").write_text("{")
-    for verb in (("audit", "--advisories", "a", "--apply"), ("sbom", "--advisories", "a"), ("advisory", "check", "a")):
+    bad = home / "a/other/x_OTHER-2026-0002.json"
+    bad.parent.mkdir()
+    bad.write_text("{")
+    for verb in (("sbom", "--advisories", "a"), ("advisory", "check", "a")):
         found = cli(*verb)
         assert (found.code, found.out, found.err.count("\n")) == (6, "", 2)
-    assert json.loads(cli("list", "--json").out)["revoked"] == {}
+    found = cli("audit", "--advisories", "a", "--apply", "--format", "json")
+    assert (found.code, "x_OTHER-2026-0002" in found.err) == (3, True)
+    (left,) = json.loads(found.out)["left_out"]
+    assert left.startswith("left out: a/other/x_OTHER-2026-0002.json")
+    assert left in json.loads(found.out)["problems"]
+    assert list(json.loads(cli("list", "--json").out)["revoked"].values()) == [f"{DEFECT}: over-refuses"]
+    assert cli("audit", "--advisories", "a").code == 3  # not green, though nothing else is wrong any more
     assert cli("audit").code == 1
     assert cli("audit", "--advisories", "none").code == 1
 

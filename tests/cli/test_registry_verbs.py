@@ -6,7 +6,7 @@ import pytest
 
 from advisorykit import DEFECT, GAP, defect, record
 from advisorykit import write as write_advisory
-from llmpatch.registry import add_vendor, publish
+from llmpatch.registry import add_vendor, publish, publish_target
 from llmpatch.signing import write_key
 from registry.webkit import serve
 from registrykit import archive, customer, found, newest, release, restamp, write
@@ -40,6 +40,9 @@ def test_a_registry_is_written_from_the_command_line(cli, home):
     assert (made.code, json.loads(made.out)["waiting"] != []) == (0, True)
     looked = cli("registry", "sign", "new-site", "--dry-run")
     assert (looked.code, "root 1: root gets key" in looked.out) == (0, True)
+    digest = json.loads(cli("registry", "sign", "new-site", "--dry-run", "--json").out)["digest"]
+    assert looked.out.splitlines()[-1] == f"digest {digest}"
+    assert cli("registry", "sign", "new-site", "--key", "root-a.pem", "--seen", "0" * 64).code == 6
     assert "waiting" not in cli("registry", "sign", "new-site", "--key", "root-a.pem", "--key", "online.pem").out
     made = cli("registry", "add-vendor", "new-site", "acme", "--vendor-key", "vendor.pub.pem", "--key", "root-a.pem")
     assert (made.code, "not visible yet" in made.out) == (0, True)
@@ -162,6 +165,11 @@ def test_a_patch_by_a_key_that_was_revoked_since_fails_the_audit(cli, home):
     (home / "home/trust.json").write_text(json.dumps(policy | {"revoked": [signer]}))
     found = cli("audit")
     assert (found.code, f"was signed by key {signer[:16]}, which is revoked" in found.err) == (3, True)
+    assert f"problem: acme/refusal 1.0.0, active on tiny-llama, was signed by key {signer[:16]}" in found.out
+    (one,) = json.loads(cli("audit", "--format", "json").out)["distrusted"]
+    assert (one["name"], one["key"]) == ("acme/refusal", signer)
+    (result,) = json.loads(cli("audit", "--format", "sarif").out)["runs"][0]["results"]
+    assert result["ruleId"] == "llmpatch-distrusted"
 
 
 def test_the_key_that_signed_a_patch_revokes_it(cli, home):
@@ -169,8 +177,13 @@ def test_the_key_that_signed_a_patch_revokes_it(cli, home):
     customer(home / "site")
     assert cli("install", "acme/refusal", "--key", "vendor.pub.pem", "--skip-gate").code == 0
     publish(home / "site", [advisory], keys=[key("vendor"), key("online")])
-    found = cli("audit", "--apply")
+    found = cli("audit", "--apply", "--format", "json")
     assert (found.code, "nothing is active on tiny-llama any more" in found.err) == (3, True)
+    report = json.loads(found.out)
+    assert (report["bare"], "nothing is active on tiny-llama any more" in report["problems"][0]) == (
+        ["tiny-llama"],
+        True,
+    )
     assert json.loads(cli("list", "--json").out)["active"] == []
     assert cli("audit", "--apply").code == 0
 
@@ -187,3 +200,14 @@ def test_an_audit_that_could_not_see_all_advisories_fails(cli, home):
     assert "left out: the role acme" in blind.err
     assert "hint: tell the registry" in blind.err
     assert cli("audit", "--exit-zero").code == 0
+
+
+def test_a_folder_of_advisories_that_is_not_whole_says_so(cli, home):
+    publish_target(home / "site", "advisories/acme/x_ACME-2026-0002.json", b"{", keys=[key("vendor"), key("online")])
+    advisory = write_advisory(home / "mine", record()) / "acme" / f"{GAP}.json"
+    publish(home / "site", [advisory], keys=[key("vendor"), key("online")])
+    customer(home / "site")
+    fetched = cli("registry", "advisories", "-o", "known", "--json")
+    assert (fetched.code, "known is not whole" in fetched.err) == (3, True)
+    said = json.loads(fetched.out)
+    assert (said["files"], len(said["left_out"]), said["strange"]) == ([f"known/acme/{GAP}.json"], 1, [])

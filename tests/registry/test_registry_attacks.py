@@ -11,7 +11,8 @@ import pytest
 from securesystemslib.signer import GPGKey, SSlibKey
 from tuf.api.metadata import TargetFile
 
-from llmpatch.advisories import by_keys
+from advisorykit import record
+from llmpatch.advisories import by_keys, make_advisory, render_advisory
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.registry import (
     add_vendor,
@@ -417,12 +418,14 @@ def test_a_registry_that_speaks_for_anothers_vendor_to_take_its_patches_out_of_u
     evil = found(tmp_path / "evil", vendors=())
     add_vendor(evil, "acme", [public("evilco"), public("vendor")], keys=private("root-a", "root-b", "online"))
     name = "x_ACME-2026-0001.json"
-    publish_target(evil, f"advisories/acme/{name}", b"{}", keys=private("evilco", "online"))
-    publish_target(site, f"advisories/acme/{name}", b"{}", keys=private("vendor", "online"))
+    data = render_advisory(make_advisory(record()))
+    publish_target(evil, f"advisories/acme/{name}", data, keys=private("evilco", "online"))
+    publish_target(site, f"advisories/acme/{name}", data, keys=private("vendor", "online"))
     customer(evil, "evil")
-    assert ask_advisories(registry="evil").keys == {f"acme/{name}": frozenset({public("evilco").id})}
     customer(site)
-    assert ask_advisories(registry="acme").keys == {f"acme/{name}": frozenset({public("vendor").id})}
+    for registry, signer in (("evil", "evilco"), ("acme", "vendor")):
+        (told,) = ask_advisories(registry=registry).told
+        assert (told.name, told.keys) == (f"acme/{name}", frozenset({public(signer).id}))
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -439,8 +442,8 @@ def test_a_key_that_only_holds_anothers_is_not_anothers(text):
 
 def test_a_key_that_the_policy_revokes_takes_nothing_out():
     lost, new = public("vendor").id, public("evilco").id
-    keys = {"acme/x_ACME-2026-0001.json": frozenset({lost})}
-    advisory = SimpleNamespace(vendor="acme", id="x_ACME-2026-0001")
+    advisory = make_advisory(record())
+    keys = {advisory: frozenset({lost})}
     vendor = SimpleNamespace(by_id={lost: None, new: None})
     for revoked, counts in (((), True), ((lost,), False)):
         trust = SimpleNamespace(revoked=revoked, vendor_of=lambda name: vendor)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from advisorykit import record
+from llmpatch.advisories import make_advisory, render_advisory
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.registry import (
     add_registry,
@@ -167,7 +169,8 @@ def test_a_name_means_a_path_first_and_a_range_means_a_registry(site, made, tmp_
 
 def test_a_mirror_is_carried_into_a_closed_network(site, made, tmp_path, store, verify):
     release(site, made, "1.1.0")
-    publish_target(site, "advisories/acme/x_ACME-2026-0001.json", b"{}", keys=private("vendor", "online"))
+    data = render_advisory(make_advisory(record()))
+    publish_target(site, "advisories/acme/x_ACME-2026-0001.json", data, keys=private("vendor", "online"))
     usb = tmp_path / "usb"
     with serve(site) as (url, _):
         outside = customer(url, "outside", site / "metadata/1.root.json")
@@ -180,15 +183,18 @@ def test_a_mirror_is_carried_into_a_closed_network(site, made, tmp_path, store, 
     inside = customer(usb, "inside", site / "metadata/1.root.json")
     assert versions(inside) == ["1.0.0", "1.1.0", "1.2.0"]
     assert take(store, choose("acme/refusal", offline=True), verify).version == "1.2.0"
-    files, notes = fetch_advisories(tmp_path / "known")
-    assert ([str(path.relative_to(tmp_path)) for path in files], notes) == (["known/acme/x_ACME-2026-0001.json"], [])
-    assert files[0].read_bytes() == b"{}"
-    asked = ask_advisories(offline=True)
     name = "acme/x_ACME-2026-0001.json"
-    assert (asked.held, asked.keys, asked.left_out) == ({name: b"{}"}, {name: frozenset({public("vendor").id})}, [])
+    fetched = fetch_advisories(tmp_path / "known")
+    assert (fetched.files, fetched.left_out, fetched.strange) == ((tmp_path / "known" / name,), (), ())
+    assert fetched.files[0].read_bytes() == data
+    asked = ask_advisories(offline=True)
+    assert [(told.name, told.data, told.keys) for told in asked.told] == [
+        (name, data, frozenset({public("vendor").id}))
+    ]
+    assert asked.left_out == ()
     (tmp_path / "known/acme/x_ACME-2025-0009.json").write_bytes(b"{}")
-    _, notes = fetch_advisories(tmp_path / "known")
-    assert [("x_ACME-2025-0009" in note, "no registry" in note) for note in notes] == [(True, True)]
+    (strange,) = fetch_advisories(tmp_path / "known").strange
+    assert ("x_ACME-2025-0009" in strange, "no registry" in strange) == (True, True)
     with pytest.raises(UsageError, match="is a registry, not a copy"):
         mirror(inside, site)
 

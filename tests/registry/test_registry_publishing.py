@@ -5,7 +5,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, TargetFile
 
 from llmpatch.errors import IntegrityError, TrustError, UsageError
 from llmpatch.registry import (
@@ -114,7 +114,7 @@ def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):
     with pytest.raises(TrustError, match="none of the keys may sign"):
         cosign(site, keys=private("stranger"))
     one = public(ROOTS[0]).id[:16]
-    assert {"root 1: threshold of root 2", f"root 1: root gets key {one}"} < set(drafted(site))
+    assert {"root 1: threshold of root 2", f"root 1: root gets key {one}"} < set(drafted(site).changes)
     made = cosign(site, keys=private("root-b"))
     assert made.waiting == ("a new root is put into place only together with a signature by its online key",)
     made = cosign(site, keys=private("online", "root-b"))
@@ -124,9 +124,14 @@ def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):
         cosign(site, keys=private("root-b"))
     made = add_vendor(site, "acme", [public("vendor")], keys=private("root-b"))
     assert made.waiting == ("targets 2 needs more signatures",)
-    told = drafted(site)
-    assert told[:2] == ["targets 2: threshold of acme 1", f"targets 2: acme gets key {public('vendor').id[:16]}"]
-    assert len(told) == 3
+    told = drafted(site).changes
+    assert told[:-1] == (
+        "targets 2: threshold of acme 1",
+        f"targets 2: acme gets key {public('vendor').id[:16]}",
+        "targets 2: acme may publish advisories/acme/*",
+        "targets 2: acme may publish patches/acme/*",
+    )
+    assert "expires" in told[-1]
     with pytest.raises(UsageError, match="a draft of targets waits"):
         add_vendor(site, "other", [public("other")], keys=private("root-b"))
     assert cosign(site, keys=private("root-a")).written == ("targets 2",)
@@ -311,9 +316,57 @@ def test_who_signs_can_see_that_a_draft_was_changed_on_its_way(tmp_path):
     draft.signed.roles["root"].threshold = 1
     draft.signed.revoke_key(two, "root")
     draft.to_file(str(path))
-    said = drafted(site)
+    said = drafted(site).changes
     assert {"root 2: threshold of root 2 -> 1", f"root 2: root loses key {two[:16]}"} < set(said)
     assert f"root 2: timestamp gets key {public('other').id[:16]}" in said
+
+
+def wait_for_targets(site, change):
+    """A draft of the list of vendors, with what somebody put into it."""
+    top = newest(site, "targets")
+    top.signed.version += 1
+    change(top.signed)
+    (site / "drafts").mkdir(exist_ok=True)
+    top.to_file(str(site / "drafts/targets.json"))
+
+
+def test_who_signs_sees_paths_targets_and_whatever_else_differs(site):
+    """A renewal of the list of vendors, in which one may write where another does, and the list itself names a file."""
+    info = TargetFile(3, {"sha256": "ab" * 32}, "patches/acme/refusal-9.0.0.lpatch")
+
+    def change(top):
+        role = top.delegations.roles["evilco"]
+        role.paths = ["patches/evilco/*", "patches/acme/*"]
+        role.terminating = False
+        top.targets[info.path] = info
+        top.unrecognized_fields["colour"] = "red"
+
+    wait_for_targets(site, lambda top: None)
+    assert drafted(site).changes[0] == "targets 4: signs the same again"
+    wait_for_targets(site, change)
+    assert drafted(site).changes[:-1] == (
+        "targets 4: evilco may publish patches/acme/*",
+        "targets 4: evilco may no longer publish advisories/evilco/*",
+        "targets 4: evilco: terminating true -> false",
+        f'targets 4: adds target {info.path}: {{"hashes": {{"sha256": "{"ab" * 32}"}}, "length": 3}}',
+        'targets 4: colour "red"',
+    )
+
+
+def test_what_is_signed_is_what_was_shown(site):
+    """The draft is changed between the look and the signature."""
+    wait_for_targets(site, lambda top: None)
+    seen = drafted(site).digest
+    wait_for_targets(site, lambda top: top.delegations.roles["evilco"].paths.append("patches/acme/*"))
+    before = (site / "drafts/targets.json").read_bytes()
+    assert drafted(site).digest != seen
+    with pytest.raises(IntegrityError, match="is not what was shown"):
+        cosign(site, keys=private("root-a"), seen=seen)
+    assert (site / "drafts/targets.json").read_bytes() == before
+    wait_for_targets(site, lambda top: None)
+    assert cosign(site, keys=private("root-a"), seen=seen).waiting
+    assert drafted(site).digest == seen  # a signature more is no other draft
+    assert cosign(site, keys=private("root-b"), seen=seen).written == ("targets 4",)
 
 
 def test_a_draft_with_another_key_under_a_known_name_is_refused(site):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmpatch.advisories import Advisory, Audit, Inventory
+    from llmpatch.store import ActiveSet
 
 FILE = click.Path(path_type=Path)
 
@@ -55,30 +56,32 @@ def command(
     left a base without a patch. Changes nothing without --apply.
     docs/advisories.md explains it.
     """
-    from llmpatch.advisories import apply_revocations, distrusted, take_inventory
+    from llmpatch.advisories import apply_revocations, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
-    from llmpatch.signing import usual_trust
     from llmpatch.store import default_store, load
 
     check_revision(base, revision)
     store = default_store()
-    patched = {group.base for group in load(store).state.active}
+    before = load(store).state.active
     known = _known(folder, registry, offline)
     loaded = load_base(base, revision) if base else None
     audit = known.audit(take_inventory(store, loaded))
     if apply_them:
         for done in apply_revocations(store, audit):
             note(one_line(done.why))
-        audit = known.audit(take_inventory(store, loaded))
+        audit = known.audit(take_inventory(store, loaded), _bare(before, load(store).state.active))
     deliver(_rendered(audit, form), out)
     problems = audit.problems(ignore_unfixed=ignore_unfixed)
-    problems += distrusted(audit.inventory, usual_trust())
-    bare = patched - {group.base for group in load(store).state.active}
-    problems += [f"nothing is active on {name} any more: what was is revoked" for name in sorted(bare)]
     if problems and not exit_zero:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise AuditError("; ".join(problems[:3]) + more, hint=_advice(audit))
+
+
+def _bare(before: Sequence[ActiveSet], after: Sequence[ActiveSet]) -> list[str]:
+    """Names of bases that had something active and have nothing now; two bases may have one name."""
+    left = [(group.base, group.fingerprint) for group in after if group.patches]
+    return sorted({group.base for group in before if group.patches and (group.base, group.fingerprint) not in left})
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,25 @@ class _Known:
 
     advisories: Sequence[Advisory]
     left_out: Sequence[str] = ()
-    keys: Mapping[str, frozenset[str]] | None = None
+    keys: Mapping[Advisory, frozenset[str]] | None = None
 
-    def audit(self, inventory: Inventory) -> Audit:
-        from llmpatch.advisories import anybody, by_keys, make_audit
+    def audit(self, inventory: Inventory, bare: Sequence[str] = ()) -> Audit:
+        from llmpatch.advisories import anybody, by_keys, distrusted, make_audit
         from llmpatch.signing import usual_trust
 
-        may_revoke = anybody if self.keys is None else by_keys(self.keys, usual_trust())
-        return make_audit(inventory, self.advisories, left_out=self.left_out, may_revoke=may_revoke)
+        trust = usual_trust()
+        return make_audit(
+            inventory,
+            self.advisories,
+            left_out=self.left_out,
+            distrusted=distrusted(inventory, trust),
+            bare=bare,
+            may_revoke=anybody if self.keys is None else by_keys(self.keys, trust),
+        )
 
 
 def _known(folder: Path | None, registry: str | None, offline: bool) -> _Known:
-    from llmpatch.advisories import load_advisories, read_advisories
+    from llmpatch.advisories import usable_advisories
     from llmpatch.errors import UsageError
 
     if folder is not None:
@@ -106,7 +116,7 @@ def _known(folder: Path | None, registry: str | None, offline: bool) -> _Known:
             raise UsageError(
                 "--advisories reads a folder and asks no registry", hint="leave out --registry and --offline"
             )
-        return _Known(load_advisories(folder))
+        return _said(_Known(*usable_advisories(folder)))
     from llmpatch.registry import ask_advisories, load_registries
 
     if not load_registries():
@@ -115,9 +125,14 @@ def _known(folder: Path | None, registry: str | None, offline: bool) -> _Known:
             hint="llmpatch registry add NAME URL --root ROOT.json, or --advisories FOLDER",
         )
     asked = ask_advisories(registry=registry, offline=offline)
-    for text in asked.left_out:
+    keys = {each.advisory: each.keys for each in asked.told}
+    return _said(_Known([each.advisory for each in asked.told], asked.left_out, keys))
+
+
+def _said(known: _Known) -> _Known:
+    for text in known.left_out:
         warn(text)
-    return _Known(read_advisories(asked.held), asked.left_out, asked.keys)
+    return known
 
 
 def deliver(content: str | dict[str, Any], out: Path | None) -> None:
@@ -155,9 +170,10 @@ def _table(audit: Audit) -> str:
     head = one_line(
         f"{audit.advisories} advisories, {len(audit.inventory.installed)} installed patches, bases: {bases}"
     )
+    told = "\n".join([head, *(one_line(f"problem: {text}") for text in audit.others)])
     if not rows:
-        return f"{head}\nnone of them concerns what is here"
-    return f"{head}\n\n{table(['advisory', 'concerns', 'state', 'what to do', 'summary'], rows)}"
+        return f"{told}\nnone of them concerns what is here"
+    return f"{told}\n\n{table(['advisory', 'concerns', 'state', 'what to do', 'summary'], rows)}"
 
 
 def _advice(audit: Audit) -> str:
@@ -165,6 +181,8 @@ def _advice(audit: Audit) -> str:
         return "llmpatch audit --apply takes revoked patches out; then install what fixes it"
     if any(gap.status == "open" and gap.fixable for gap in audit.gaps):
         return "install or activate the patch that the audit names"
+    if audit.distrusted:
+        return "install what another key signed, or `llmpatch revoke` what the revoked one did"
     if audit.left_out and not any(gap.status == "open" for gap in audit.gaps):
         return "tell the registry what it leaves out, or choose another with --registry"
     return "ask the vendor for a patch; --ignore-unfixed lets gaps pass that nothing closes yet"

@@ -91,16 +91,26 @@ def fetch(request: str, out: Path, registry: str | None, offline: bool) -> None:
 @offline_option
 @json_option
 def advisories(out: Path, registry: str | None, offline: bool, as_json: bool) -> None:
-    """Bring a folder of advisories up to date, for `llmpatch audit --advisories`."""
+    """Bring a folder of advisories up to date, for `llmpatch audit --advisories`.
+
+    Exit code 3: some could not be had, so an audit of the folder does not know them.
+    """
+    from llmpatch.errors import AuditError
     from llmpatch.registry import fetch_advisories
 
-    files, notes = fetch_advisories(out, registry=registry, offline=offline)
-    for text in notes:
+    fetched = fetch_advisories(out, registry=registry, offline=offline)
+    for text in (*fetched.left_out, *fetched.strange):
         warn(text)
     if as_json:
-        say_json({"files": [str(path) for path in files], "left_out": notes})
-        return
-    say(f"{out}: {len(files)} advisories")
+        files = [str(path) for path in fetched.files]
+        say_json({"files": files, "left_out": list(fetched.left_out), "strange": list(fetched.strange)})
+    else:
+        say(f"{out}: {len(fetched.files)} advisories")
+    if fetched.left_out:
+        raise AuditError(
+            f"{out} is not whole: {len(fetched.left_out)} warnings say what was left out",
+            hint="tell the registry or the vendor that they name; the other advisories are there",
+        )
 
 
 @command.command(name="mirror")

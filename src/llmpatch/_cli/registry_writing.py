@@ -165,24 +165,26 @@ def refresh_(folder: Path, days: int, keys: tuple[Path, ...], as_json: bool) -> 
 @click.argument("folder", type=FILE)
 @key_option
 @click.option("--dry-run", is_flag=True, help="Only say what the change is. Needs no key.")
+@click.option("--seen", metavar="DIGEST", help="Sign only the draft of this digest, which --dry-run shows.")
 @json_option
-def sign_(folder: Path, keys: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+def sign_(folder: Path, keys: tuple[Path, ...], dry_run: bool, seen: str | None, as_json: bool) -> None:
     """Add your signature to a change that waits for more, on a copy of FOLDER where your key is.
 
-    Look at what it changes first (--dry-run): with your signature it counts, whatever it is.
+    Look at what it changes first (--dry-run), and sign that (--seen): with your signature it counts, whatever it is.
     """
     from llmpatch._cli.password import open_keys
     from llmpatch.registry import cosign, drafted
 
-    changes = drafted(folder)
+    draft = drafted(folder)
     if dry_run and as_json:
-        say_json({"changes": changes})
+        say_json({"changes": list(draft.changes), "digest": draft.digest})
         return
-    for text in changes:
+    for text in (*draft.changes, f"digest {draft.digest}"):
         say(one_line(text)) if dry_run else note(one_line(text))
     if dry_run:
         return
-    say_outcome(folder, cosign(folder, keys=open_keys(keys)), as_json)
+    # Without --seen what was just shown, which a password may have taken a while to be typed since.
+    say_outcome(folder, cosign(folder, keys=open_keys(keys), seen=seen or draft.digest), as_json)
 
 
 WRITING = (init, add_vendor_, publish_, withdraw_, rotate_, refresh_, sign_)

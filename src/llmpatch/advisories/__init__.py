@@ -15,7 +15,7 @@ from llmpatch.advisories.auditing import Audit, KnownDefect, OpenGap, audit_json
 from llmpatch.advisories.authority import anybody, by_keys, distrusted
 from llmpatch.advisories.cyclonedx import bill_of_materials
 from llmpatch.advisories.drafting import draft_defect, draft_gap
-from llmpatch.advisories.folder import load_advisories, load_advisory, read_advisories
+from llmpatch.advisories.folder import load_advisories, load_advisory, read_advisory, usable_advisories
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, take_inventory
 from llmpatch.advisories.record import MAX_ADVISORY_BYTES, Advisory, make_advisory, parse_advisory, render_advisory
 from llmpatch.advisories.revoking import apply_revocations
@@ -44,7 +44,8 @@ __all__ = [
     "make_advisory",
     "make_audit",
     "parse_advisory",
-    "read_advisories",
+    "read_advisory",
     "render_advisory",
     "take_inventory",
+    "usable_advisories",
 ]

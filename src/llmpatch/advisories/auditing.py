@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmpatch.advisories.authority import MayRevoke, anybody
+from llmpatch.advisories.authority import Distrusted, MayRevoke, anybody
 from llmpatch.advisories.inventory import Deployment, Held, Inventory, made_for
 from llmpatch.advisories.matching import concerns, fixes, same_base
 from llmpatch.advisories.record import Advisory, AffectedPatch, Gap
@@ -116,6 +116,8 @@ class Audit:
         gaps: Of the bases.
         defects: Of the installed patches.
         left_out: Advisories, or vendors of them, that could not be had, and why: one of them may be the one that matters.
+        distrusted: Active patches whose key is revoked.
+        bare: Names of bases that had patches before this audit applied revocations, and have none now.
     """
 
     inventory: Inventory
@@ -123,9 +125,16 @@ class Audit:
     gaps: tuple[OpenGap, ...]
     defects: tuple[KnownDefect, ...]
     left_out: tuple[str, ...] = ()
+    distrusted: tuple[Distrusted, ...] = ()
+    bare: tuple[str, ...] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """What is wrong now and no advisory says, in words."""
+        return [*(one.text for one in self.distrusted), *map(bare_text, self.bare), *self.left_out]
 
     def problems(self, *, ignore_unfixed: bool = False) -> list[str]:
-        """What is wrong now, in words: open gaps, defects of active patches, and what nobody could look at.
+        """What is wrong now, in words: open gaps, defects of active patches, revoked keys, and what nobody could look at.
 
         Args:
             ignore_unfixed: Leave out gaps that nothing is known to close.
@@ -140,7 +149,7 @@ class Audit:
                 what = "revokes" if defect.revokes else "names a defect of"
                 who = f"{defect.member}, a part of {defect.held.title}" if defect.member else defect.held.title
                 found.append(f"{defect.advisory.id} {what} {who}, which is active")
-        return [*found, *self.left_out]
+        return [*found, *self.others]
 
 
 def make_audit(
@@ -148,6 +157,8 @@ def make_audit(
     advisories: Sequence[Advisory],
     *,
     left_out: Sequence[str] = (),
+    distrusted: Sequence[Distrusted] = (),
+    bare: Sequence[str] = (),
     may_revoke: MayRevoke = anybody,
 ) -> Audit:
     """Hold advisories against an inventory.
@@ -156,6 +167,8 @@ def make_audit(
         inventory: What is here.
         advisories: What is known.
         left_out: What could not be had of the advisories, and why.
+        distrusted: Active patches whose key is revoked.
+        bare: Names of bases that lost their last patch to a revocation just now.
         may_revoke: Whose word takes a patch out of use.
     """
     valid = [advisory for advisory in advisories if advisory.withdrawn is None]
@@ -174,7 +187,12 @@ def make_audit(
             ]
             if matching:
                 gaps.append(_gap(advisory, matching, deployment, inventory, out))
-    return Audit(inventory, len(valid), tuple(gaps), tuple(defects), tuple(left_out))
+    return Audit(inventory, len(valid), tuple(gaps), tuple(defects), tuple(left_out), tuple(distrusted), tuple(bare))
+
+
+def bare_text(name: str) -> str:
+    """What it means that a base is among :attr:`Audit.bare`."""
+    return f"nothing is active on {name} any more: what was is revoked"
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
@@ -185,6 +203,11 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "generation": audit.inventory.generation,
         "advisories": audit.advisories,
         "left_out": list(audit.left_out),
+        "distrusted": [
+            _patch_json(one.held) | {"active_on": one.base, "key": str(one.held.entry.signer)}
+            for one in audit.distrusted
+        ],
+        "bare": list(audit.bare),
         "problems": audit.problems(),
         "bases": [
             {

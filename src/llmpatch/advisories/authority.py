@@ -1,6 +1,6 @@
 """Whose word takes a patch out of use: that of whoever signed it, or of whom you trust for its name.
 
-    may_revoke = by_keys({"acme/x_ACME-2026-0001.json": frozenset({"ab12..."})}, trust)
+    may_revoke = by_keys({advisory: frozenset({"ab12..."})}, trust)
     audit = make_audit(inventory, advisories, may_revoke=may_revoke)
 
 A registry says which keys speak for a vendor, and any registry can say so of any vendor: without this, one that you added for
@@ -10,6 +10,7 @@ other patches could have you go on unpatched. Knows no registry; it is given the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmpatch.errors import TrustError
@@ -29,11 +30,12 @@ def anybody(advisory: Advisory, held: Held, name: str) -> bool:  # noqa: ARG001
     return True
 
 
-def by_keys(keys: Mapping[str, frozenset[str]], trust: Trust | None) -> MayRevoke:
+def by_keys(keys: Mapping[Advisory, frozenset[str]], trust: Trust | None) -> MayRevoke:
     """For advisories out of registries.
 
     Args:
-        keys: ``VENDOR/ID.json`` -> ids of the keys that signed for the vendor where the advisory came from.
+        keys: Advisory -> ids of the keys that signed for the vendor where it came from. Not by its name: two registries
+            can carry another one under the same.
         trust: Whose signatures count for which names, where there is such a policy.
 
     Returns:
@@ -43,7 +45,7 @@ def by_keys(keys: Mapping[str, frozenset[str]], trust: Trust | None) -> MayRevok
     lost = frozenset(trust.revoked) if trust else frozenset()
 
     def may(advisory: Advisory, held: Held, name: str) -> bool:
-        theirs = keys.get(f"{advisory.vendor}/{advisory.id}.json", frozenset()) - lost
+        theirs = keys.get(advisory, frozenset()) - lost
         if name == held.entry.name and (held.entry.signer is None or held.entry.signer in theirs):
             return True
         return bool(theirs & _trusted(trust, name))
@@ -60,12 +62,25 @@ def _trusted(trust: Trust | None, name: str) -> frozenset[str]:
         return frozenset()
 
 
-def distrusted(inventory: Inventory, trust: Trust | None) -> list[str]:
-    """Active patches whose signature would not count any more, in words: their key was revoked after they were installed."""
+@dataclass(frozen=True)
+class Distrusted:
+    """An active patch whose signature would not count any more."""
+
+    held: Held
+    base: str
+
+    @property
+    def text(self) -> str:
+        """It in words."""
+        return f"{self.held.title}, active on {self.base}, {lost_key(self.held.entry, (self.held.entry.signer or '',))}"
+
+
+def distrusted(inventory: Inventory, trust: Trust | None) -> tuple[Distrusted, ...]:
+    """Active patches whose key was revoked after they were installed."""
     lost = frozenset(trust.revoked) if trust else frozenset()
-    return [
-        f"{held.title}, active on {deployment.base.name}, {words}"
+    return tuple(
+        Distrusted(held, deployment.base.name)
         for deployment in inventory.deployments
         for held in deployment.active
-        if (words := lost_key(held.entry, lost))
-    ]
+        if lost_key(held.entry, lost)
+    )

@@ -46,7 +46,10 @@ def bill_of_materials(inventory: Inventory, audit: Audit | None = None) -> Json:
         "metadata": {
             "timestamp": release_time(),
             "tools": {"components": [{"type": "application", "name": "llmpatch", "version": __version__}]},
-            "properties": [_property("generation", inventory.generation)],
+            "properties": [
+                _property("generation", inventory.generation),
+                *(_property("problem", text) for text in (audit.others if audit else ())),
+            ],
         },
         "components": components,
         "dependencies": [
@@ -156,6 +159,10 @@ def _vulnerabilities(audit: Audit) -> list[Json]:
         found.append(_vulnerability(gap.advisory, ref, _of_gap(gap), gap.remedy))
     for defect in audit.defects:
         found.append(_vulnerability(defect.advisory, _patch_ref(defect.held), _of_defect(defect), defect.remedy))
+    seen: dict[str, int] = {}
+    for one in found:  # two registries can carry another advisory under one id
+        number = seen[one["bom-ref"]] = seen.get(one["bom-ref"], 0) + 1
+        one["bom-ref"] += f"#{number}" if number > 1 else ""
     return found
 
 

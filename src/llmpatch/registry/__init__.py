@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmpatch.registry.choosing import Choice, choose, newer, save_offered, search, take
     from llmpatch.registry.client import Found, download, look, offers, read_target
     from llmpatch.registry.configured import Registry, add_registry, load_registries, load_registry, remove_registry
-    from llmpatch.registry.drafts import drafted
+    from llmpatch.registry.drafts import Drafted, drafted
     from llmpatch.registry.founding import add_vendor, cosign, create, refresh
     from llmpatch.registry.layout import Offer
     from llmpatch.registry.mirroring import mirror
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from llmpatch.registry.sourcing import install_from
 
 _HOMES = {
-    "Choice": "choosing", "Found": "client", "Offer": "layout", "Outcome": "settling", "Registry": "configured",
+    "Choice": "choosing", "Drafted": "drafts", "Found": "client", "Offer": "layout", "Outcome": "settling",
+    "Registry": "configured",
     "add_registry": "configured", "add_vendor": "founding", "ask_advisories": "advising", "choose": "choosing",
     "cosign": "founding", "drafted": "drafts",
     "create": "founding", "download": "client", "fetch_advisories": "advising", "install_from": "sourcing",
@@ -41,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Choice",
+    "Drafted",
     "Found",
     "Offer",
     "Outcome",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import DelegatedRole, TargetFile
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+MAX_STRANGE = 20  # of one vendor's: its flood hides nobody else's line
 WAIT_SECONDS = 300.0  # for another process that asks: as long as a slow server may keep it
 _LIMITS = UpdaterConfig(
     max_root_rotations=MAX_ROTATIONS,
@@ -240,7 +241,8 @@ def _own(signed: Targets, role: DelegatedRole) -> tuple[dict[str, TargetFile], l
             found[path] = info
         else:
             notes.append(f"left out: {shown(path, 120)}, which {role.name} may not publish")
-    return found, notes
+    more = len(notes) - MAX_STRANGE
+    return found, [*notes[:MAX_STRANGE], *([f"left out: {more:,} more of {role.name}"] if more > 0 else [])]
 
 
 def _marks(root: Root, timestamp: Timestamp, snapshot: Snapshot) -> Marks:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Targets
 
 from llmpatch.errors import IntegrityError, TrustError, UsageError
-from llmpatch.registry.drafts import open_drafts
+from llmpatch.registry.drafts import check_seen, open_drafts
 from llmpatch.registry.keys import tuf_key
 from llmpatch.registry.layout import (
     DRAFTS,
@@ -141,14 +141,23 @@ def refresh(folder: Path, *, keys: PrivateKeys, life: timedelta = ONLINE_LIFE, n
     return outcome
 
 
-def cosign(folder: Path, *, keys: PrivateKeys, now: datetime | None = None) -> Outcome:
-    """Add signatures to what waits as a draft; what is complete goes into place. Look at ``drafted`` first.
+def cosign(folder: Path, *, keys: PrivateKeys, seen: str | None = None, now: datetime | None = None) -> Outcome:
+    """Add signatures to what waits as a draft; what is complete goes into place.
+
+    Args:
+        folder: The registry.
+        keys: The private keys at hand.
+        seen: The digest of the draft that ``drafted`` showed; without it whatever waits is signed.
+        now: By default the clock.
 
     Raises:
         UsageError: nothing waits, or it was overtaken by a newer change.
         TrustError: none of ``keys`` counts for it.
+        IntegrityError: it is not the draft that was seen.
     """
     now = now or datetime.now(UTC)
     with changing(folder):
         old, made = open_drafts(folder)
+        if seen is not None:
+            check_seen(folder, made, seen)
         return settle(folder, old, made, keys, now=now, signing=True)
