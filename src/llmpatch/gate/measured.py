@@ -100,8 +100,8 @@ def _remarks(evidence: Evidence) -> Iterator[str]:
         yield f"asked only the first {settings.limit} prompts of each set"
     if settings.within is not None:
         yield (
-            f"asked prompts only until the intervals of each set were ± {settings.within:g}, so a kind weighs its sets by what was "
-            "asked of them, not by their size"
+            f"asked prompts only until the intervals of each set were ± {settings.within:g}, so a kind weighs its sets by "
+            "what was asked of them, not by their size"
         )
     if settings.seed:
         yield f"was drawn with seed {settings.seed} instead of 0"
