@@ -19,6 +19,7 @@ from llmpatch.errors import UsageError
 from llmpatch.files import alone_in, digest_json, sha256_file, write_json, write_text
 from llmpatch.joining import join_evidence, parts_of
 from llmpatch.learning import Prompts, gather, learn
+from llmpatch.pairing import check_models
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Prompt
 
@@ -63,6 +64,8 @@ def build(
     parts = parts_of(recipe)
     material = gather(recipe, pairs_from)
     told = _told(recipe)
+    for part in parts if recipe.training.pairs_weight and pairs_from is None else ():
+        check_models(part)
     base = load_base(recipe.base.name, recipe.base.revision)
     told["base"] = describe_base(base, revision=recipe.base.revision)
     check_fields(told)

@@ -131,7 +131,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_a_reader_that_leaves_does_not_change_what_a_verb_does_or_says(workspace):
     """A pipeline that shows the first lines of a failed gate has failed, too."""
-    verb = "gate tiny/refusal --evidence patches/tiny/refusal/evidence.json"
+    verb = "gate tiny/refusal --evidence patches/tiny/refusal/evidence.json --max-new-tokens 4"
     command = f"{sys.executable} -m llmpatch {verb} 2>&1 | head -c 1; echo ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1].endswith("3")

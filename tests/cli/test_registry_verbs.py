@@ -1,6 +1,7 @@
 """The verbs that write and ask a registry, with their exit codes; the whole story is tests/integration/test_registry_walk.py."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,29 @@ def test_install_and_upgrade_from_a_registry(cli, home):
     assert cli("install", "acme/refusal", *trust, "--skip-gate").code == 6
     refused = cli("install", "hf://acme/refusal", *trust, "--skip-gate", "--offline")
     assert (refused.code, "needs the network" in refused.err) == (1, True)
+
+
+def test_what_one_vendor_offers_wrongly_keeps_no_others_version_away(cli, home, monkeypatch):
+    from llmpatch import registry
+
+    customer(home / "site")
+    trust = ("--key", "vendor.pub.pem")
+    assert cli("install", "acme/refusal@<2", *trust, "--skip-gate").code == 0
+    release(home / "site", home / "made", "1.1.0")
+    newer = registry.newer
+
+    def with_another(*args, **options):
+        """Before acme's, one whose bytes are not what was offered."""
+        found, notes = newer(*args, **options)
+        return [
+            *(replace(one, offer=one.offer.model_copy(update={"digest": "0" * 64})) for one in found),
+            *found,
+        ], notes
+
+    monkeypatch.setattr(registry, "newer", with_another)
+    done = cli("upgrade", *trust, "--skip-gate")
+    assert (done.code, "1.0.0 -> 1.1.0: done" in done.out) == (6, True)
+    assert "acme/refusal 1.1.0 was offered, and what came is acme/refusal" in done.err
 
 
 def test_an_unreachable_registry_is_one_line(cli, home):

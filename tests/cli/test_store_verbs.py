@@ -218,8 +218,11 @@ def test_what_a_revoked_key_signed_is_refused_but_for_the_way_back(cli, signed_t
     found = cli("activate", "acme/refusal@1.1.0", "--skip-gate")
     assert (found.code, f"was signed by key {ids['two'][:16]}, which is revoked" in found.err) == (4, True)
     assert "ask its vendor for one that another key signed" in found.err
-    found = cli("upgrade", "--skip-gate", "--offline")
-    assert (found.code, "refused: acme/refusal 1.1.0 was signed by key" in found.out) == (0, True)
+    again = ("made/acme_refusal-1.1.0", "--allow-unsigned", "--skip-gate")
+    assert cli("install", *again).code == 4  # who vouches for nobody's signature revives no key
+    for named in ((), ("--key", "one.pub.pem")):
+        found = cli("upgrade", "--skip-gate", "--offline", *named)
+        assert (found.code, "refused: acme/refusal 1.1.0 was signed by key" in found.out) == (0, True)
     assert "refused" in cli("upgrade", "--dry-run", "--offline").out
     trusting(cli, signed_twice, "one", "two")
     assert cli("upgrade", "--skip-gate", "--offline").code == 0

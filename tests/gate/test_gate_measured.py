@@ -99,6 +99,12 @@ def test_a_judge_that_a_rule_reads_must_be_named():
         check_measured(policy(HEAD), evidence())
 
 
+def test_a_judge_that_a_rule_reads_must_be_named_where_it_cannot_be_opened_too(monkeypatch):
+    monkeypatch.setattr("llmpatch.gate.measured._build_here", lambda name: "its package is not there")
+    with pytest.raises(UsageError, match="does not say which build of the judge refusal-head"):
+        check_measured(policy(HEAD), evidence())
+
+
 def test_what_is_incoherent_is_judged_by_a_head_too():
     other = identity(open_judge("harm-head")) | {"sha256": "0" * 64}
     with pytest.raises(UsageError, match="another build of the judge harm-head"):

@@ -159,6 +159,21 @@ def test_who_copies_an_advisory_gets_no_say_in_what_replaces_it():
     )  # fmt: skip
 
 
+def test_a_part_of_a_vendors_keys_takes_nothing_back_that_needed_all():
+    """One of two keys is lost, and its finder says later, in a registry of his own, that nothing is wrong."""
+
+    def told(registry, *keys, **changes):
+        return advising.Told(
+            "acme/x.json", b"", make_advisory(defect(revoke=True, **changes)), frozenset(keys), (registry,)
+        )
+
+    mine = told("a", "one", "two")
+    settled, _ = advising._settled([mine, told("b", "one", modified=LATER, withdrawn=LATER)])
+    assert mine in settled
+    later = told("b", "one", "two", "three", modified=LATER, withdrawn=LATER)
+    assert advising._settled([mine, later])[0] == [later]
+
+
 def test_a_registry_that_cannot_be_asked_stops_no_other(site, evil):
     said(site, record())
     customer(site)

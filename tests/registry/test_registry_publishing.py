@@ -1,5 +1,6 @@
 """Write a registry: who may, what waits, what is visible when, and what an interruption leaves."""
 
+import hashlib
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from llmpatch.registry import (
     withdraw,
 )  # fmt: skip
 from patchkit import contents
-from registrykit import ROOTS, ago, archive, customer, found, newest, private, read, release, versions
+from registrykit import ROOTS, ago, archive, customer, found, newest, private, read, release, versions, write
 from signkit import packed, public
 
 ADVISORY = "advisories/acme/x_ACME-2026-0001.json"
@@ -125,13 +126,14 @@ def test_a_registry_of_two_root_keys_is_made_on_two_machines(tmp_path):
     made = add_vendor(site, "acme", [public("vendor")], keys=private("root-b"))
     assert made.waiting == ("targets 2 needs more signatures",)
     told = drafted(site).changes
-    assert told[:-1] == (
+    assert told[:-2] == (
         "targets 2: threshold of acme 1",
         f"targets 2: acme gets key {public('vendor').id[:16]}",
         "targets 2: acme may publish advisories/acme/*",
         "targets 2: acme may publish patches/acme/*",
+        f"targets 2: then 1 of {public('vendor').id} signs for acme",
     )
-    assert "expires" in told[-1]
+    assert "expires" in told[-2]
     with pytest.raises(UsageError, match="a draft of targets waits"):
         add_vendor(site, "other", [public("other")], keys=private("root-b"))
     assert cosign(site, keys=private("root-a")).written == ("targets 2",)
@@ -344,13 +346,18 @@ def test_who_signs_sees_paths_targets_and_whatever_else_differs(site):
     wait_for_targets(site, lambda top: None)
     assert drafted(site).changes[0] == "targets 4: signs the same again"
     wait_for_targets(site, change)
-    assert drafted(site).changes[:-1] == (
+    whole = public("evilco").id
+    said = drafted(site).changes
+    assert f"targets 4: then 1 of {whole} signs for evilco" in said
+    before = hashlib.sha256(newest(site, "targets").signed_bytes).hexdigest()
+    assert said[-1] == f"targets 4: compared with version 3, sha256 {before}"
+    assert [line for line in said[:-2] if " then " not in line] == [
         "targets 4: evilco may publish patches/acme/*",
         "targets 4: evilco may no longer publish advisories/evilco/*",
         "targets 4: evilco: terminating true -> false",
         f'targets 4: adds target {info.path}: {{"hashes": {{"sha256": "{"ab" * 32}"}}, "length": 3}}',
         'targets 4: colour "red"',
-    )
+    ]
 
 
 def test_what_is_signed_is_what_was_shown(site):
@@ -367,6 +374,21 @@ def test_what_is_signed_is_what_was_shown(site):
     assert cosign(site, keys=private("root-a"), seen=seen).waiting
     assert drafted(site).digest == seen  # a signature more is no other draft
     assert cosign(site, keys=private("root-b"), seen=seen).written == ("targets 4",)
+
+
+def test_another_beginning_is_another_draft(site):
+    """Whoever can write there may put other published roles beside a draft that then seems to change nothing."""
+    wait_for_targets(site, lambda top: top.unrecognized_fields.update(colour="red"))
+    seen = drafted(site)
+    assert seen.changes[0] == 'targets 4: colour "red"'
+    top = newest(site, "targets")
+    top.signed.unrecognized_fields["colour"] = "red"
+    write(site, "targets", top, "root-a", "root-b")
+    now = drafted(site)
+    assert now.changes[0] == "targets 4: signs the same again"
+    assert now.digest != seen.digest
+    with pytest.raises(IntegrityError, match="is not what was shown"):
+        cosign(site, keys=private("root-a"), seen=seen.digest)
 
 
 def test_a_draft_with_another_key_under_a_known_name_is_refused(site):

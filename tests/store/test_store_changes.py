@@ -446,6 +446,8 @@ def test_what_a_revoked_key_signed_is_not_activated_and_no_upgrade(store, tmp_pa
     activate(store, old, gate=gate, revoked_keys=lost)
     with pytest.raises(TrustError, match=r"acme/refusal 1\.2\.0 was signed by key bbbbbbbbbbbbbbbb, .* at 20\d\d-"):
         activate(store, bad, gate=gate, revoked_keys=lost)
+    with pytest.raises(TrustError, match="which is revoked"):
+        activate_stack(store, [bad], gate=gate, revoked_keys=lost)
     (step,) = plan_upgrade(store, load(store).state, revoked_keys=lost)
     assert (step.new.digest, step.refused) == (good, False)  # the highest of those whose key counts
     upgrade(store, gate=gate, revoked_keys=lost)

@@ -39,6 +39,8 @@ def gate_options(function: F) -> F:
         click.option("--evidence", "evidence_files", multiple=True, type=FILE,
                      help="Judge evidence measured before and run no model. Repeatable."),
         click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set."),
+        click.option("--max-new-tokens", type=click.IntRange(1),
+                     help="Length of an answer, as for `llmpatch gate`; by default each suite's own."),
         click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
                      help="Folder of kept answers and of the fresh evidence."),
         click.option("--attest-key", type=FILE,
@@ -59,6 +61,7 @@ def open_gate(
     evidence_files: tuple[Path, ...],
     limit: int | None,
     run: Path,
+    max_new_tokens: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     attest_key: Path | None = None,
@@ -84,7 +87,8 @@ def open_gate(
         if attest_key:
             raise UsageError("--attest-key signs what a gate says, and no gate would run", hint=hint)
         given = {
-            "--policy": policy_file, "--prompts": files, "--limit": limit, "--evidence": unused and evidence_files,
+            "--policy": policy_file, "--prompts": files, "--limit": limit,
+            "--max-new-tokens": max_new_tokens, "--evidence": unused and evidence_files,
             "--temperature": temperature is not None, "--top-p": top_p is not None,
         }  # fmt: skip
         if said := [name for name, value in given.items() if value]:
@@ -115,7 +119,8 @@ def open_gate(
                 warn(text)
         verdict = run_gate(
             judged, loaded[0] if loaded else None, policy=wanted, evidence=evidence_files, prompts=files,
-            limit=limit, store=run, progress=console(), tell=lambda text: note(one_line(f"note: {text}")),
+            limit=limit, max_new_tokens=max_new_tokens, store=run,
+            progress=console(), tell=lambda text: note(one_line(f"note: {text}")),
         )  # fmt: skip
         for rule in verdict.rules:
             note(one_line(f"{'pass' if rule.passed else 'FAIL'}  {rule.id}: {rule.reason or rule.required}"))

@@ -35,6 +35,7 @@ def command(
     """
     from llmpatch._cli.gating import open_gate
     from llmpatch._cli.stored import active_sets, say_active
+    from llmpatch._cli.verify import revoked_keys
     from llmpatch.errors import UsageError
     from llmpatch.registry import install_from
     from llmpatch.store import activate, default_store, load
@@ -50,7 +51,10 @@ def command(
     if not as_json:
         signed = f"signed by key {entry.signer[:16]}" if entry.signer else "nobody's signature was checked"
         note(one_line(f"installed {entry.name} {entry.version}, {signed}, in {store.folder(entry.digest)}"))
-    done = None if no_activate else activate(store, entry.digest, gate=gate, skip_gate=skip_gate, reason=reason)
+    done = None
+    if not no_activate:
+        lost = revoked_keys(trust_file, key_files)
+        done = activate(store, entry.digest, gate=gate, skip_gate=skip_gate, revoked_keys=lost, reason=reason)
     state = done.generation.state if done else load(store).state
     why = done.why if done else f"{entry.name} {entry.version} is kept, not active"
     if as_json:

@@ -101,6 +101,7 @@ def install(
     of another base than --base or than its own patches and evidence (5), and older versions without --downgrade (1).
     """
     from llmpatch._cli.gating import open_gate
+    from llmpatch._cli.verify import revoked_keys
     from llmpatch.bases import load_base
     from llmpatch.errors import UsageError
     from llmpatch.store import activate_stack, check_lock_base, check_mark, default_store, load
@@ -130,6 +131,7 @@ def install(
         gate=gate,
         skip_gate=skip_gate,
         downgrade=downgrade,
+        revoked_keys=revoked_keys(trust_file, key_files),
         reason=reason or f"lock file {lock}"[:200],
     )
     say_done(done, as_json)

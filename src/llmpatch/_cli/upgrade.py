@@ -13,6 +13,9 @@ from llmpatch._cli.stored import active_sets, json_option, open_head, reason_opt
 from llmpatch._cli.verify import trust_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmpatch.errors import LlmpatchError
     from llmpatch.registry import Choice
 
 
@@ -40,10 +43,12 @@ def command(
     """Fetch newer versions of what is active, or only of NAMES, and activate them if the gate passes.
 
     The configured registries are asked, and your trust policy decides; what a key signed that it revokes is refused.
-    Stays within pins. Does not return to what was rolled back. What is refused stays as it is, with the reason.
+    Stays within pins. Does not return to what was rolled back. What is refused stays as it is, with the reason; what cannot be
+    fetched or is not trusted keeps no other away, and ends the command with its exit code.
     """
     from llmpatch._cli.gating import open_gate
     from llmpatch._cli.verify import open_trust, revoked_keys
+    from llmpatch.errors import LlmpatchError
     from llmpatch.registry import load_registries
     from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
@@ -52,6 +57,7 @@ def command(
     lost = revoked_keys(trust_file, key_files)
     state = open_head(store).state
     offered: list[Choice] = []
+    failed: list[LlmpatchError] = []
     if not offline and (registry or load_registries()):
         from llmpatch.registry import newer, take
 
@@ -61,7 +67,12 @@ def command(
         if offered and not dry_run:
             verify = signed_by(open_trust(trust_file, key_files))
             for choice in offered:
-                entry = take(store, choice, verify, reason=reason)
+                try:
+                    entry = take(store, choice, verify, reason=reason)
+                except LlmpatchError as error:  # one vendor's trouble keeps no other's mend away
+                    failed.append(error)
+                    warn(one_line(f"{choice.offer.name} {choice.offer.version} of {choice.origin}: {error.message}"))
+                    continue
                 note(one_line(f"fetched {entry.name} {entry.version} from {choice.origin}"))
     if dry_run:
         steps = plan_upgrade(store, state, names, revoked_keys=lost)
@@ -76,6 +87,7 @@ def command(
         ]  # fmt: skip
         fetched = [{"name": c.offer.name, "version": c.offer.version, "from": c.origin} for c in offered]
         say_json({"dry_run": dry_run, "offered": fetched, "steps": found, "active": active_sets(state)})
+        _end(failed)
         return
     for choice in offered if dry_run else ():
         say(one_line(f"{choice.offer.name} {choice.offer.version}: would be fetched from {choice.origin}"))
@@ -85,3 +97,10 @@ def command(
         word = "refused" if step.refused else "done" if step.done else "would be done" if dry_run else "not done"
         say(one_line(f"{step.old.name} {step.old.version} -> {step.new.version}: {word}: {step.why}"))
     say_active(state)
+    _end(failed)
+
+
+def _end(failed: Sequence[LlmpatchError]) -> None:
+    """Fail for what could not be fetched, after everything else was done."""
+    if failed:
+        raise failed[0]

@@ -91,8 +91,11 @@ def open_trust(trust_file: Path | None, key_files: tuple[Path, ...]) -> Trust:
 
 
 def revoked_keys(trust_file: Path | None = None, key_files: tuple[Path, ...] = ()) -> tuple[str, ...]:
-    """Ids of the keys that the policy of :func:`open_trust` revokes; none where there is no policy (errors as there)."""
+    """Ids of the keys that the policy of :func:`open_trust` revokes, or the usual one does: to name a key revives no other.
+
+    None where there is no policy (errors as there).
+    """
     from llmpatch.signing import usual_trust
 
-    trust = open_trust(trust_file, key_files) if trust_file or key_files else usual_trust()
-    return trust.revoked if trust else ()
+    named = open_trust(trust_file, key_files) if trust_file or key_files else None
+    return tuple({key: None for trust in (named, usual_trust()) if trust for key in trust.revoked})

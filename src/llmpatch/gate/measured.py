@@ -15,6 +15,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.gate.evidence import Evidence, JudgedBy
 from llmpatch.gate.policy import Decoding, Policy, Rule
+from llmpatch.recipe import DECLINING
 
 COHERENT = "harm-head"  # its weights decide what is incoherent, too
 _AFRESH = "measure afresh: leave --evidence out and give --base, or write new evidence by `llmpatch eval`"
@@ -53,8 +54,8 @@ def _check_length(policy: Policy, evidence: Evidence, max_new_tokens: int | None
 
     usual = usual_length(evidence.risk)
     wanted, told = max_new_tokens or usual, evidence.settings.max_new_tokens
-    if usual is None or told == wanted:
-        return
+    if usual is None or told == wanted or (told == usual and evidence.risk not in DECLINING):
+        return  # a length that is named is one of answers: texts that are continued keep their suite's
     if told is None:
         raise UsageError(
             f"{_whose(evidence)} does not say how long its answers may be (decoding.max_new_tokens)", hint=_AFRESH
@@ -111,16 +112,18 @@ def _remarks(evidence: Evidence) -> Iterator[str]:
 
 def _judged(rules: Sequence[Rule], evidence: Evidence) -> list[str]:
     """Compare the builds of judges with those here: those that a rule reads must be the same."""
+    from llmpatch.judges import JUDGES
+
     read, remarks = _judges_read(rules, evidence), []
     for name in dict.fromkeys([*sorted(read), *(judge.name for judge in evidence.judges)]):
         here, told = _build_here(name), [judge for judge in evidence.judges if judge.name == name]
         other = next((judge for judge in told if judge != here), None)
-        if isinstance(here, str):
-            remarks.append(f"names the judge {shown(name)}, whose build cannot be compared: {here}")
-        elif not told:
+        if not told and (name in JUDGES or not isinstance(here, str)):
             raise UsageError(
                 f"{_whose(evidence)} does not say which build of the judge {name} gave its scores", hint=_AFRESH
             )
+        if isinstance(here, str):
+            remarks.append(f"names the judge {shown(name)}, whose build cannot be compared: {here}")
         elif other:
             text = f"is by another build of the judge {name}: {_shown(other)}; here it is {_shown(here)}"
             if name in read:

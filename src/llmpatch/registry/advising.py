@@ -217,7 +217,8 @@ def _joined(versions: Sequence[Told]) -> list[Told]:
 
 
 def _replaces(new: Told, old: Told) -> bool:
-    return bool(new.keys & old.keys) and _time(new) > _time(old)
+    """Later, and signed by all that signed the old one: with a part of a vendor's keys nobody takes back what needed all."""
+    return bool(old.keys) and old.keys <= new.keys and _time(new) > _time(old)
 
 
 def _time(each: Told) -> datetime:

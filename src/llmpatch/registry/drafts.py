@@ -91,22 +91,36 @@ def drafted(folder: Path) -> Drafted:
         title = f"{name} {metadata.signed.version}"
         changes = list(_changes(before, metadata))
         lines += [f"{title}: {change}" for change in changes or ["signs the same again"]]
+        lines += [f"{title}: {whole}" for whole in _whole(metadata)]
         lines.append(f"{title}: expires {metadata.signed.expires:%Y-%m-%d}")
-    return Drafted(tuple(lines), drafts_digest(made))
+        if before is not None:
+            lines.append(f"{title}: compared with version {before.signed.version}, sha256 {_sum(before)}")
+    return Drafted(tuple(lines), drafts_digest(old, made))
 
 
-def drafts_digest(made: Mapping[str, Metadata[Any]]) -> str:
-    """Of exactly the bytes that signatures are made over, role by role."""
-    return digest_json({role: hashlib.sha256(found.signed_bytes).hexdigest() for role, found in made.items()})
+def _whole(metadata: Metadata[Any]) -> Iterator[str]:
+    """Who counts then, with whole ids: what changes says little to whom the folder shows another beginning."""
+    for name, role in _roles(metadata).items():
+        yield f"then {role.threshold} of {', '.join(sorted(role.keyids))} signs for {shown(name)}"
 
 
-def check_seen(folder: Path, made: Mapping[str, Metadata[Any]], seen: str) -> None:
+def _sum(metadata: Metadata[Any]) -> str:
+    return hashlib.sha256(metadata.signed_bytes).hexdigest()
+
+
+def drafts_digest(old: Repository | None, made: Mapping[str, Metadata[Any]]) -> str:
+    """Of exactly the bytes that signatures are made over, role by role, and of those that they were compared with."""
+    before = {} if old is None else {ROOT: _sum(old.root), "top": _sum(old.top)}
+    return digest_json({"before": before, "made": {role: _sum(found) for role, found in made.items()}})
+
+
+def check_seen(folder: Path, old: Repository | None, made: Mapping[str, Metadata[Any]], seen: str) -> None:
     """Whether what waits is what was looked at: between the two a folder can be changed.
 
     Raises:
         IntegrityError: it is another draft.
     """
-    if drafts_digest(made) != seen:
+    if drafts_digest(old, made) != seen:
         raise IntegrityError(
             f"what waits in {folder / DRAFTS} is not what was shown: nothing was signed",
             hint="look again: llmpatch registry sign FOLDER --dry-run; ask whoever can write there what became of it",

@@ -159,5 +159,5 @@ def cosign(folder: Path, *, keys: PrivateKeys, seen: str | None = None, now: dat
     with changing(folder):
         old, made = open_drafts(folder)
         if seen is not None:
-            check_seen(folder, made, seen)
+            check_seen(folder, old, made, seen)
         return settle(folder, old, made, keys, now=now, signing=True)

@@ -102,6 +102,7 @@ def activate_stack(
     gate: Gate | None = None,
     skip_gate: bool = False,
     downgrade: bool = False,
+    revoked_keys: Collection[str] = (),
     reason: str = "",
 ) -> Done:
     """Make exactly these installed patches active on their base, in this order, in one generation.
@@ -113,6 +114,7 @@ def activate_stack(
         gate: Judges them as one set. Without it the set must have passed before.
         skip_gate: Activate unjudged; recorded. Of several patches only where ``known`` or a vendor measured this very order.
         downgrade: Allow versions below the highest that was ever active.
+        revoked_keys: Ids of keys that the trust policy revokes.
         reason: Recorded.
 
     Raises:
@@ -123,17 +125,23 @@ def activate_stack(
     """
 
     def planned(state: State) -> tuple[Plan, list[Patch]]:
-        return plan_stack(store, state, digests, known, downgrade=downgrade)
+        return plan_stack(store, state, digests, known, downgrade=downgrade, revoked_keys=revoked_keys)
 
     return _carry_out(store, planned, digests[0], gate, skip_gate, reason, "activate", known)
 
 
 def plan_stack(
-    store: Store, state: State, digests: Sequence[str], known: Sequence[Known] = (), *, downgrade: bool = False
+    store: Store,
+    state: State,
+    digests: Sequence[str],
+    known: Sequence[Known] = (),
+    *,
+    downgrade: bool = False,
+    revoked_keys: Collection[str] = (),
 ) -> tuple[Plan, list[Patch]]:
     """What :func:`activate_stack` would do (errors as there)."""
     for digest in digests:
-        check_allowed(state, digest, downgrade=downgrade)
+        check_allowed(state, digest, downgrade=downgrade, revoked_keys=revoked_keys)
     patches = [read_stored(store, digest) for digest in digests]
     for patch in patches:
         check_members(state, patch.manifest)
