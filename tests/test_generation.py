@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -181,6 +183,24 @@ def test_answers_are_the_same_where_batches_are_cut_for_memory(tiny, monkeypatch
     monkeypatch.setattr("llmpatch.generation._decode", noted)
     assert dict(generate(tiny, PROMPTS, decoding=GREEDY)) == whole
     assert [len(part) for part in made] == [1] * len(PROMPTS)
+
+
+def test_a_base_that_is_spread_over_processes_is_cut_alike_in_each(tiny, monkeypatch):
+    """Each process sees other free memory, and all must run the base equally often, or they wait for each other."""
+    made = []
+
+    def noted(base, part, *rest):
+        made.append(len(part))
+        return _decode(base, part, *rest)
+
+    monkeypatch.setattr("llmpatch.generation._decode", noted)
+    cuts = []
+    for free in (1, CPU_BYTES):
+        monkeypatch.setattr("llmpatch.roomy_cache.free_bytes", lambda device, free=free: free)
+        made.clear()
+        list(generate(dataclasses.replace(tiny, sharded=True), PROMPTS, decoding=GREEDY))
+        cuts.append(list(made))
+    assert cuts[0] == cuts[1] == [len(PROMPTS)]
 
 
 def test_no_model_that_answers_on_a_cpu_is_bounded_by_bytes_there():

@@ -141,7 +141,8 @@ def generate_ids(
     sizes, free = sizes_of(base.model.config, base.model.dtype.itemsize), free_bytes(base.device)
 
     def fits(count: int, long: int) -> bool:
-        return count * long <= most and sizes.batch(count, long) <= free
+        # Where a base is sharded all processes must cut alike, and each sees another amount of free memory.
+        return count * long <= most and (base.sharded or sizes.batch(count, long) <= free)
 
     for part in _batches(rows, batch_size * times, more, fits, window):
         for row, answer in _decode(base, part, shared, offset, decoding, stops, raw):
