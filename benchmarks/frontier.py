@@ -5,8 +5,8 @@
 
 LoRA is trained on the same pairs (``RUN/pairs.jsonl``) with the same losses, by SFT and DPO steps as given. Variants are
 prefixes of other checkpoints, mixes or KL weights (``llmpatch build --set``). Writes ``--out``: per system the share of
-refused prompts of each kind with its interval; ``--add`` keeps
-earlier points that were measured alike; the report of the patch shows it (``make docs``).
+refused prompts of each kind with its interval; ``--add`` keeps earlier points that were measured alike. The report of the
+patch shows it (``make docs``).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from llmpatch.training import Trainer, train
 from llmpatch.training_data import Kept, TrainingSet
 from llmpatch.training_recipe import NeighboursSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
-from test_training import HEAD, make_data, settings, start
+from test_training import HEAD, interrupted_at, make_data, settings, start
 from tinymodels import make_tiny
 
 
@@ -113,18 +113,8 @@ def test_a_run_without_neighbours_is_the_run_it_always_was(tiny):
 def test_an_interrupted_run_with_company_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     options = {"seed": 0, "neighbours": neighbours(random=1, random_tokens=3, probability=0.6), "kept": [kept()]}
     whole = train(tiny, make_data(), start(), settings(), run=tmp_path / "whole", **options)
-    update, calls = Trainer._update, []
-
-    def broken(self, state, stage):
-        calls.append(1)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return update(self, state, stage)
-
-    monkeypatch.setattr(Trainer, "_update", broken)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(monkeypatch, 8):
         train(tiny, make_data(), start(), settings(), run=tmp_path / "cut", **options)
-    monkeypatch.setattr(Trainer, "_update", update)
     resumed = train(tiny, make_data(), start(), settings(), run=tmp_path / "cut", **options)
     assert torch.equal(resumed.rows, whole.rows)
     other = {**options, "neighbours": neighbours(THREE[:2], probability=0.6)}

@@ -15,7 +15,7 @@ from llmpatch import step_losses
 from llmpatch.distributed import Split
 from llmpatch.step_losses import StepLosses
 from llmpatch.training import REFERENCE, Trainer, train
-from test_training import HEAD, make_data, settings, start
+from test_training import HEAD, interrupted_at, make_data, settings, start
 
 
 def watched(monkeypatch):
@@ -105,20 +105,9 @@ def test_of_many_examples_a_resumed_run_computes_the_same_bits(tiny, tmp_path, m
     data, section = make_data(300), settings(sft=12, dpo=12)
     section = section.model_copy(update={"dpo": section.dpo.model_copy(update={"answer_tokens": dpo_cut})})
     whole = train(tiny, data, start(), section, seed=0)
-    update = Trainer._update
     for stop_at in (7, 18):
-        calls = []
-
-        def broken(self, state, stage, calls=calls, stop_at=stop_at):
-            calls.append(1)
-            if len(calls) == stop_at:
-                raise KeyboardInterrupt
-            return update(self, state, stage)
-
-        monkeypatch.setattr(Trainer, "_update", broken)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted_at(monkeypatch, stop_at):
             train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
-        monkeypatch.setattr(Trainer, "_update", update)
         resumed = train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
         assert torch.equal(resumed.rows, whole.rows)
 

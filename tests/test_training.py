@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -89,24 +89,30 @@ def test_both_stages_lower_their_losses(tiny):
     assert accuracies[-1] > 0.5
 
 
+@contextmanager
+def interrupted_at(monkeypatch, update_number):
+    """Training in here is interrupted at its so many-th update."""
+    update, calls = Trainer._update, []
+
+    def broken(self, state, stage):
+        calls.append(1)
+        if len(calls) == update_number:
+            raise KeyboardInterrupt
+        return update(self, state, stage)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_update", broken)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_interrupted_run_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch, optimizer):
     data, section = make_data(), settings(optimizer=optimizer)
     whole = train(tiny, data, start(), section, seed=0, run=tmp_path / "whole")
-    update = Trainer._update
     for stop_at in (3, 8):  # once in SFT, once in DPO
-        calls = []
-
-        def broken(self, state, stage, calls=calls, stop_at=stop_at):
-            calls.append(1)
-            if len(calls) == stop_at:
-                raise KeyboardInterrupt
-            return update(self, state, stage)
-
-        monkeypatch.setattr(Trainer, "_update", broken)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted_at(monkeypatch, stop_at):
             train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
-        monkeypatch.setattr(Trainer, "_update", update)
         resumed = train(tiny, data, start(), section, seed=0, run=tmp_path / str(stop_at))
         assert torch.equal(resumed.rows, whole.rows)
         assert len(resumed.history) == len(whole.history)

@@ -177,9 +177,8 @@ class Walks:
         salt = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{epoch}".encode()).digest()[:8], "big")
         shuffle = random.Random(salt)
         shuffle.shuffle(pool)
-        pool = pool[
-            : max(count, per_epoch * count)
-        ]  # who is left out of an epoch is drawn before anything goes by length
+        # Who is left out of an epoch is drawn before anything goes by length.
+        pool = pool[: max(count, per_epoch * count)]
         group = count * 8
         for start in range(0, len(pool), group):
             pool[start : start + group] = sorted(

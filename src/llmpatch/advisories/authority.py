@@ -64,23 +64,24 @@ def _trusted(trust: Trust | None, name: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Distrusted:
-    """An active patch whose signature would not count any more."""
+    """An active patch whose signature would not count any more, and ``lost``, which key that was, in words."""
 
     held: Held
     base: str
+    lost: str
 
     @property
     def text(self) -> str:
         """It in words."""
-        return f"{self.held.title}, active on {self.base}, {lost_key(self.held.entry, (self.held.entry.signer or '',))}"
+        return f"{self.held.title}, active on {self.base}, {self.lost}"
 
 
 def distrusted(inventory: Inventory, trust: Trust | None) -> tuple[Distrusted, ...]:
     """Active patches whose key was revoked after they were installed."""
-    lost = frozenset(trust.revoked) if trust else frozenset()
+    revoked = trust.revoked if trust else ()
     return tuple(
-        Distrusted(held, deployment.base.name)
+        Distrusted(held, deployment.base.name, lost)
         for deployment in inventory.deployments
         for held in deployment.active
-        if lost_key(held.entry, lost)
+        if (lost := lost_key(held.entry, revoked))
     )

@@ -140,7 +140,7 @@ def _judges_read(rules: Iterable[Rule], evidence: Evidence) -> set[str]:
     listed = {judge.name for judge in evidence.judges}
     read: set[str] = set()
     for rule in rules:
-        read |= {name for name in (*rule.metric.split("/"), rule.judge) if name and name in {*listed, *JUDGES}}
+        read |= {name for name in rule.metric.split("/") if name in {*listed, *JUDGES}}
         read |= {rule.judge} if rule.judge is not None else set()
         if rule.metric == "incoherent":
             read |= {COHERENT} & listed
