@@ -234,6 +234,9 @@ def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # n
         plan(make_recipe(**changes))
 
 
+BESIDE = {"distil": [{"chat": ["x.jsonl"], "patches": ["x"], "beside": True}]}
+
+
 @pytest.mark.parametrize(
     ("section", "said"),
     [
@@ -248,6 +251,8 @@ def test_recipes_that_cannot_be_joined_are_refused(project, changes, said):  # n
             {"neighbours": {"patches": ["y"]}, "distil": [{"chat": ["x.jsonl"], "patches": ["x"], "beside": True}]},
             "distil.beside: x is not among neighbours.patches",
         ),
+        ({**BESIDE, "neighbours": {"patches": ["x"], "row_subsets": True}}, "beside is about whole patches"),
+        ({**BESIDE, "neighbours": {"patches": ["x"], "probability": 0}, "pairs_weight": 0}, "nothing is learnt"),
         ({"pairs_weight": 0}, "there is nothing to learn"),
         ({"pairs_weight": 0, "distil": [{"chat": ["x.jsonl"], "weight": 0}]}, "there is nothing to learn"),
         ({"neighbours": {"random": 1, "colour": "red"}}, "colour"),

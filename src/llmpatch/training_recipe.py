@@ -186,6 +186,11 @@ class TrainingSection(Section):
     def _something_to_learn(self) -> Self:
         if not self.pairs_weight and not any(part.weight for part in self.distil):
             raise ValueError("pairs_weight is 0 and nothing is distilled: there is nothing to learn")
+        alone = any(part.weight and not part.beside for part in self.distil)
+        if not self.pairs_weight and not alone and self.neighbours and not self.neighbours.probability:
+            raise ValueError(
+                "pairs_weight and neighbours.probability are 0, and all that is distilled is beside: nothing is learnt"
+            )
         return self
 
     @model_validator(mode="after")
@@ -193,4 +198,6 @@ class TrainingSection(Section):
         there = self.neighbours.patches if self.neighbours else []
         if strangers := [path for part in self.distil if part.beside for path in part.patches if path not in there]:
             raise ValueError(f"distil.beside: {strangers[0]} is not among neighbours.patches")
+        if self.neighbours and self.neighbours.row_subsets and any(part.beside for part in self.distil):
+            raise ValueError("distil.beside is about whole patches: leave neighbours.row_subsets out")
         return self

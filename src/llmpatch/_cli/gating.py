@@ -39,7 +39,7 @@ def gate_options(function: F) -> F:
         click.option("--evidence", "evidence_files", multiple=True, type=FILE,
                      help="Judge evidence measured before and run no model. Repeatable."),
         click.option("--limit", type=click.IntRange(1), help="Only the first N prompts of each set."),
-        click.option("--max-new-tokens", type=click.IntRange(1),
+        click.option("--max-new-tokens", type=click.IntRange(1, 4096),
                      help="Length of an answer, as for `llmpatch gate`; by default each suite's own."),
         click.option("--run", type=FILE, default=Path("runs/gate"), show_default=True,
                      help="Folder of kept answers and of the fresh evidence."),
