@@ -155,6 +155,37 @@ def test_a_downgrade_of_what_is_active_is_asked_for_by_name(store, tmp_path):
     assert active(state(store)) == [["acme/refusal 1.0.0"]]
 
 
+def test_going_back_to_an_older_version_keeps_the_order_that_was_judged(store, tmp_path):
+    old, new = add(store, tmp_path), add(store, tmp_path, version="2.0.0")
+    other = add(store, tmp_path, "acme/tone", fixed=(2,))
+    for digest in (old, other, new):
+        activate(store, digest, gate=Gate())
+    assert active(state(store)) == [["acme/refusal 2.0.0", "acme/tone 1.0.0"]]
+    done = activate(store, old, downgrade=True)
+    assert active(done.generation.state) == [["acme/refusal 1.0.0", "acme/tone 1.0.0"]]
+    assert "acme/refusal 1.0.0 takes the place of acme/refusal 2.0.0" in done.why
+
+
+def test_an_upgrade_goes_on_where_a_step_took_another_ones_patch_away(store, tmp_path):
+    for digest in (add(store, tmp_path), add(store, tmp_path, "acme/tone", fixed=(2,))):
+        activate(store, digest, gate=Gate())
+    both = add(store, tmp_path, version="2.0.0", fixed=(1, 2))
+    tone = add(store, tmp_path, "acme/tone", "1.1.0", fixed=(2, 3))
+    steps = upgrade(store, gate=Gate())
+    assert [(step.new.digest, step.done, step.refused) for step in steps] == [(both, True, False), (tone, False, True)]
+    assert "acme/tone 1.0.0 is active no longer" in steps[1].why
+    assert active(state(store)) == [["acme/refusal 2.0.0"]]
+
+
+def test_an_upgrade_for_another_base_of_that_name_is_no_upgrade(store, tmp_path):
+    activate(store, add(store, tmp_path), gate=Gate())
+    add(store, tmp_path, version="1.1.0", base=base(embeddings="9"))
+    (step,) = upgrade(store, gate=Gate())
+    assert (step.done, step.refused) == (False, True)
+    assert "for another tiny-llama than the one that 1.0.0 is active on (llmpatch activate acme/refusal@1.1.0)" in step.why
+    assert active(state(store)) == [["acme/refusal 1.0.0"]]
+
+
 def test_two_patches_go_together_only_if_that_set_was_judged(store, tmp_path):
     one, two = add(store, tmp_path), add(store, tmp_path, "acme/tone", fixed=(2,))
     activate(store, one, gate=Gate())

@@ -24,6 +24,7 @@ from llmpatch.store import (
     check_together,
     deactivate,
     decide,
+    examine,
     facts_of,
     install,
     keep_record,
@@ -192,6 +193,8 @@ def test_a_record_is_kept_once_and_a_damaged_one_stops_activations(store, two):
     path.write_bytes(path.read_bytes().replace(b"false", b"true"))
     with pytest.raises(IntegrityError, match="was changed or damaged"):
         activate(store, two[0], gate=Gate())
+    (finding,) = examine(store)
+    assert (finding.code, finding.repairable, str(path) in finding.message) == ("composition", False, True)
 
 
 def test_skipping_the_gate_needs_evidence_of_that_very_order(store, two):

@@ -11,7 +11,7 @@ nothing about how a patch is verified or judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llmpatch.artifact import Manifest, Patch, release_time
 from llmpatch.artifact.manifest import FingerprintSection
@@ -25,7 +25,7 @@ from llmpatch.store.facts import Known, facts_of
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit, load
 from llmpatch.store.installing import Done, because
 from llmpatch.store.interfaces import Gate, Judged
-from llmpatch.store.state import Action, ActiveSet, GateRecord, State, with_active
+from llmpatch.store.state import Action, ActiveSet, GateRecord, State, set_of, with_active
 
 
 class _MovedError(LlmpatchError):
@@ -52,10 +52,7 @@ def plan_activation(
     }
     active = [facts_of(known[d].manifest, d) for d in (group.patches if group else ())]
     new = facts_of(patch.manifest, digest)
-    newer = [old for old in active if downgrade and old.name == new.name and old.version > new.version]
-    plan = decide([old for old in active if old not in newer], new, known_here(store))
-    if newer and plan.kind != "no-op":
-        plan = replace(plan, replaced=(*plan.replaced, *newer), why=f"{plan.why}; back from {newer[0].version}")
+    plan = decide(active, new, known_here(store), downgrade=downgrade)
     return plan, [known[d] for d in plan.digests]
 
 
@@ -187,7 +184,7 @@ def _carry_out(
                 raise _MovedError("the store changed", hint="run it again")
             made = _set(now.state, found, digest, _kept(store, record, judged))
             why = f"{same.why}, and the gate passes" if same.kind == "no-op" else same.why
-            return Draft(action, because(why, reason), with_active(now.state, made, {}, "superseded"))
+            return Draft(action, because(why, reason), with_active(now.state, made, "superseded"))
 
         try:
             generation, _ = commit(store, change)
@@ -260,7 +257,7 @@ def deactivate(
             active = (*kept, *(group for group in made if group is not None))
             entry = now.state.entry(digest)
             why = f"deactivate {title(entry) if entry else digest[:16]}"
-            return Draft("deactivate", because(why, reason), with_active(now.state, active, {}, "inactive"))
+            return Draft("deactivate", because(why, reason), with_active(now.state, active, "inactive"))
 
         try:
             generation, _ = commit(store, change)
@@ -271,12 +268,10 @@ def deactivate(
 
 
 def find_set(state: State, manifest: Manifest) -> ActiveSet | None:
-    """The active set of the base that a patch was made for: the very same one first, else one that does not differ."""
+    """The active set of the base that a patch was made for."""
     from llmpatch.bases import Fingerprint
 
-    wanted = Fingerprint(**manifest.base.fingerprint.model_dump())
-    found = [g for g in state.active if not Fingerprint(**g.fingerprint.model_dump()).differences(wanted)]
-    return next((g for g in found if g.fingerprint == manifest.base.fingerprint), found[0] if found else None)
+    return set_of(state.active, Fingerprint(**manifest.base.fingerprint.model_dump()))
 
 
 @dataclass(frozen=True)

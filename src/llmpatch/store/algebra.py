@@ -43,13 +43,14 @@ class Plan:
         return tuple(patch.digest for patch in self.patches)
 
 
-def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = ()) -> Plan:
+def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = (), *, downgrade: bool = False) -> Plan:
     """What activating ``new`` next to ``active`` would do.
 
     Args:
         active: What is active, in order.
         new: What is to be.
         known: What was measured here of patches together, beside what their vendors say.
+        downgrade: Whether ``new`` may take the place of a newer version of itself.
 
     Raises:
         UsageError: it is refused: a version published twice, a downgrade, a conflict, something missing, partial
@@ -60,8 +61,9 @@ def decide(active: Sequence[Facts], new: Facts, known: Sequence[Known] = ()) -> 
     for patch in before:
         if patch.digest == new.digest:
             return Plan("no-op", before, why=f"{new.title} is active already")
-    _check_same_name(before, new)
-    replaced = tuple(patch for patch in before if replaces(new, patch))
+    newer = tuple(patch for patch in before if downgrade and patch.name == new.name and patch.version > new.version)
+    _check_same_name([patch for patch in before if patch not in newer], new)
+    replaced = tuple(patch for patch in before if patch in newer or replaces(new, patch))
     rest = tuple(patch for patch in before if patch not in replaced)
     if why := _needless(rest, replaced, new):
         return Plan("no-op", before, why=why)

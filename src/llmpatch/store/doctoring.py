@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from llmpatch.artifact import release_time
 from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.store.collecting import unnamed
+from llmpatch.store.composed import known_here
 from llmpatch.store.contents import kept_bytes, read_stored, title
 from llmpatch.store.disk import disk_errors, locked, make_folder, remove, replace_file
 from llmpatch.store.generations import (
@@ -70,7 +71,7 @@ def examine(store: Store) -> list[Finding]:
         found += _patch(store, entry, head.state)
     for path in unnamed(store, head.state):
         found.append(Finding("leftover", f"{path} belongs to nothing", "--repair or `llmpatch gc` deletes it", True))
-    return [*found, *_verdicts(store, head)]
+    return [*found, *_verdicts(store, head), *_records(store)]
 
 
 def repair(store: Store) -> list[Finding]:
@@ -96,6 +97,14 @@ def repair(store: Store) -> list[Finding]:
         for entry in head.state.installed:
             _make_read_only(store, entry)
     return examine(store)
+
+
+def _records(store: Store) -> Iterator[Finding]:
+    """What was measured of patches together: while it cannot be read, nothing is activated."""
+    try:
+        known_here(store)
+    except LlmpatchError as error:
+        yield Finding("composition", error.message, error.hint or "delete it, and measure again", False)
 
 
 def _head(store: Store) -> Head | None:

@@ -255,7 +255,7 @@ def _strictest(state: State, others: list[State]) -> State:
         marks = raised(marks, [entry for entry in other.installed if entry.version == other.high_water.get(entry.name)])
     active = tuple(group for group in state.active if not set(group.patches) & revoked.keys())
     cleaned = changed(state, active=active, revoked=revoked, high_water=marks)
-    return with_active(cleaned, active, {}, "inactive")
+    return with_active(cleaned, active, "inactive")
 
 
 def _load_to_change(store: Store, repair: bool) -> Head:

@@ -20,7 +20,7 @@ from llmpatch.catalogue import store_folder
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.store.contents import check_members, pick, read_stored
 from llmpatch.store.generations import Head, Store, ancestors, load
-from llmpatch.store.state import ActiveSet, undone
+from llmpatch.store.state import ActiveSet, set_of, undone
 from llmpatch.versions import is_request
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def load_active(store: Store, base: Fingerprint, *, on_failure: OnFailure = "ref
 
 def _first_whole(store: Store, head: Head, base: Fingerprint) -> Active:
     """The head's set for a base, or the newest earlier one that is whole."""
-    if _group(head.state.active, base) is None:
+    if set_of(head.state.active, base) is None:
         if head.damage:  # the lost record may have been what made a patch active
             raise IntegrityError(f"nobody knows what is active: {head.damage[0]}", hint="llmpatch doctor --repair")
         return Active((), (), head.generation.number)
@@ -155,18 +155,6 @@ def _first_whole(store: Store, head: Head, base: Fingerprint) -> Active:
 
 def _candidates(store: Store, head: Head, base: Fingerprint) -> Iterator[tuple[int, ActiveSet]]:
     for generation in ancestors(store, head):
-        group = _group(generation.state.active, base)
+        group = set_of(generation.state.active, base)
         if group is not None:
             yield generation.number, group
-
-
-def _group(groups: tuple[ActiveSet, ...], base: Fingerprint) -> ActiveSet | None:
-    """The set for a base: the very same base first, else one that does not differ."""
-    from llmpatch.bases import Fingerprint
-
-    found = [(Fingerprint(**group.fingerprint.model_dump()), group) for group in groups]
-    for exact in (True, False):
-        for fingerprint, group in found:
-            if fingerprint == base if exact else not fingerprint.differences(base):
-                return group
-    return None

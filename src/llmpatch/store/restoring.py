@@ -41,7 +41,7 @@ def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
         if _same(target.state, head.state):
             return None
         _check_usable(store, head.state, target)
-        state = with_active(head.state, target.state.active, {}, "rolled back")
+        state = with_active(head.state, target.state.active, "rolled back")
         why = f"back to what was active in generation {target.number}"
         return Draft("rollback", because(why, reason), state, restores=target.number)
 
@@ -71,7 +71,7 @@ def revoke(store: Store, digest: str, reason: str) -> Done:
         ]
         active = tuple(group for group in falls if group is not None)
         # Who goes with it was not deactivated by anybody: it may be fallen back to.
-        marked = with_active(head.state, active, {}, "superseded")
+        marked = with_active(head.state, active, "superseded")
         entries = tuple(
             e.model_copy(update={"status": "revoked"}) if e.digest in revoked else e for e in marked.installed
         )

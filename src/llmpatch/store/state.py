@@ -9,8 +9,8 @@ A generation names its parent and the sha256 of the parent's bytes; none is ever
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,9 @@ from llmpatch.artifact.strict_json import parse_object, shown
 from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.recipe import describe
 from llmpatch.versions import parse_version
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Fingerprint
 
 SCHEMA = "llmpatch/generation/v1"
 NO_PARENT = "0" * 64
@@ -186,14 +189,13 @@ def render_generation(generation: Generation) -> bytes:
     return data
 
 
-def with_active(state: State, active: tuple[ActiveSet, ...], leaving: Mapping[str, Status], rest: Status) -> State:
+def with_active(state: State, active: tuple[ActiveSet, ...], gone: Status) -> State:
     """``state`` with other active sets, and each patch's status and the high-water marks to match.
 
     Args:
         state: Before.
         active: After.
-        leaving: Status of single patches that are active no longer.
-        rest: Status of the others that are active no longer.
+        gone: Status of those that are active no longer.
     """
     now = {digest for group in active for digest in group.patches}
     before = state.active_digests
@@ -203,11 +205,21 @@ def with_active(state: State, active: tuple[ActiveSet, ...], leaving: Mapping[st
             return "revoked"
         if entry.digest in now:
             return "active"
-        return leaving.get(entry.digest, rest) if entry.digest in before else entry.status
+        return gone if entry.digest in before else entry.status
 
     installed = tuple(entry.model_copy(update={"status": status(entry)}) for entry in state.installed)
     marks = raised(state.high_water, [entry for entry in state.installed if entry.digest in now])
     return changed(state, installed=installed, active=active, high_water=marks)
+
+
+def set_of(groups: Sequence[ActiveSet], base: Fingerprint) -> ActiveSet | None:
+    """The set for a base: that of the very same base first, else of one that does not differ."""
+    from llmpatch.bases import Fingerprint
+
+    found = [(Fingerprint(**group.fingerprint.model_dump()), group) for group in groups]
+    same = [group for fingerprint, group in found if fingerprint == base]
+    alike = [group for fingerprint, group in found if not fingerprint.differences(base)]
+    return next(iter((*same, *alike)), None)
 
 
 def undone(state: State, group: ActiveSet) -> bool:

@@ -9,7 +9,7 @@ What was rolled back or revoked is no candidate: going there again takes an expl
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmpatch.errors import LlmpatchError
 from llmpatch.store.activating import activate, plan_activation
@@ -65,6 +65,10 @@ def plan_upgrade(
         except LlmpatchError as error:
             steps.append(Step(old, new, f"{error.message} ({error.hint})", refused=True))
             continue
+        if plan.kind != "no-op" and old.digest not in {lost.digest for lost in plan.replaced}:
+            why = f"it is for another {old.base} than the one that {old.version} is active on"
+            steps.append(Step(old, new, f"{why} (llmpatch activate {new.name}@{new.version})", refused=True))
+            continue
         vendor = new.name.partition("/")[0]
         if others := [lost.title for lost in plan.replaced if lost.vendor != vendor]:
             why = (
@@ -98,8 +102,10 @@ def upgrade(
             continue
         # What the steps before it made active, too, stays out of its reach.
         now = plan_upgrade(store, load(store).state, [step.old.name], revoked_keys=revoked_keys)
-        if any(again.new.digest == step.new.digest and again.refused for again in now):
-            steps += [again for again in now if again.new.digest == step.new.digest]
+        again = next((found for found in now if found.new.digest == step.new.digest), None)
+        if again is None or again.refused:
+            gone = f"{step.old.name} {step.old.version} is active no longer: a step before this one took its place"
+            steps.append(again or replace(step, why=gone, refused=True))
             continue
         done = activate(
             store, step.new.digest, gate=gate, skip_gate=skip_gate, revoked_keys=revoked_keys, reason=reason,
