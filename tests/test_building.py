@@ -286,6 +286,7 @@ def test_a_recipes_balance_reaches_training(project, monkeypatch):
     with pytest.raises(UsageError, match="no single token for the pronouns"):
         build(recipe, project / "out", run=project / "run", progress=Silent())
     assert not (project / "out").exists()
+    assert not (project / "run/answers").exists()  # nothing was asked
     monkeypatch.setattr("llmpatch.evals.gender_bias.pronoun_ids", lambda _: {"he": 70, "his": 71, "she": 80})
     seen = watched_words(monkeypatch, "balance")
     build(recipe, project / "out", run=project / "run", progress=Silent())
@@ -296,6 +297,7 @@ def test_a_recipes_avoided_words_reach_training(project, monkeypatch):
     recipe = make_recipe(avoid={"weight": 3.0})
     with pytest.raises(UsageError, match="no single token for any of the words of avoid"):
         build(recipe, project / "out", run=project / "run", progress=Silent())
+    assert not (project / "run/answers").exists()
     monkeypatch.setattr("llmpatch.vocabulary.word_tokens", lambda *_: (70, 71))
     seen = watched_words(monkeypatch, "avoid")
     build(recipe, project / "out", run=project / "run", progress=Silent())

@@ -242,6 +242,7 @@ BESIDE = {"distil": [{"chat": ["x.jsonl"], "patches": ["x"], "beside": True}]}
     [
         ({"neighbours": {}}, "there are no neighbours"),
         ({"neighbours": {"random": 1, "keep": {}}}, "names no prompts"),
+        ({"neighbours": {"random": 1, "validate_together": True}}, "needs published patches"),
         ({"neighbours": {"random": 1, "keep": {"chat": ["x.jsonl"], "balance": {}}}}, "balance is about raw prompts"),
         ({"neighbours": {"random": 1, "probability": 1.5}}, "probability"),
         ({"distil": [{"patches": ["x"]}]}, "names no prompts"),
@@ -276,9 +277,6 @@ def test_company_that_cannot_be_is_refused(project, published):  # noqa: F811
     foreign = str(save(project / "foreign", make_patch(make_tiny(seed=1), "acme/foreign")))
     with pytest.raises(WrongBaseError, match="embedding table"):
         opened(neighbours={"patches": [foreign]})
-    recipe = make_recipe(training=training(neighbours={"random": 1, "validate_together": True}))
-    with pytest.raises(UsageError, match="needs published patches"):
-        validated_together(recipe, opened(neighbours={"random": 1}), lambda rows: {"score": 0.0})
     long = make_recipe(
         pairs={"max_prompt_tokens": 3},
         training=training(distil=[{"patches": published, "chat": ["everyday_train.jsonl"]}]),

@@ -276,7 +276,12 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_the_new_one(tiny, tmp_pat
     train(tiny, make_data(), start(), settings(sft=2, dpo=0), seed=0, run=tmp_path)
     before = (tmp_path / "training.safetensors").read_bytes()
     train(tiny, make_data(), start(), settings(sft=3, dpo=0), seed=0, run=tmp_path)
-    assert (tmp_path / EARLIER).read_bytes() == before != (tmp_path / "training.safetensors").read_bytes()
+    other = (tmp_path / "training.safetensors").read_bytes()
+    assert (tmp_path / EARLIER).read_bytes() == before != other
+    # Going back to the first ones goes on from there: nothing is trained again, and the second ones' are kept in turn.
+    train(tiny, make_data(), start(), settings(sft=2, dpo=0), seed=0, run=tmp_path)
+    assert (tmp_path / "training.safetensors").read_bytes() == before
+    assert (tmp_path / EARLIER).read_bytes() == other
 
 
 @pytest.mark.parametrize("cheap", [False, True])

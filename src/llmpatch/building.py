@@ -252,14 +252,19 @@ def _aims(risk: str, judges: list[dict[str, Any]]) -> list[tuple[str, Callable[[
 
 
 def recipe_files(recipe: Recipe) -> list[str]:
-    """Every data file a recipe names."""
+    """Every data file that a recipe is made from."""
     from llmpatch.company import company_files
 
+    asked = [path for part in parts_of(recipe) for path in _asked_files(part)]
+    rows = [recipe.prefix.path] if recipe.prefix.path else []
+    return list(dict.fromkeys([*asked, *rows, *company_files(recipe), *recipe.joint]))
+
+
+def _asked_files(recipe: Recipe) -> list[str]:
+    """The prompts of a recipe, and the answers that were recorded: all that is read of one that is joined with another."""
     sections = [getattr(recipe.prompts, kind) for kind in KINDS]
     named = [path for s in sections if s for path in [*s.train, *s.validation]]
-    own = [*named, *(path for path in (recipe.reference.path, recipe.prefix.path) if path)]
-    others = [path for part in parts_of(recipe)[1:] for path in recipe_files(part)]
-    return list(dict.fromkeys([*own, *company_files(recipe), *recipe.joint, *others]))
+    return [*named, *([recipe.reference.path] if recipe.reference.path else [])]
 
 
 def method(recipe: Recipe) -> str:

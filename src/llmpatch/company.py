@@ -67,16 +67,13 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
         UsageError: no such patch or prompts, patches that cannot be put together, or too many tokens for the context.
         IntegrityError: a damaged patch.
     """
+    check_company(recipe, base)
     section = recipe.training.neighbours
     kept: list[Kept] = []
     neighbours, together = None, None
     if section is not None:
         frozen = _rows_of(section.patches, base)
         together = joined(frozen, parallel=section.parallel)
-        others = (0 if together is None else len(together)) + section.random * section.random_tokens
-        check_room(base, recipe.prefix.tokens + others)
-        if section.parallel:
-            check_side_by_side(base)
         largest = section.norm_budget * input_norm_p999(base) if section.norm_budget else None
         neighbours = Neighbours(tuple(frozen), section, largest)
         if section.keep is not None and section.keep.weight:
@@ -84,7 +81,6 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
     for part in recipe.training.distil:
         if part.weight:
             stack = joined(_rows_of(part.patches, base), parallel=False)
-            check_room(base, 0 if stack is None else len(stack))
             speaker = {"patches": stack, "base": None, "start": start}[part.answers]
             found = _kept(recipe, base, part, speaker, stack, run, progress)
             there = section.patches if section is not None and part.beside else []
@@ -93,18 +89,10 @@ def open_company(recipe: Recipe, base: Base, start: torch.Tensor, run: Path, pro
 
 
 def validated_together(recipe: Recipe, company: Company, validate: Validate) -> Validate:
-    """A validation by the lower of the scores alone and behind all neighbours, where the recipe asks for it.
-
-    Raises:
-        UsageError: it does, and there are no published neighbours.
-    """
+    """A validation by the lower of the scores alone and behind all neighbours, where the recipe asks for it."""
     section = recipe.training.neighbours
     if section is None or not section.validate_together:
         return validate
-    if company.together is None:
-        raise UsageError(
-            "training.neighbours.validate_together needs published patches", hint="list them, or leave it out"
-        )
     others = company.neighbours.patches if company.neighbours else ()
 
     def both(rows: Rows) -> dict[str, float]:
@@ -126,13 +114,26 @@ def company_files(recipe: Recipe) -> list[str]:
 
 
 def check_company(recipe: Recipe, base: Base) -> None:
-    """Whether the patches that a recipe names are for its base, before anything is asked (errors as :func:`open_company`)."""
+    """Whether the patches that a recipe names can be used with its base, before anything is asked.
+
+    Raises:
+        WrongBaseError: a patch for another base.
+        UsageError: no such patch, patches that cannot be put together, words to balance that the vocabulary does not have, or
+            too many tokens for the context.
+        IntegrityError: a damaged patch.
+    """
     section = recipe.training.neighbours
-    for paths in (
-        section.patches if section else (),
-        *(part.patches for part in recipe.training.distil if part.weight),
-    ):
-        _rows_of(paths, base)
+    if section is not None:
+        together = joined(_rows_of(section.patches, base), parallel=section.parallel)
+        others = (0 if together is None else len(together)) + section.random * section.random_tokens
+        check_room(base, recipe.prefix.tokens + others)
+        if section.parallel:
+            check_side_by_side(base)
+    for part in recipe.training.distil:
+        if part.weight:
+            check_room(base, sum(len(rows) for rows in _rows_of(part.patches, base)))
+    for kept in _kept_sections(recipe):
+        balance_of(kept.balance, base)
 
 
 def neighbour_tokens(recipe: Recipe) -> list[int]:

@@ -105,11 +105,15 @@ def learn(
         UsageError: nothing to learn from, or nothing about a risk; a validation prompt that does not fit the context.
         LlmpatchError: any stage failed; what was done stays in ``run``.
     """
-    from llmpatch.company import check_company, neighbour_tokens
+    from llmpatch.company import balance_of, check_company, neighbour_tokens
     from llmpatch.validation import check_fits
 
     first = material.parts[0]
     check_company(first, base)
+    start_rows(first, base)
+    for part in material.parts:
+        avoided(part, base)
+        balance_of(part.balance, base)
     near = first.training.neighbours
     others = sum(neighbour_tokens(first)) if near is not None and near.validate_together else 0
     if near is not None and near.parallel and others:

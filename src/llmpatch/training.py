@@ -272,8 +272,8 @@ def train(
         rows: [n, hidden_size] to start from.
         section: Stages and weights.
         seed: Decides the batches.
-        run: Folder of the checkpoint; an earlier one of the same data and settings is resumed. Every validated prefix
-            stays in its folder ``prefixes``.
+        run: Folder of the checkpoint; an earlier one of the same data and settings is resumed, also where others were tried
+            between. Every validated prefix stays in its folder ``prefixes``.
         validate: Scores a prefix; the best is returned. Without it the last is.
         base_weights: Digest of the base's weights, if a checkpoint of another base should not be resumed.
         validated_by: What the scores depend on, as :func:`llmpatch.validation.validated_by` digests it; a checkpoint that
@@ -305,16 +305,29 @@ def train(
         [data.digest(), *settings, *_word_settings(balance), *_word_settings(avoid), *_company(neighbours, kept)]
     )
     path = run / "training.safetensors" if run else None
-    state = load_state(path, identity) if path and path.exists() else None
-    other = state is None
+    here = load_state(path, identity) if path and path.exists() else None
+    before = path.with_name(EARLIER) if path else None
+    back = load_state(before, identity) if before and here is None and before.exists() else None
+    state = here or back
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
     split.wait()  # until all have looked
-    if other and path and path.exists() and split.rank == 0:
-        path.replace(path.with_name(EARLIER))  # of other settings, and perhaps of hours
+    if path and before and here is None and split.rank == 0:
+        _put_away(path, before, swap=back is not None)
     keeps = path if split.rank == 0 else None
     return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
+
+
+def _put_away(path: Path, before: Path, *, swap: bool) -> None:
+    """Keep a checkpoint of other settings, which may be of hours, as the earlier one; or let the two change places."""
+    aside = path.with_name("training.aside.safetensors")
+    if swap:
+        before.replace(aside)
+    if path.exists():
+        path.replace(before)
+    if swap:
+        aside.replace(path)
 
 
 def _reference_identity(base: Base, data: TrainingSet, section: TrainingSection, weights: str, reference: str) -> str:

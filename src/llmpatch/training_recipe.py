@@ -147,6 +147,8 @@ class NeighboursSection(Section):
     def _somebody(self) -> Self:
         if not self.patches and not self.random:
             raise ValueError("there are no neighbours: list patches, or set random to 1 or more")
+        if self.validate_together and not self.patches:
+            raise ValueError("validate_together needs published patches: list them, or leave it out")
         return self
 
 

@@ -182,7 +182,9 @@ def test_an_upgrade_for_another_base_of_that_name_is_no_upgrade(store, tmp_path)
     add(store, tmp_path, version="1.1.0", base=base(embeddings="9"))
     (step,) = upgrade(store, gate=Gate())
     assert (step.done, step.refused) == (False, True)
-    assert "for another tiny-llama than the one that 1.0.0 is active on (llmpatch activate acme/refusal@1.1.0)" in step.why
+    assert (
+        "for another tiny-llama than the one that 1.0.0 is active on (llmpatch activate acme/refusal@1.1.0)" in step.why
+    )
     assert active(state(store)) == [["acme/refusal 1.0.0"]]
 
 

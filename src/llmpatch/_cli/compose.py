@@ -94,6 +94,7 @@ def command(
         return
     from llmpatch.bases import load_base
     from llmpatch.errors import GateError
+    from llmpatch.files import alone_in
     from llmpatch.progress import console
 
     measuring: dict[str, Any] = {
@@ -102,15 +103,16 @@ def command(
         "progress": console(),
     }  # fmt: skip
     made: Patch | None = None
-    try:
-        if out:
-            made = compose(stack.patches, out, naming=naming, overwrite=overwrite, **measuring)
-        else:
-            look(stack.patches, **measuring)
-    except GateError:
-        _say_measured(run, search, remember, as_json)
-        raise
-    _say_measured(run, search, remember, as_json, {"patch": str(out), "digest": made.digest} if made else {})
+    with alone_in(run):  # what is said is read from there
+        try:
+            if out:
+                made = compose(stack.patches, out, naming=naming, overwrite=overwrite, **measuring)
+            else:
+                look(stack.patches, **measuring)
+        except GateError:
+            _say_measured(run, search, remember, as_json)
+            raise
+        _say_measured(run, search, remember, as_json, {"patch": str(out), "digest": made.digest} if made else {})
     if made and not as_json:
         say(f"\npatch: {out}  (sha256 {made.digest})")
 
