@@ -20,7 +20,9 @@ def test_the_patch_was_made_by_this_recipe_from_this_data(folder):
     build = read_patch(folder).manifest.build
     recipe = load_recipe(Path(f"recipes/{folder.parent.name}-{folder.name}.yaml"))
     assert build.recipe_digest == recipe.digest()
-    assert {path: sha256_file(Path(path)) for path in build.data_digests} == build.data_digests
+    # What a patch was distilled from may have a newer release: then the earlier one lies in recipes/neighbours and recipes/init.
+    kept = {sha256_file(path) for path in Path("recipes").glob("*/**/*.*") if path.is_file()}
+    assert [p for p, d in build.data_digests.items() if sha256_file(Path(p)) != d and d not in kept] == []
 
 
 @pytest.mark.parametrize("folder", sorted(Path("recipes/neighbours").iterdir()), ids=lambda path: path.name)
