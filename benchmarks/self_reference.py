@@ -13,6 +13,7 @@ beyond them: it learns from the difference of two continuations, not only from t
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("made", nargs="+", metavar="RECIPE=PATCH")
     parser.add_argument("--limit", type=int, help="prompts of each set; by default as in the evidence")
     parser.add_argument("--samples", type=int, help="continuations per prompt; by default as in the evidence")
+    parser.add_argument("--keep", action="store_true", help="the risks that --out has of an earlier run, but those measured now")
     parser.add_argument("--run", type=Path, default=Path("runs/self-reference"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/self_reference.json"))
     options = parser.parse_args()
@@ -50,7 +52,8 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Measure each, and keep what is done."""
-    found: dict[str, Any] = {"created": created(), "environment": environment(), "risks": {}}
+    earlier = json.loads(options.out.read_text(encoding="utf-8"))["risks"] if options.keep else {}
+    found: dict[str, Any] = {"created": created(), "environment": environment(), "risks": earlier}
     for text in options.made:
         told, _, folder = text.partition("=")
         recipe, patch = load_recipe(Path(told)), load_patch(folder)
