@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("made", nargs="+", metavar="RECIPE=PATCH")
     parser.add_argument("--limit", type=int, help="prompts of each set; by default as in the evidence")
     parser.add_argument("--samples", type=int, help="continuations per prompt; by default as in the evidence")
-    parser.add_argument("--keep", action="store_true", help="the risks that --out has of an earlier run, but those measured now")
+    parser.add_argument(
+        "--keep", action="store_true", help="the risks that --out has of an earlier run, but those measured now"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/self-reference"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/self_reference.json"))
     options = parser.parse_args()

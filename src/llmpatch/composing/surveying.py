@@ -61,10 +61,10 @@ def _worst(
         orders = [list(order) for order in itertools.permutations([patch, *others])]
         every = [bench.columns(order, task, f"{size} together") for order in orders]
         for place, column in enumerate(before):
-            same = [columns[place] for columns in every]
-            figures = [make_figures(patch.digest, [column], [alone[place]], [one])[0] for one in same]
             if not column.aim:
                 continue
+            same = [columns[place] for columns in every]
+            figures = [make_figures(patch.digest, [column], [alone[place]], [one])[0] for one in same]
             low = min(range(len(orders)), key=lambda i: figures[i]["together"])
             high = max(range(len(orders)), key=lambda i: figures[i]["together"])
             ids = list(column.values)
