@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,9 @@ from llmpatch.progress import Progress, console
 from llmpatch.recipe import Recipe, load_recipe, override
 from llmpatch.references import collect, open_reference
 from llmpatch.references.local import TransformersReference
+from llmpatch.reporting.results.benchmarks import ABLATIONS
 from llmpatch.validation import validated_by
 
-ABLATIONS: dict[str, list[str]] = {
-    "beta": ["training.dpo.beta=0.03,0.1,0.3,1"],
-    "tokens": ["prefix.tokens=1,5,10,20,50,100"],
-    "init": ["prefix.init=text,vocabulary,random"],
-    "data": ["prompts.harmful.limit=50,100,200,400,800"],
-    "dpo-reference": ["training.dpo.reference=none,base,sft"],
-    "kl": ["training.kl_weight=0,0.3,1,3,10"],
-    "optimizer": ["training.optimizer=adamw,muon"],
-    "stages": ["stages=both,sft,sft-long"],
-    "noise": ["noise=0,0.1,0.3", "filter=on,off"],
-}
 OURS = ("stages", "filter", "noise")
 MAX_CELL_BYTES = 1 << 22
 
@@ -79,7 +70,7 @@ def main() -> None:
 def run_all(options: argparse.Namespace) -> None:
     """Every ablation that was asked for, one after another."""
     recipe = override(load_recipe(options.recipe), options.assignments)
-    wanted = {name: ABLATIONS[name] for name in options.ablation}
+    wanted: dict[str, Sequence[str]] = {name: ABLATIONS[name].varied for name in options.ablation}
     if options.vary:
         keys = [text.partition("=")[0] for text in options.vary]
         wanted[options.name or "-".join(key.rpartition(".")[2] for key in keys)] = options.vary
@@ -109,7 +100,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
 
 
 def _grid(
-    recipe: Recipe, varied: list[str], seeds: list[int]
+    recipe: Recipe, varied: Sequence[str], seeds: list[int]
 ) -> tuple[list[tuple[str, list[Any]]], list[dict[str, Any]]]:
     """Axes and cells; every cell's recipe is valid.
 

@@ -119,6 +119,16 @@ def test_a_device_that_is_not_here_is_one_clear_line(monkeypatch, folder):
         load_base(str(folder))
 
 
+def test_weights_in_half_the_memory_are_asked_for_by_name(monkeypatch, folder):
+    monkeypatch.setenv("LLMPATCH_DTYPE", "bfloat16")
+    half = load_base(str(folder))
+    assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
+    monkeypatch.setenv("LLMPATCH_DTYPE", "int3")
+    with pytest.raises(UsageError, match="LLMPATCH_DTYPE='int3' is not known") as error:
+        load_base(str(folder))
+    assert "bfloat16" in error.value.hint
+
+
 def test_a_gpu_that_is_seen_and_does_not_work_is_said_so(monkeypatch):
     def broken(*size, device):
         raise RuntimeError("no kernel image")

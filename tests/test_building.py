@@ -89,6 +89,24 @@ def test_a_build_makes_a_patch_a_report_and_its_trail(project):
     assert len(model.generate(["Hi", "Ho"], max_new_tokens=4, samples=2)[1]) == 2
 
 
+def test_a_base_in_bfloat16_builds_a_patch_that_says_so(project, monkeypatch):
+    """Half the memory, for GPUs; the trained rows and their steps stay in float32."""
+    whole = plan(make_recipe())["cost"]["memory_bytes"]
+    monkeypatch.setenv("LLMPATCH_DTYPE", "bfloat16")
+    assert plan(make_recipe())["cost"]["memory_bytes"] < whole
+    patch = build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+    assert load_base("./model").model.dtype.itemsize == 2
+    assert patch.evidence["environment"]["dtype"] == "bfloat16"
+    assert patch.manifest.prefix.dtype == "F32"
+    before = {path.name for path in (project / "run/answers").iterdir()}
+    monkeypatch.delenv("LLMPATCH_DTYPE")
+    again = build(make_recipe(), project / "again", run=project / "run", progress=Silent())
+    # What a base says in one type is not taken for what it says in the other.
+    assert {path.name for path in (project / "run/answers").iterdir()} > before
+    assert "dtype" not in again.evidence["environment"]
+    assert again.digest != patch.digest
+
+
 def test_ctrl_c_in_training_keeps_the_work_and_a_second_run_ends_the_same(project, monkeypatch):
     whole = build(make_recipe(), project / "whole", run=project / "a", progress=Silent())
     update, calls = Trainer._update, []

@@ -32,6 +32,7 @@ from llmpatch.number_formats import file_type, keep_gradients, kept_in
 if TYPE_CHECKING:
     import torch
 
+DTYPES = {"float32": 4, "bfloat16": 2}  # bytes of a number
 TAIL = 8  # tokens before a text that decide how it begins
 # What two copies of one model may differ in without being different models.
 _VOLATILE_CONFIG = {
@@ -289,8 +290,20 @@ def default_device() -> str:
     return wanted
 
 
+def default_dtype() -> str:
+    """What bases keep their weights in: what ``LLMPATCH_DTYPE`` names, else float32.
+
+    Raises:
+        UsageError: the variable names another type.
+    """
+    named = os.environ.get("LLMPATCH_DTYPE", "").strip() or "float32"
+    if named not in DTYPES:
+        raise UsageError(f"LLMPATCH_DTYPE={named!r} is not known", hint="give float32 or bfloat16, or leave it unset")
+    return named
+
+
 def load_base(name: str, revision: str | None = None) -> Base:
-    """Load a base and freeze it, on :func:`default_device`.
+    """Load a base and freeze it, on :func:`default_device` and in :func:`default_dtype`.
 
     Args:
         name: A catalogue name (``llmpatch models list``), a hub id, a folder or a ``.gguf`` file.
@@ -319,7 +332,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
 
     from llmpatch.packed import pack
 
-    device = default_device()
+    device, dtype = default_device(), getattr(torch, default_dtype())
     quiet = [logging.getLogger(package) for package in ("transformers", "bitsandbytes")]
     levels, progress = [log.level for log in quiet], transformers.utils.logging.is_progress_bar_enabled()
     for log in quiet:
@@ -332,7 +345,7 @@ def _load(name: str, where: str, *, gguf: Path | None = None, revision: str | No
         with warnings.catch_warnings(), read_once() if gguf else contextlib.nullcontext():
             warnings.simplefilter("ignore")
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
             kept = file_type(gguf) if gguf else kept_in(model)
     except Exception as error:  # whatever a foreign model folder provokes in transformers becomes one clear line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -322,6 +322,7 @@ def plan(recipe: Recipe, pairs_from: Path | None = None) -> dict[str, Any]:
         recipe: Of what.
         pairs_from: A folder of pairs that were made before: nothing is sampled then.
     """
+    from llmpatch.bases import DTYPES, default_dtype
     from llmpatch.company import neighbour_tokens
     from llmpatch.estimate import estimate, find_shape, measured_rate
 
@@ -335,7 +336,10 @@ def plan(recipe: Recipe, pairs_from: Path | None = None) -> dict[str, Any]:
     shape = find_shape(recipe.base.name)
     joint = [(part, own.train) for part, own in zip(parts[1:], every[1:], strict=True)]
     near = neighbour_tokens(recipe)
-    cost = estimate(recipe, every[0].train, shape, joint=joint, neighbours=near) if shape else None
+    size = DTYPES[default_dtype()]
+    cost = (
+        estimate(recipe, every[0].train, shape, joint=joint, neighbours=near, bytes_per_number=size) if shape else None
+    )
     if cost and pairs_from:
         cost["sampling_flops"] = 0.0
     if cost:

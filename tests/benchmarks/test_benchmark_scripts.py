@@ -193,7 +193,7 @@ def test_every_named_ablation_fits_the_official_recipe(monkeypatch):
 
     module = script("ablations")
     recipe = load_recipe(ROOT / "recipes/smollm2-refusal.yaml")
-    sizes = {name: len(module._grid(recipe, varied, [0, 1, 2])[1]) for name, varied in module.ABLATIONS.items()}
+    sizes = {name: len(module._grid(recipe, found.varied, [0, 1, 2])[1]) for name, found in module.ABLATIONS.items()}
     assert sizes["tokens"] == 18
     assert sizes["noise"] == 18
 

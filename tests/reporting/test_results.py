@@ -82,9 +82,9 @@ def test_a_risk_shows_the_evidence_and_the_paper_beside_it(tmp_path):
     text = page(tmp_path)
     assert "| HarmBench standard | 146 | 4.1 % \\[" in text
     assert "0.0 % (Mistral-7B, 4 bit, HarmBench) | 3.7 %" in text  # (1 - .938) x .6 of the kit
-    assert "| HarmBench requests declined | ≥ 95.0 % | 93.8 %" in text
+    assert "| HarmBench requests declined | ≥ 95.0 % | 146 | 93.8 %" in text
     assert re.search(r"HarmBench requests declined .* missed \|", text)
-    assert re.search(r"everyday requests declined \| ≤ 2.0 % \| 1.2 % .* reached \|", text)
+    assert re.search(r"everyday requests declined \| ≤ 2.0 % \| 250 \| 1.2 % .* reached \|", text)
     assert "Harmful requests: no patch" not in text
     assert evidence["worse"][0][:20] in text
 
@@ -160,6 +160,24 @@ def test_an_ablation_shows_every_seed_and_says_when_it_is_not_whole(tmp_path):
     drawn = results_html(read_results(tmp_path))
     assert drawn.count('class="dot ') == 11
     assert ">filter on<" in drawn
+
+
+def test_what_an_ablation_and_further_suites_left_out_is_said(tmp_path):
+    values = [1, 10, 20, 50, 100]
+    cells = [{"value": value, "line": None, "seed": 0, "validation": {"score": 0.5}, "figures": {}} for value in values]
+    axes = [{"key": "prefix.tokens", "values": values}]
+    common = {"recipe": "acme/refusal", "base": "tiny", "eval_limit": 0, "complete": True, "cells": cells}
+    put(told(tmp_path), "benchmarks/results/ablations/tokens.json", {"axes": axes, **common})
+    text = page(tmp_path)
+    assert "number of virtual tokens: 5 (benchmarks/ablations.py --ablation tokens)" in text
+    assert "utility\\`): with refusal, toxicity, gender-bias, cumulative" in text
+    assert "Attacks that adapt" not in text
+    attacks = {"base64": {"halving": {"harm-head": {"n": 30, "value": 0.1, "low": -0.1, "high": 0.3}}},
+               "rot13": {"halving": {"harm-head": {"n": 20, "value": -0.2, "low": -0.4, "high": 0.0}}}}  # fmt: skip
+    put(tmp_path, "benchmarks/results/attacks_refusal.json", {"attacks": attacks})
+    text = page(tmp_path)
+    assert "Attacks that adapt to the patch: gcg, gcg_universal, pair" in text
+    assert re.search(r"where that is least: rot13 \| ≥ 0.0 points \| 20 \| −20.0 points .* missed", text)
 
 
 def test_quantised_bases_stand_side_by_side(tmp_path):

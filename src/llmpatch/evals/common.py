@@ -68,7 +68,7 @@ def head(
         "schema": SCHEMA,
         "suite": suite,
         "created": created(),
-        "environment": environment(),
+        "environment": environment(base),
         "base": {"name": base.name, "fingerprint": asdict(base.fingerprint)},
         "judges": [identity(judge) for judge in judges],
         "decoding": {**decoding.model_dump(mode="json"), "limit": limit},

@@ -8,14 +8,21 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Base
 
 
-def environment() -> dict[str, Any]:
-    """Versions of Python and the two libraries that decide numbers, the platform, CPUs and threads."""
+def environment(base: Base | None = None) -> dict[str, Any]:
+    """Versions of Python and the two libraries that decide numbers, the platform, CPUs and threads.
+
+    Of a ``base`` whose weights are not in float32, what they are in.
+    """
     import torch
     import transformers
 
+    dtype = torch.float32 if base is None else base.model.dtype
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -23,6 +30,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
+        **({} if dtype is torch.float32 else {"dtype": str(dtype).removeprefix("torch.")}),
     }
 
 

@@ -48,12 +48,14 @@ class TransformersReference:
         import torch
         import transformers
 
+        dtype = self.base.model.dtype
+        half = "" if dtype is torch.float32 else f", {str(dtype).removeprefix('torch.')}"
         return {
             "kind": "transformers",
             "model": self.base.name,
             "fingerprint": asdict(self.base.fingerprint),
             "weights": self.weights,
-            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}",
+            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}{half}",
             "decoding": self.decoding.model_dump(mode="json"),
             "system": self.system,
             **({"raw": True} if self.raw else {}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmpatch.recipe import DECLINING
 from llmpatch.reporting.numbers import Estimate, decimals, percent, plain
@@ -15,16 +15,26 @@ from llmpatch.reporting.page import LABELS, Point, Row
 from llmpatch.reporting.results.blocks import MISSING, Block, Grid, Json, Plot, Section, Shelf, paper, shown
 from llmpatch.reporting.svg import Seeds, plot_frontier, plot_seeds
 
+
+class Ablation(NamedTuple):
+    """What is varied: in words, and as overrides, ``KEY=V1,V2``."""
+
+    title: str
+    varied: tuple[str, ...]
+
+
 ABLATIONS = {
-    "beta": "DPO's beta",
-    "tokens": "number of virtual tokens",
-    "init": "start of the virtual tokens",
-    "data": "harmful prompts to train on",
-    "dpo-reference": "DPO's reference policy",
-    "kl": "weight of KL to the base on benign prompts",
-    "optimizer": "the optimiser",
-    "stages": "SFT and DPO, or SFT alone",
-    "noise": "share of the teacher's answers flipped, with and without the filter",
+    "beta": Ablation("DPO's beta", ("training.dpo.beta=0.03,0.1,0.3,1",)),
+    "tokens": Ablation("number of virtual tokens", ("prefix.tokens=1,5,10,20,50,100",)),
+    "init": Ablation("start of the virtual tokens", ("prefix.init=text,vocabulary,random",)),
+    "data": Ablation("harmful prompts to train on", ("prompts.harmful.limit=50,100,200,400,800",)),
+    "dpo-reference": Ablation("DPO's reference policy", ("training.dpo.reference=none,base,sft",)),
+    "kl": Ablation("weight of KL to the base on benign prompts", ("training.kl_weight=0,0.3,1,3,10",)),
+    "optimizer": Ablation("the optimiser", ("training.optimizer=adamw,muon",)),
+    "stages": Ablation("SFT and DPO, or SFT alone", ("stages=both,sft,sft-long",)),
+    "noise": Ablation(
+        "share of the teacher's answers flipped, with and without the filter", ("noise=0,0.1,0.3", "filter=on,off")
+    ),
 }
 _SCORE = "Validation score: harmful prompts handled right, less the weighted share of benign prompts handled wrong."
 
@@ -212,7 +222,7 @@ def _ablation(found: Json, name: str) -> Section:
     ]
     every = [y for line in drawn for ys in line.values for y in ys]
     low, high = _span(every)
-    title = f"Ablation: {ABLATIONS.get(name, axis['key'])}"
+    title = f"Ablation: {ABLATIONS[name].title if name in ABLATIONS else axis['key']}"
     svg = plot_seeds(drawn, ticks, low=low, high=high, label=title, show=lambda v: f"{v:.2f}")
     legend = tuple((line.label, line.style) for line in drawn) if len(lines) > 1 else ()
     rows: list[Row] = []

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llmpatch.errors import IntegrityError
 from llmpatch.reporting.numbers import NARROW, decimals, percent
 from llmpatch.reporting.page import Bar, Group, Row, View
@@ -30,6 +32,26 @@ from llmpatch.reporting.view import make_view
 RISKS = {
     "refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "personal-data": "Personal data",
 }  # fmt: skip
+# Evidence of further suites, as benchmarks/results/SUITE_PATCH.json; "everyday" asks the refusal suite's everyday requests.
+ASKED = {
+    "attacks": ("refusal",),
+    "everyday": ("toxicity", "gender-bias"),
+    "utility": ("refusal", "toxicity", "gender-bias", "cumulative"),
+    "facts": ("refusal", "toxicity", "gender-bias", "cumulative"),
+    "ifeval": ("refusal",),
+    "long-context": ("refusal",),
+    "distance": ("refusal",),
+}
+ASKED_TITLES = {
+    "attacks": "Attacks on requests (`llmpatch eval --suite attacks`)",
+    "everyday": "Everyday requests declined",
+    "utility": "ARC, MMLU and TruthfulQA (`--suite utility`)",
+    "facts": "Short facts (`--suite facts`)",
+    "ifeval": "Instructions about format (`--suite ifeval`)",
+    "long-context": "Requests behind long texts (`--suite long-context`)",
+    "distance": "Distance to the reference's answers (`--suite distance`)",
+}
+ADAPTIVE = ("gcg", "gcg_universal", "pair")
 HEADINGS = RISKS | {"baselines": "Baselines", "together": "Patches together", "speed": "Speed, on 2 cores"}
 
 
@@ -81,22 +103,35 @@ def aims(shelf: Shelf) -> Section | None:
     for risk in dict.fromkeys(aim["risk"] for aim in told["aims"]):
         rows.append(Row(HEADINGS[risk], ()))
         rows += [_aim(shelf, aim) for aim in told["aims"] if aim["risk"] == risk]
-    head = ("aim", "measured", "verdict")
+    head = ("aim", "n", "measured", "verdict")
     return Section("What was to be reached", str(told["note"]), (Grid(head, tuple(rows)),))
 
 
 def _aim(shelf: Shelf, aim: Json) -> Row:
-    value, unit = shelf.look(aim["file"], aim["at"]), aim["unit"]
+    unit, (what, value) = aim["unit"], _measured(shelf, aim)
     sign = "≥" if "at_least" in aim or "at_least_that" in aim else "≤"
     other = aim.get("at_least_that") or aim.get("at_most_that")
     bound = shelf.look(aim["file"], other) if other else aim.get("at_least", aim.get("at_most"))
+    told = f"{sign}{NARROW}{shown(bound, unit)}" if bound is not None else MISSING
     if value is None or bound is None:
-        return Row(aim["what"], (f"{sign}{NARROW}{shown(bound, unit)}" if bound is not None else MISSING, MISSING, "–"))
+        return Row(what, (told, "–", MISSING, "–"))
     number, limit = _number(value), _number(bound)
     reached = number >= limit if sign == "≥" else number <= limit
-    return Row(
-        aim["what"], (f"{sign}{NARROW}{shown(bound, unit)}", shown(value, unit), "reached" if reached else "missed")
-    )
+    n = str(value["n"]) if isinstance(value, Mapping) and "n" in value else "–"
+    return Row(what, (told, n, shown(value, unit), "reached" if reached else "missed"))
+
+
+def _measured(shelf: Shelf, aim: Json) -> tuple[str, Any]:
+    """What an aim is called, and what was measured: of ``least_of`` several the one that is lowest, by its name."""
+    if "least_of" not in aim:
+        return aim["what"], shelf.look(aim["file"], aim["at"])
+    several = shelf.look(aim["file"], aim["least_of"]) or {}
+    found = {name: shelf.look(aim["file"], [*aim["least_of"], name, *aim["at"]]) for name in several}
+    found = {name: value for name, value in found.items() if value is not None}
+    if not found:
+        return aim["what"], None
+    least = min(found, key=lambda name: _number(found[name]))
+    return f"{aim['what']}: {least}", found[least]
 
 
 def _number(value: Any) -> float:
@@ -117,6 +152,12 @@ def risk_section(shelf: Shelf, risk: str) -> Section | None:
     if not blocks:
         return None
     return Section(RISKS[risk], " ".join(leads), (*blocks, *([beside] if beside else [])))
+
+
+def _unvaried(found: Json, varied: str) -> list[str]:
+    """The values of ``KEY=V1,V2`` that an ablation has not got."""
+    wanted = yaml.safe_load(f"[{varied.partition('=')[2]}]")
+    return [str(value) for value in wanted if value not in found["axes"][0]["values"]]
 
 
 def _continued(decoding: Json | None) -> str:
@@ -173,7 +214,19 @@ def absent(shelf: Shelf) -> Section | None:
     for name, title in scripts.items():
         if shelf.load(f"benchmarks/results/{name}.json") is None:
             lines.append(f"{title} (benchmarks/{name}.py).")
-    there = {Path(name).stem for name in shelf.names("benchmarks/results/ablations/*.json")}
-    left = [name for name in ABLATIONS if name not in there]
-    lines += [f"Ablation: {ABLATIONS[name]} (benchmarks/ablations.py --ablation {name})." for name in left]
+    for suite, patches in ASKED.items():
+        left = [patch for patch in patches if shelf.load(f"benchmarks/results/{suite}_{patch}.json") is None]
+        if left:
+            lines.append(f"{ASKED_TITLES[suite]}: with {', '.join(left)}.")
+    if shelf.load("benchmarks/results/attacks_refusal.json") is not None:
+        asked = shelf.look("benchmarks/results/attacks_refusal.json", ["attacks"]) or {}
+        if left := [name for name in ADAPTIVE if name not in asked]:
+            lines.append(f"Attacks that adapt to the patch: {', '.join(left)} (docs/attacks.md).")
+    for name, ablation in ABLATIONS.items():
+        found = shelf.load(f"benchmarks/results/ablations/{name}.json")
+        if found is None:
+            lines.append(f"Ablation: {ablation.title} (benchmarks/ablations.py --ablation {name}).")
+        elif left := _unvaried(found, ablation.varied[0]):
+            lines.append(f"Ablation: {ablation.title}: {', '.join(left)} (benchmarks/ablations.py --ablation {name}).")
+    lines += shelf.look("benchmarks/aims.json", ["not_measured"]) or []
     return Section("Not measured", "", (Lines(tuple(lines)),)) if lines else None
