@@ -19,6 +19,7 @@ from llmpatch.evals.side_by_side import side_by_side
 from llmpatch.judges.gender_words import PRONOUNS
 from llmpatch.reporting.results import read_results, results_html, results_markdown
 from llmpatch.reporting.results.blocks import Shelf, shown
+from llmpatch.reporting.results.sections import ASKED, measured
 from llmpatch.reporting.svg import Seeds, plot_seeds
 from tinymodels import make_tiny_with
 
@@ -117,8 +118,11 @@ def test_every_pointer_leads_into_real_evidence(tmp_path):
     left_out = {"added"} - whole.load("benchmarks/results/composition.json").keys()
     there = [f for f in refusal if f["at"][0] not in left_out]
     there += [f for f in risks if f["file"].startswith("benchmarks/")]
+    later = {"benchmarks/results/from_zero.json"}
+    later |= {f"benchmarks/results/{suite}_{patch}.json" for suite, patches in ASKED.items() for patch in patches}
+    there = [f for f in there if f["file"] not in later or whole.load(f["file"]) is not None]
     assert len(there) > 20
-    assert [f["what"] for f in there if whole.look(f["file"], f["at"]) is None] == []
+    assert [f["what"] for f in there if measured(whole, f)[1] is None] == []
 
 
 def test_a_list_is_looked_into_by_number_and_by_the_name_of_an_item(tmp_path):
@@ -156,7 +160,7 @@ def test_an_ablation_shows_every_seed_and_says_when_it_is_not_whole(tmp_path):
     assert "Not all cells are measured yet." in text
     assert "| prefix.tokens 5 | 3 | 0.510 \\[0.500 to 0.520\\] | 51.0 % | 10.0 % | 0.0 % |" in text
     assert "| prefix.tokens 5 | 2 | 0.505 \\[0.500 to 0.510\\] |" in text
-    assert "benchmarks/ablations.py --ablation tokens" not in text
+    assert "number of virtual tokens: 10, 20, 50, 100 (benchmarks/ablations.py --ablation tokens)" in text
     drawn = results_html(read_results(tmp_path))
     assert drawn.count('class="dot ') == 11
     assert ">filter on<" in drawn
@@ -164,10 +168,8 @@ def test_an_ablation_shows_every_seed_and_says_when_it_is_not_whole(tmp_path):
 
 def test_what_an_ablation_and_further_suites_left_out_is_said(tmp_path):
     values = [1, 10, 20, 50, 100]
-    cells = [{"value": value, "line": None, "seed": 0, "validation": {"score": 0.5}, "figures": {}} for value in values]
-    axes = [{"key": "prefix.tokens", "values": values}]
-    common = {"recipe": "acme/refusal", "base": "tiny", "eval_limit": 0, "complete": True, "cells": cells}
-    put(told(tmp_path), "benchmarks/results/ablations/tokens.json", {"axes": axes, **common})
+    found = ablation([cell(value, None, 0, 0.5) for value in values], [{"key": "prefix.tokens", "values": values}])
+    put(told(tmp_path), "benchmarks/results/ablations/tokens.json", found)
     text = page(tmp_path)
     assert "number of virtual tokens: 5 (benchmarks/ablations.py --ablation tokens)" in text
     assert "utility\\`): with refusal, toxicity, gender-bias, cumulative" in text
@@ -176,7 +178,7 @@ def test_what_an_ablation_and_further_suites_left_out_is_said(tmp_path):
                "rot13": {"halving": {"harm-head": {"n": 20, "value": -0.2, "low": -0.4, "high": 0.0}}}}  # fmt: skip
     put(tmp_path, "benchmarks/results/attacks_refusal.json", {"attacks": attacks})
     text = page(tmp_path)
-    assert "Attacks that adapt to the patch: gcg, gcg_universal, pair" in text
+    assert r"Attacks that adapt to the patch: gcg, gcg\_universal, pair" in text
     assert re.search(r"where that is least: rot13 \| ≥ 0.0 points \| 20 \| −20.0 points .* missed", text)
 
 
@@ -302,7 +304,7 @@ def test_a_patch_stands_beside_what_was_chosen_of_its_own_base(tmp_path):
     assert "acme/calm 1.0.0: the best of 4, by some-judge; 10 for each prompt" in text
     assert re.search(r"Hard texts: worst \(lower is better\) \| 100 \| 50.0 % .*25.0 % .*30.0 % .*125.0 %", text)
     assert re.search(
-        r"share of the gap to the reference closed, challenging prompts \| ≥ 95.0 % \| 125.0 % .* reached", text
+        r"share of the gap to the reference closed, challenging prompts \| ≥ 95.0 % \| 100 \| 125.0 % .* reached", text
     )
     found["risks"]["toxicity"]["rewritten"] = "gender"
     put(tmp_path, "benchmarks/results/self_reference.json", found)
@@ -348,7 +350,7 @@ def test_patches_together_stand_with_what_they_keep(tmp_path):
     assert "no gain to keep" in text
     assert "One cumulative patch" not in text
     assert (
-        r"| gain kept in a stack of two, worst order: refusals | ≥ 97.0 % | 50.0 % \[40.0 to 60.0 %\] | missed |"
+        r"| gain kept in a stack of two, worst order: refusals | ≥ 97.0 % | 200 | 50.0 % \[40.0 to 60.0 %\] | missed |"
         in text
     )
     found["cumulative"] = {"tokens": 50, "figures": [{**row, "kept": {**row["kept"], "value": 0.96}}]}
@@ -398,7 +400,7 @@ def test_a_range_of_few_rounds_is_not_called_an_interval(tmp_path, rounds, said)
 
 def test_greedy_and_drawn_continuations_are_told_apart():
     text = results_markdown(read_results(ROOT))
-    assert "(300 prompts, 95 % interval 0.0 to 0.5 %). Continuations of each prompt: 2, drawn at temperature 1" in text
+    assert "(300 prompts, 95 % interval 0.0 to 2.3 %). Continuations of each prompt: 2, drawn at temperature 1" in text
     assert "GAS and GLD are here of one greedy continuation of each prompt" in text
 
 

@@ -108,7 +108,7 @@ def aims(shelf: Shelf) -> Section | None:
 
 
 def _aim(shelf: Shelf, aim: Json) -> Row:
-    unit, (what, value) = aim["unit"], _measured(shelf, aim)
+    unit, (what, value) = aim["unit"], measured(shelf, aim)
     sign = "≥" if "at_least" in aim or "at_least_that" in aim else "≤"
     other = aim.get("at_least_that") or aim.get("at_most_that")
     bound = shelf.look(aim["file"], other) if other else aim.get("at_least", aim.get("at_most"))
@@ -121,7 +121,7 @@ def _aim(shelf: Shelf, aim: Json) -> Row:
     return Row(what, (told, n, shown(value, unit), "reached" if reached else "missed"))
 
 
-def _measured(shelf: Shelf, aim: Json) -> tuple[str, Any]:
+def measured(shelf: Shelf, aim: Json) -> tuple[str, Any]:
     """What an aim is called, and what was measured: of ``least_of`` several the one that is lowest, by its name."""
     if "least_of" not in aim:
         return aim["what"], shelf.look(aim["file"], aim["at"])
