@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from llmpatch.bases import load_base
 from llmpatch.building import build
@@ -88,6 +91,46 @@ def test_a_build_goes_on_from_what_several_trained(project):  # noqa: F811
     assert len(steps) == 6
     alone = build(recipe, project / "alone", run=project / "run-alone", progress=Silent())
     assert alone.embeddings == pytest.approx(patch.embeddings, abs=2e-4)
+
+
+DYING = """
+import os, signal, sys
+from llmpatch._cli.main import main
+from llmpatch.training import Trainer
+
+update = Trainer._update
+
+def dying(self, state, stage):
+    if self.split.rank == 1 and state.step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(self, state, stage)
+
+Trainer._update = dying
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("shard", [[], ["--shard"]])
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(project, shard):  # noqa: F811
+    """Killed before the third step: the other one ends as well, and what was trained before counts."""
+    common = make_recipe().model_dump(mode="json", exclude_none=True)
+    common["training"] |= {"checkpoint_every": 1}
+    (project / "recipe.yaml").write_text(yaml.safe_dump(common))
+    train = ["train", "recipe.yaml", *shard, "--run"]
+    first, second = together(project, "-c", DYING, *train, "run")
+    assert second[0] == -signal.SIGKILL
+    assert first[0] == LlmpatchError.exit_code
+    assert "another process of this training is gone" in first[2]
+    assert "go on from the last checkpoint" in first[2]
+    with safe_open(project / "run/training.safetensors", framework="np") as file:
+        assert json.loads(file.metadata()["state"])["step"] == 2
+    for code, out, err in [
+        *together(project, "-m", "llmpatch", *train, "run"),
+        *together(project, "-m", "llmpatch", *train, "whole"),
+    ]:
+        assert code == 0, out + err
+    rows = [load_file(project / run / "training.safetensors")["rows"] for run in ("run", "whole")]
+    assert torch.equal(*rows)
 
 
 def test_few_pairs_of_a_kind_are_fewer_than_a_step_has(tiny):

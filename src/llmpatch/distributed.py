@@ -125,7 +125,7 @@ def joined(*, shard: bool = False) -> Iterator[Split]:
 
     Raises:
         UsageError: ``shard`` without other processes.
-        LlmpatchError: the others cannot be reached.
+        LlmpatchError: the others cannot be reached, or one of them died.
     """
     import torch
 
@@ -150,5 +150,12 @@ def joined(*, shard: bool = False) -> Iterator[Split]:
         ) from None
     try:
         yield replace(ALONE, rank=torch.distributed.get_rank(), count=count, sharded=shard)
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise LlmpatchError(
+            "another process of this training is gone",
+            hint="see what it said, and start all of them again: they go on from the last checkpoint",
+        ) from error
     finally:
         torch.distributed.destroy_process_group()
