@@ -442,3 +442,13 @@ def test_a_step_on_a_card_is_timed_behind_others_and_checked(monkeypatch):
     assert (row["base"], row["pairs"], row["steps"], row["dtype"], row["device"]) == ("tiny", 4, 3, "float32", "cpu")
     assert row["seconds"] > 0
     assert barrier.waited
+
+
+def test_a_build_from_nothing_is_timed_and_other_builds_stay(project, monkeypatch):
+    Path("out.json").write_text(json.dumps({"builds": {"other": {"minutes": 1.0}}}))
+    run(monkeypatch, "from_zero", "--out", "out.json")
+    builds = json.loads(Path("out.json").read_text())["builds"]
+    assert list(builds) == ["other", "demo"]
+    assert 0 <= builds["demo"]["training_minutes"] < builds["demo"]["minutes"] < 10
+    assert builds["demo"]["patch"] == "tiny/refusal 0.1.0"
+    assert len(builds["demo"]["recipe_digest"]) == 64
