@@ -32,24 +32,18 @@ from llmpatch.reporting.view import make_view
 RISKS = {
     "refusal": "Harmful requests", "toxicity": "Toxicity", "gender-bias": "Gender bias", "personal-data": "Personal data",
 }  # fmt: skip
-# Evidence of further suites, as benchmarks/results/SUITE_PATCH.json; "everyday" asks the refusal suite's everyday requests.
+# Evidence of further suites, as benchmarks/results/SUITE_PATCH.json: in words, and of which patches.
 ASKED = {
-    "attacks": ("refusal",),
-    "everyday": ("toxicity", "gender-bias"),
-    "utility": ("refusal", "toxicity", "gender-bias", "cumulative"),
-    "facts": ("refusal", "toxicity", "gender-bias", "cumulative"),
-    "ifeval": ("refusal",),
-    "long-context": ("refusal",),
-    "distance": ("refusal",),
-}
-ASKED_TITLES = {
-    "attacks": "Attacks on requests (`llmpatch eval --suite attacks`)",
-    "everyday": "Everyday requests declined",
-    "utility": "ARC, MMLU and TruthfulQA (`--suite utility`)",
-    "facts": "Short facts (`--suite facts`)",
-    "ifeval": "Instructions about format (`--suite ifeval`)",
-    "long-context": "Requests behind long texts (`--suite long-context`)",
-    "distance": "Distance to the reference's answers (`--suite distance`)",
+    "attacks": ("Attacks on requests (`llmpatch eval --suite attacks`)", ("refusal",)),
+    "everyday": (
+        "Everyday requests declined (`--prompts data/prompts/everyday_test.jsonl`)",
+        ("toxicity", "gender-bias"),
+    ),
+    "utility": ("ARC, MMLU and TruthfulQA (`--suite utility`)", ("refusal", "toxicity", "gender-bias", "cumulative")),
+    "facts": ("Short facts (`--suite facts`)", ("refusal", "toxicity", "gender-bias", "cumulative")),
+    "ifeval": ("Instructions about format (`--suite ifeval`)", ("refusal",)),
+    "long-context": ("Requests behind long texts (`--suite long-context`)", ("refusal",)),
+    "distance": ("Distance to the reference's answers (`--suite distance`)", ("refusal",)),
 }
 ADAPTIVE = ("gcg", "gcg_universal", "pair")
 HEADINGS = RISKS | {"baselines": "Baselines", "together": "Patches together", "speed": "Speed, on 2 cores"}
@@ -214,10 +208,10 @@ def absent(shelf: Shelf) -> Section | None:
     for name, title in scripts.items():
         if shelf.load(f"benchmarks/results/{name}.json") is None:
             lines.append(f"{title} (benchmarks/{name}.py).")
-    for suite, patches in ASKED.items():
+    for suite, (title, patches) in ASKED.items():
         left = [patch for patch in patches if shelf.load(f"benchmarks/results/{suite}_{patch}.json") is None]
         if left:
-            lines.append(f"{ASKED_TITLES[suite]}: with {', '.join(left)}.")
+            lines.append(f"{title}: with {', '.join(left)}.")
     if shelf.load("benchmarks/results/attacks_refusal.json") is not None:
         asked = shelf.look("benchmarks/results/attacks_refusal.json", ["attacks"]) or {}
         if left := [name for name in ADAPTIVE if name not in asked]:
