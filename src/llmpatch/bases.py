@@ -99,6 +99,12 @@ class Base:
         """Where the embedding table lives."""
         return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
 
+    @property
+    def narrow_dtype(self) -> str:
+        """What its weights are in, where that is not float32; else empty."""
+        name = str(self.model.dtype).removeprefix("torch.")
+        return "" if name == "float32" else name
+
     @cached_property
     def eos_ids(self) -> list[int]:
         """Token ids that end an answer: the model's, the tokenizer's, and a special one with which the chat template ends it.

@@ -22,7 +22,6 @@ def environment(base: Base | None = None) -> dict[str, Any]:
     import torch
     import transformers
 
-    dtype = torch.float32 if base is None else base.model.dtype
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -30,7 +29,7 @@ def environment(base: Base | None = None) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        **({} if dtype is torch.float32 else {"dtype": str(dtype).removeprefix("torch.")}),
+        **({"dtype": base.narrow_dtype} if base and base.narrow_dtype else {}),
     }
 
 

@@ -48,14 +48,13 @@ class TransformersReference:
         import torch
         import transformers
 
-        dtype = self.base.model.dtype
-        half = "" if dtype is torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+        narrow = f", {name}" if (name := self.base.narrow_dtype) else ""
         return {
             "kind": "transformers",
             "model": self.base.name,
             "fingerprint": asdict(self.base.fingerprint),
             "weights": self.weights,
-            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}{half}",
+            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}, {self.base.device.type}{narrow}",
             "decoding": self.decoding.model_dump(mode="json"),
             "system": self.system,
             **({"raw": True} if self.raw else {}),
