@@ -90,6 +90,20 @@ def test_a_risk_shows_the_evidence_and_the_paper_beside_it(tmp_path):
     assert evidence["worse"][0][:20] in text
 
 
+def test_evidence_on_another_base_is_shown_and_its_absence_said(tmp_path):
+    assert "Another base: recipes/gemma-3-270m-toxicity.yaml." in page(told(tmp_path))
+    evidence = make_evidence()
+    for folder in ("patches/smollm2", "benchmarks/results/bases/gemma-3-270m"):
+        put(tmp_path, f"{folder}/refusal/evidence.json", evidence)
+        put(tmp_path, f"{folder}/refusal/patch.json", {})
+    put(tmp_path, "benchmarks/results/bases/gemma-3-270m/toxicity/evidence.json", evidence)
+    put(tmp_path, "benchmarks/results/bases/gemma-3-270m/toxicity/patch.json", {})
+    text = page(tmp_path)
+    assert text.index("smollm2, before and after") < text.index("gemma-3-270m, before and after")
+    assert "Another base: recipes/gemma" not in text
+    assert "Another base: recipes/qwen2.5-coder-1.5b-gender-bias.yaml." in text
+
+
 def test_every_pointer_leads_into_real_evidence(tmp_path):
     """Places that need a reference or a benchmark aside, each figure exists in evidence that this version makes."""
     import torch
@@ -249,6 +263,21 @@ def test_the_shared_cache_stands_beside_its_absence(tmp_path):
     assert "median of 9 tokens behind 50 virtual tokens and the 24 that all have in common" in text
     assert "| answers of 8 tokens | 1.25 | ×1.400 \\[1.300 to 1.500\\] | ×2.000" in text
     assert "64 of 64 and 63 of 64" in text
+
+
+def test_commands_stand_with_the_time_from_their_start_to_their_end(tmp_path):
+    told_of = {"seconds": {"n": 9, "value": 0.25, "low": 0.2, "high": 0.3}, "processor_seconds": 0.2}
+    found = {
+        "base": "smollm2",
+        "patch": "patches/a/b",
+        "evidence_bytes": 210_999,
+        "rounds": 9,
+        "environment": {"cpus": 2},
+    }
+    put(told(tmp_path), "benchmarks/results/start_up.json", found | {"commands": {"llmpatch verify": told_of}})
+    text = page(tmp_path)
+    assert "The patch is patches/a/b, signed, with 210 kB of evidence." in text
+    assert "| llmpatch verify | 0.25 \\[0.20 to 0.30\\] | 0.20 |" in text
 
 
 def test_a_whole_build_stands_beside_a_script(tmp_path):

@@ -15,6 +15,7 @@ import yaml
 from llmpatch.errors import IntegrityError
 from llmpatch.reporting.numbers import NARROW, decimals, percent
 from llmpatch.reporting.page import Bar, Group, Row, View
+from llmpatch.reporting.results.answering import layers, prefix_cache, start_up
 from llmpatch.reporting.results.benchmarks import (
     ABLATIONS,
     ablations,
@@ -25,7 +26,7 @@ from llmpatch.reporting.results.benchmarks import (
     self_reference,
 )
 from llmpatch.reporting.results.blocks import MISSING, Bars, Block, Grid, Json, Lines, Section, Shelf, paper, shown
-from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, layers, peers, prefix_cache, training_step
+from llmpatch.reporting.results.speed import end_to_end, fast_path, growth, peers, training_step
 from llmpatch.reporting.results.together import together
 from llmpatch.reporting.view import make_view
 
@@ -45,6 +46,9 @@ ASKED = {
     "long-context": ("Requests behind long texts (`--suite long-context`)", ("refusal",)),
     "distance": ("Distance to the reference's answers (`--suite distance`)", ("refusal",)),
 }
+# Shorter recipes on other families: evidence lies in a patch, or below OTHERS where the base's licence is not ours to pass on.
+OTHERS = "benchmarks/results/bases"
+OTHER_BASES = {"gemma-3-270m": "toxicity", "qwen2.5-coder-1.5b": "gender-bias"}
 ADAPTIVE = ("gcg", "gcg_universal", "pair")
 HEADINGS = RISKS | {"baselines": "Baselines", "together": "Patches together", "speed": "Speed, on 2 cores"}
 
@@ -78,6 +82,7 @@ def read_results(root: Path) -> list[Section]:
             end_to_end(shelf),
             layers(shelf),
             prefix_cache(shelf),
+            start_up(shelf),
             absent(shelf),
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -136,16 +141,23 @@ def risk_section(shelf: Shelf, risk: str) -> Section | None:
     """Every patch of a risk with evidence, and the paper's figures beside ours."""
     blocks: list[Block] = []
     leads: list[str] = []
-    for name in shelf.names(f"patches/*/{risk}/evidence.json"):
+    for name in _evidence(shelf, "*", risk):
         view = make_view(shelf.load(name), manifest=shelf.load(name.replace("evidence.json", "patch.json")))
         leads.append(
             " ".join(text for text in (view.headline, view.closed, _continued(shelf.look(name, ["decoding"]))) if text)
         )
-        blocks += _patch_blocks(view, name.split("/")[1])
+        blocks += _patch_blocks(view, Path(name).parent.parent.name)
     beside = paper(shelf, risk)
     if not blocks:
         return None
     return Section(RISKS[risk], " ".join(leads), (*blocks, *([beside] if beside else [])))
+
+
+def _evidence(shelf: Shelf, base: str, risk: str) -> list[str]:
+    return [
+        *shelf.names(f"patches/{base}/{risk}/evidence.json"),
+        *shelf.names(f"{OTHERS}/{base}/{risk}/evidence.json"),
+    ]
 
 
 def _unvaried(found: Json, varied: str) -> list[str]:
@@ -192,8 +204,13 @@ def _group_row(group: Group, view: View) -> Row:
 
 def absent(shelf: Shelf) -> Section | None:
     """What the page would show and cannot, because nothing was measured."""
-    risks = [risk for risk in RISKS if not shelf.names(f"patches/*/{risk}/evidence.json")]
+    risks = [risk for risk in RISKS if not _evidence(shelf, "*", risk)]
     lines = [f"{RISKS[risk]}: no patch with evidence." for risk in risks]
+    lines += [
+        f"Another base: recipes/{base}-{risk}.yaml."
+        for base, risk in OTHER_BASES.items()
+        if not _evidence(shelf, base, risk)
+    ]
     scripts = {
         "composition": "Patches together",
         "baselines": "Baselines side by side",
@@ -204,6 +221,7 @@ def absent(shelf: Shelf) -> Section | None:
         "end_to_end": "A whole build",
         "layers": "Decoding on a CPU",
         "prefix_cache": "Answers of an evaluation",
+        "start_up": "Starting and verifying",
     }
     for name, title in scripts.items():
         if shelf.load(f"benchmarks/results/{name}.json") is None:

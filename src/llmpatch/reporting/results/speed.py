@@ -1,4 +1,4 @@
-"""The sections of the results page about time and memory: a step, decoding, answers, a whole build.
+"""The sections of the results page about time and memory of making a patch: a step, and a whole build.
 
 training_step(Shelf(Path(".")))      # a Section, or None where nothing was measured
 """
@@ -24,7 +24,8 @@ def _brackets(rounds: int) -> str:
     )
 
 
-def _few(rounds: int) -> str:
+def few(rounds: int) -> str:
+    """What brackets hold, as a further sentence of a section's lead."""
     text = _brackets(rounds)
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
@@ -78,7 +79,7 @@ def fast_path(shelf: Shelf) -> Section | None:
         f"Forward and backward of {settings['steps']} steps of {settings['pairs']} pairs take {found['ours']['seconds']:.2f} s; "
         f"here one part is left out at a time. {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
         f"tokens, by turns in one process ({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores)."
-        f"{_few(settings['rounds'])}"
+        f"{few(settings['rounds'])}"
     )
     head = ("seconds without it", "without / with", "FLOPs, without / with", "difference of the losses")
     return Section("What each part of a step saves", lead, (Grid(head, rows),))
@@ -116,7 +117,7 @@ def peers(shelf: Shelf) -> Section | None:
         f"tokens, {found['environment']['cpus']} CPU cores; medians of {settings['rounds']} rounds by turns. "
         "Order, optimiser and loss are the same for all, the start and the learning rate for all but the LoRA. Ours and "
         f'"{PEERS["trl_kept"]}" ask the reference policy of DPO once, before the first step that is timed. {versions}.'
-        f"{_few(settings['rounds'])}"
+        f"{few(settings['rounds'])}"
     )
     return Section("A training step beside TRL and PEFT", lead, tuple(grids))
 
@@ -219,67 +220,6 @@ def _prompts(rows: list[Json]) -> list[Block]:
     ]
 
 
-def layers(shelf: Shelf) -> Section | None:
-    """A decoding step in packed weights against torch's own layers, by benchmarks/layers.py."""
-    found = shelf.load("benchmarks/results/layers.json")
-    if found is None:
-        return None
-    ways = ("torch", "few rows", "packed")
-    rows = tuple(
-        Row(
-            str(step["rows"]),
-            (
-                *(plain(step["ms"][way]) for way in ways),
-                *(shown(step["torch_over"][way], "ratio") for way in ways[1:]),
-                f"{max(step['largest_difference_of_a_probability'].values()):.0e}",
-            ),
-        )
-        for step in found["rows"]
-    )
-    lead = (
-        f"One token more for so many requests at once, behind a patch. {found['base']} in torch's own layers; with the weights "
-        "on the left of the product (one or two rows, and up to 8 of bases too large for copies); in packed weights (else). "
-        f"By turns in one process ({found['rounds']} rounds, {found['environment']['cpus']} CPU cores).{_few(found['rounds'])}"
-    )
-    head = (
-        "ms, torch's layers", "ms, weights on the left", "ms, packed", "torch / weights on the left", "torch / packed",
-        "largest difference of a probability",
-    )  # fmt: skip
-    return Section("Decoding on a CPU", lead, (Grid(head, rows),))
-
-
-def prefix_cache(shelf: Shelf) -> Section | None:
-    """An evaluation's answers with and without the shared cache, by benchmarks/prefix_cache.py."""
-    found = shelf.load("benchmarks/results/prefix_cache.json")
-    if found is None:
-        return None
-    rows = tuple(
-        Row(
-            f"answers of {answer['new_tokens']} tokens",
-            (
-                plain(answer["seconds"]["shared"]),
-                shown(answer["over_shared"]["read again"], "ratio"),
-                shown(answer["over_shared"]["transformers"], "ratio"),
-                " and ".join(f"{number} of {found['prompts']}" for number in answer["same_texts"].values()),
-            ),
-        )
-        for answer in found["answers"]
-    )
-    lead = (
-        f"{found['prompts']} short prompts (median of {found['median_prompt']:g} tokens behind {found['virtual_tokens']} virtual "
-        f"tokens and the {found['head']} that all have in common), by turns in one process ({found['rounds']} rounds, "
-        f"{found['environment']['cpus']} CPU cores). In the others each prompt reads virtual tokens and common start itself."
-        f"{_few(found['rounds'])}"
-    )
-    head = (
-        "seconds, shared cache",
-        "read again / shared",
-        "transformers' generate / shared",
-        "the same texts, of each",
-    )
-    return Section("Answers of an evaluation", lead, (Grid(head, rows),))
-
-
 def end_to_end(shelf: Shelf) -> Section | None:
     """A whole build beside a script with TRL, PEFT and generate, by benchmarks/end_to_end.py."""
     found = shelf.load("benchmarks/results/end_to_end.json")
@@ -301,7 +241,7 @@ def end_to_end(shelf: Shelf) -> Section | None:
         f"{settings['sft']} SFT and {settings['dpo']} DPO steps of the same loss on the same batches; a process each, by turns "
         f"({settings['rounds']} rounds, {found['environment']['cpus']} CPU cores). The script asks transformers' generate and "
         f"trains PEFT's prompt tuning with TRL. Pairs kept: {found['pairs_kept']['ours']} and {found['pairs_kept']['script']}."
-        f"{_few(settings['rounds'])}"
+        f"{few(settings['rounds'])}"
     )
     return Section(
         "A whole build", lead, (Grid(("seconds, llmpatch", "seconds, the script", "script / llmpatch"), rows),)
