@@ -35,8 +35,8 @@ def recipe_for(model_folder):
             "prefix": {"tokens": 4},
             "pairs": {"max_prompt_tokens": 400},
             "training": {
-                "sft": {"steps": 2, "learning_rate": 0.01, "batch_size": 2},
-                "dpo": {"steps": 1, "learning_rate": 0.01, "batch_size": 2},
+                "sft": {"steps": 2, "learning_rate": 0.01, "batch_size": 4},
+                "dpo": {"steps": 1, "learning_rate": 0.01, "batch_size": 4},
             },
             "evaluation": {"limit": 1, "max_new_tokens": 4},
         }

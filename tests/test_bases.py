@@ -98,6 +98,9 @@ def test_a_template_that_takes_no_system_message_says_so():
     assert strict.chat_ids("Hello")
     with pytest.raises(UsageError, match="does not take a system message: System role not supported"):
         strict.chat_ids("Hello", "Be brief.")
+    deaf = make_tiny()
+    deaf.tokenizer.chat_template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    assert not deaf.takes_system, "it leaves the message out: a safe prompt would be the base itself"
 
 
 def test_what_reads_a_gguf_comes_with_the_package():

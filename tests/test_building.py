@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from llmpatch.answers import Answer
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
 from llmpatch.building import build, fixes, plan
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import alone_in, read_jsonl, write_jsonl
+from llmpatch.focusing import Turn
 from llmpatch.learning import gather, read_prompts, start_rows
 from llmpatch.pair_workers import make_pair_shards
 from llmpatch.pairing import open_models, sample_pairs
@@ -364,6 +367,29 @@ def test_pairs_can_begin_where_an_answer_goes_wrong(project, monkeypatch):
     assert [d.reason for d in dropped if d.kind == "harmful"] == ["nothing goes wrong in it, nor in its answers"] * 5
     with pytest.raises(UsageError, match="finds nothing wrong in any answer"):
         build(recipe, project / "out", run=project / "run", progress=Silent())
+
+    def far(prompts, *_):
+        return [Turn(replace(p, text=p.text + " and on" * 100), Answer(" LOUD", "length"), p.id) for p in prompts]
+
+    monkeypatch.setattr("llmpatch.focusing.find_turns", far)
+    _, dropped = sample_pairs(recipe, open_models(recipe, base), train, project / "run", Silent())
+    assert [d.reason for d in dropped if d.kind == "harmful"] == ["it goes wrong behind more than 300 tokens"] * 5
+
+
+def test_a_kind_that_no_batch_would_have_is_refused(project):
+    """Rounding would leave it out of every step, without a word."""
+    small = {"steps": 4, "learning_rate": 0.05, "batch_size": 2}
+    with pytest.raises(RecipeError, match=r"training\.sft\.batch_size 2 leaves no row for everyday prompts"):
+        plan(make_recipe(training={"sft": small, "mix": {"harmful": 0.5, "borderline": 0.25, "everyday": 0.25}}))
+    plan(make_recipe(training={"sft": small, "mix": {"harmful": 0.5, "borderline": 0.5, "everyday": 0}}))
+    with pytest.raises(RecipeError, match="leaves no row for harmful prompts"):
+        plan(make_recipe(training={"sft": small, "mix": {"harmful": 0.2, "borderline": 0.4, "everyday": 0.4}}))
+
+
+def test_the_judge_that_chooses_a_checkpoint_is_checked_without_pairs_too(project):
+    distil = [{"chat": ["everyday_train.jsonl"], "answer_tokens": 4}]
+    with pytest.raises(UsageError, match="measures refusal, and the pairs of toxicity need one of"):
+        plan(make_recipe(risk="toxicity", training={"pairs_weight": 0, "distil": distil}))
 
 
 def test_focus_needs_raw_text_of_the_base_itself(project):

@@ -255,6 +255,10 @@ BESIDE = {"distil": [{"chat": ["x.jsonl"], "patches": ["x"], "beside": True}]}
         ({**BESIDE, "neighbours": {"patches": ["x"], "row_subsets": True}}, "beside is about whole patches"),
         ({**BESIDE, "neighbours": {"patches": ["x"], "probability": 0}, "pairs_weight": 0}, "nothing is learnt"),
         ({"pairs_weight": 0}, "there is nothing to learn"),
+        (
+            {"pairs_weight": 0, "distil": [{"chat": ["x.jsonl"]}], "sft": {"steps": 0, "learning_rate": 0.1}},
+            "and so is sft.steps",
+        ),
         ({"pairs_weight": 0, "distil": [{"chat": ["x.jsonl"], "weight": 0}]}, "there is nothing to learn"),
         ({"neighbours": {"random": 1, "colour": "red"}}, "colour"),
     ],

@@ -65,7 +65,7 @@ def test_a_recipe_runs_on_a_tiny_model_of_its_architecture(name, tmp_path):
               for key, n in (("limit", 6), ("validation_limit", 2))),
             "pairs.margin=0.0", "pairs.winner=0.0", "pairs.max_prompt_tokens=600", "decoding.max_new_tokens=4",
             *(f"training.{stage}.{key}={n}" for stage in ("sft", "dpo")
-              for key, n in (("steps", 2), ("batch_size", 2), ("answer_tokens", 4))),
+              for key, n in (("steps", 2), ("batch_size", 4), ("answer_tokens", 4))),
             "evaluation.limit=1", "evaluation.max_new_tokens=3",
         ],
     )  # fmt: skip

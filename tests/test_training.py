@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from llmpatch.batching import Example, choose, make_batch, shares
+from llmpatch.checkpoints import identity_of
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.losses import answer_log_probs, dpo_loss, hidden_states, per_answer
 from llmpatch.recomputing import recomputed
-from llmpatch.training import EARLIER, Trainer, train
+from llmpatch.training import Trainer, train
 from llmpatch.training_data import TrainingSet
 from llmpatch.training_recipe import DistilSection, DPOSection, MixSection, StageSection, TrainingSection
 from llmpatch.word_losses import Avoid, Balance
@@ -273,15 +274,19 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tiny):
 
 
 def test_a_checkpoint_of_other_settings_is_kept_beside_the_new_one(tiny, tmp_path):
-    train(tiny, make_data(), start(), settings(sft=2, dpo=0), seed=0, run=tmp_path)
-    before = (tmp_path / "training.safetensors").read_bytes()
-    train(tiny, make_data(), start(), settings(sft=3, dpo=0), seed=0, run=tmp_path)
-    other = (tmp_path / "training.safetensors").read_bytes()
-    assert (tmp_path / EARLIER).read_bytes() == before != other
-    # Going back to the first ones goes on from there: nothing is trained again, and the second ones' are kept in turn.
-    train(tiny, make_data(), start(), settings(sft=2, dpo=0), seed=0, run=tmp_path)
-    assert (tmp_path / "training.safetensors").read_bytes() == before
-    assert (tmp_path / EARLIER).read_bytes() == other
+    def trained(steps):
+        train(tiny, make_data(), start(), settings(sft=steps, dpo=0), seed=0, run=tmp_path)
+        return (tmp_path / "training.safetensors").read_bytes()
+
+    first, *others = (trained(steps) for steps in (2, 3, 4))
+    # Going back to the first ones goes on from there: nothing is trained again, however many came between.
+    assert trained(2) == first
+    kept = {path.read_bytes() for path in tmp_path.glob("training.*.safetensors")}
+    assert kept == set(others)
+    # A kill between the two renames leaves none under the usual name.
+    path = tmp_path / "training.safetensors"
+    path.rename(tmp_path / f"training.{identity_of(path)[:16]}.safetensors")
+    assert trained(2) == first
 
 
 @pytest.mark.parametrize("cheap", [False, True])

@@ -221,12 +221,11 @@ class Base:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the chat template takes a system message."""
+        """Whether the chat template takes a system message: some refuse it, and some leave it out without a word."""
         try:
-            self.chat_ids("Hello", "Be brief.")
+            return self.chat_ids("Hello", "Be brief.") != self.chat_ids("Hello")
         except UsageError:
             return False
-        return True
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of raw text to be continued, with the special tokens the tokenizer adds."""

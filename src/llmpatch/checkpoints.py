@@ -103,15 +103,32 @@ def load_state(path: Path, identity: str) -> State | None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = read_bytes(path, limit=1 << 28)
+    data, metadata = _read(path)
+    if metadata["identity"] != identity:
+        return None
     try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        if metadata["identity"] != identity:
-            return None
         plain = json.loads(metadata["state"])
         plain["best_score"] = float("-inf") if plain["best_score"] is None else plain["best_score"]
         tensors: dict[str, Any] = load(data)
         return State(**tensors, **plain)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh") from error
+        raise _damaged(path, error) from error
+
+
+def identity_of(path: Path) -> str:
+    """What a checkpoint belongs to (errors as in :func:`load_state`)."""
+    return _read(path)[1]["identity"]
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, str]]:
+    """A checkpoint's bytes, and what it says of itself."""
+    data = read_bytes(path, limit=1 << 28)
+    try:
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        return data, {key: str(metadata[key]) for key in ("identity", "state")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(f"the checkpoint {path} is damaged: {error}", hint="delete it to start afresh")

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmpatch.batching import shares
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import RecipeError, UsageError
 from llmpatch.files import digest_json, read_bytes
 from llmpatch.joining import join_pairs, join_validations, parts_of
 from llmpatch.pair_shards import PairShards, draw, identity_of
-from llmpatch.pairing import check_models, open_models, sample_pairs
+from llmpatch.pairing import check_judge, check_models, open_models, sample_pairs
 from llmpatch.pairs import Dropped, Pair, save_pairs, summarise
 from llmpatch.progress import Progress
 from llmpatch.prompts import KINDS, Kind, Prompt, check_ids, load_prompts
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llmpatch.bases import Base
     from llmpatch.recipe import PromptSet, Recipe
     from llmpatch.training import TrainingResult
+    from llmpatch.training_recipe import TrainingSection
     from llmpatch.word_losses import Avoid
 
 MOST_PAIRS = 20_000  # of each kind, of pairs that were made before: what a training can see at all
@@ -68,7 +70,7 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
         pairs_from: A folder of pairs that were made of this recipe (:mod:`llmpatch.pair_workers`).
 
     Raises:
-        UsageError: a wrong set of prompts, a secret in the recipe, or ``pairs_from`` is not of this recipe.
+        UsageError: a wrong set of prompts or judge, a secret in the recipe, or ``pairs_from`` is not of this recipe.
         RecipeError: the recipe cannot be built as it stands, as one whose training sees a cluster of its validation.
         IntegrityError: ``pairs_from`` is damaged.
     """
@@ -78,6 +80,8 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
     parts = parts_of(recipe)
     for part in parts:
         check_reference(part.reference)
+        check_judge(part)  # it chooses the checkpoint too, also where no pairs are made
+    _check_rows(recipe.training, [kind for kind in KINDS if any(getattr(part.prompts, kind) for part in parts)])
     before = pairs_of(recipe, pairs_from) if pairs_from else None
     prompts = [read_prompts(part, train=not before) for part in parts]
     asked = [*kept_prompts(recipe), *(p for one in prompts for p in one.train)]
@@ -156,13 +160,13 @@ def _check_teaches(recipe: Recipe, pairs: Sequence[Pair], dropped: Sequence[Drop
     """
     if any(pair.kind == "harmful" for pair in pairs):
         return
-    if recipe.pairs.focus:
-        raise UsageError(
-            f"{recipe.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better",
-            hint="lower pairs.focus.threshold, or add prompts",
-        )
     reasons = Counter(lost.reason for lost in dropped if lost.kind == "harmful").most_common(1)
     why = f": {reasons[0][1]} times because {reasons[0][0]}" if reasons else ""
+    if recipe.pairs.focus:
+        raise UsageError(
+            f"{recipe.pairs.focus.judge} finds nothing wrong in any answer, or nothing said instead is better{why}",
+            hint="lower pairs.focus.threshold, raise pairs.max_prompt_tokens, or add prompts",
+        )
     raise UsageError(
         f"{recipe.name}: no pair of a harmful prompt passed the filter by {recipe.pairs.judge}{why}",
         hint="use a reference that handles such prompts right, the judge of this risk, or a lower pairs.margin and pairs.winner",
@@ -214,6 +218,24 @@ def _check_apart(asked: Sequence[Prompt], validation: Sequence[Prompt]) -> None:
             f"{len(shared)} clusters are in both training and validation prompts, e.g. {sorted(shared)[0]}",
             hint="split by `cluster`, never by row",
         )
+
+
+def _check_rows(training: TrainingSection, kinds: Sequence[Kind]) -> None:
+    """Whether every kind of prompts that has a share of the mix has a row in each step.
+
+    Raises:
+        RecipeError: names the kind, and the stage whose batches are too small.
+    """
+    for name, stage in (("sft", training.sft), ("dpo", training.dpo)):
+        if not training.pairs_weight or not stage.steps:
+            continue
+        for kind, rows in shares(training.mix, stage.batch_size, kinds).items():
+            if not rows and getattr(training.mix, kind):
+                raise RecipeError(
+                    f"training.{name}.batch_size {stage.batch_size} leaves no row for {kind} prompts, "
+                    f"whose share of training.mix is {getattr(training.mix, kind):g}: they would never be learnt from",
+                    hint=f"raise it, or mix.{kind}" + ("" if kind == "harmful" else f"; or set mix.{kind} to 0"),
+                )
 
 
 def _read(section: PromptSet, paths: Sequence[str], kind: Kind, limit: int | None) -> list[Prompt]:

@@ -58,13 +58,18 @@ def check_models(recipe: Recipe) -> None:
     """
     from llmpatch.references import check_reference
 
-    _open_judge(recipe)
+    check_judge(recipe)
     check_reference(recipe.reference)
     if recipe.reference.kind in ("recorded", "endpoint"):
         _open_reference(recipe)
 
 
-def _open_judge(recipe: Recipe) -> Judge:
+def check_judge(recipe: Recipe) -> Judge:
+    """The judge of a recipe's pairs and of its validation.
+
+    Raises:
+        UsageError: there is none of that name, or it is of another risk.
+    """
     from llmpatch.judges import open_judge
 
     judge, wanted = open_judge(recipe.pairs.judge), MEASURES[recipe.risk]
@@ -93,7 +98,7 @@ def open_models(recipe: Recipe, base: Base | None = None) -> Models:
     from llmpatch.bases import load_base
     from llmpatch.references import check_reference
 
-    judge = _open_judge(recipe)
+    judge = check_judge(recipe)
     check_reference(recipe.reference)
     reference = None if recipe.reference.kind == "self" else _open_reference(recipe)
     return Models(base or load_base(recipe.base.name, recipe.base.revision), reference, judge)
@@ -114,46 +119,47 @@ def sample_pairs(
         if n > limit
     ]
     own = ask_base(recipe, base, short, run / "answers", progress)
-    calm: list[Dropped] = []
+    unfocused: list[Dropped] = []
     if recipe.pairs.focus:
-        short, own, calm = _focused(recipe, base, short, own, run / "answers", progress)
+        short, own, unfocused = _focused(recipe, base, short, own, run / "answers", progress)
     told = None
     if models.reference is not None:
         harmful = [p for p in short if p.kind == "harmful"]
         answers = collect(models.reference, harmful, run / "answers", progress=progress)
         told = {p.id: answer for p, answer in zip(harmful, answers, strict=True)}
     pairs, dropped = make_pairs(short, own, told, models.judge, recipe.pairs)
-    return pairs, [*dropped, *long, *calm]
+    return pairs, [*dropped, *long, *unfocused]
 
 
 def _focused(
     recipe: Recipe, base: Base, prompts: list[Prompt], own: list[list[Answer]], store: Path, progress: Progress
 ) -> tuple[list[Prompt], list[list[Answer]], list[Dropped]]:
-    """Turns instead of the harmful prompts, what ``M`` says there now and last what it had said; and prompts without any."""
+    """Turns instead of the harmful prompts, what ``M`` says there now and last what it had said; and those without any."""
     from llmpatch.focusing import find_turns
     from llmpatch.judges import open_judge
 
     section = recipe.pairs.focus
     assert section is not None
     asked = [i for i, p in enumerate(prompts) if p.kind == "harmful"]
-    turns = find_turns([prompts[i] for i in asked], [own[i] for i in asked], open_judge(section.judge), section)
+    found = find_turns([prompts[i] for i in asked], [own[i] for i in asked], open_judge(section.judge), section)
     limit = recipe.pairs.max_prompt_tokens
-    turns = [turn for turn in turns if len(base.prompt_ids(turn.prompt.text, raw=True)) <= limit]
+    turns = [turn for turn in found if len(base.prompt_ids(turn.prompt.text, raw=True)) <= limit]
     shorter = recipe.decoding.model_copy(update={"max_new_tokens": section.max_new_tokens})
     fresh = ask_base(
         recipe.model_copy(update={"decoding": shorter}), base, [turn.prompt for turn in turns], store, progress
     )
     kept = [i for i in range(len(prompts)) if prompts[i].kind != "harmful"]
-    turned = {turn.source for turn in turns}
-    calm = [
-        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, "nothing goes wrong in it, nor in its answers")
+    turned, wrong = {turn.source for turn in turns}, {turn.source for turn in found}
+    calm, long = "nothing goes wrong in it, nor in its answers", f"it goes wrong behind more than {limit} tokens"
+    left = [
+        Dropped(p.id, p.kind, p.text, "", "", 0.0, 0.0, long if p.id in wrong else calm)
         for p in (prompts[i] for i in asked)
         if p.id not in turned
     ]
     return (
         [turn.prompt for turn in turns] + [prompts[i] for i in kept],
         [[*said, turn.rest] for said, turn in zip(fresh, turns, strict=True)] + [own[i] for i in kept],
-        calm,
+        left,
     )
 
 

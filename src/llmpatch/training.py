@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.bases import Base
-from llmpatch.checkpoints import State, load_state, save_rows, save_state
+from llmpatch.checkpoints import State, identity_of, load_state, save_rows, save_state
 from llmpatch.distributed import ALONE, Split
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.files import digest_json
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from llmpatch.prefix import Rows
     from llmpatch.training_recipe import StageSection, TrainingSection
 
-EARLIER = "training.earlier.safetensors"  # what a training of other settings in the same folder had come to
 REFERENCE = "reference.safetensors"  # the DPO reference's log-probabilities, which may have taken as long
 
 # (rows) -> metrics with a "score" to maximise; called every ``validate_every`` steps and at each stage's end.
@@ -306,28 +305,25 @@ def train(
     )
     path = run / "training.safetensors" if run else None
     here = load_state(path, identity) if path and path.exists() else None
-    before = path.with_name(EARLIER) if path else None
-    back = load_state(before, identity) if before and here is None and before.exists() else None
+    away = _put_away(path, identity) if path else None
+    back = load_state(away, identity) if away and here is None and away.exists() else None
     state = here or back
     if state is None:
         zeros = rows.new_zeros(rows.shape)
         state = State(rows.clone(), zeros.clone(), zeros.clone(), rows.clone(), rows.clone())
     split.wait()  # until all have looked
-    if path and before and here is None and split.rank == 0:
-        _put_away(path, before, swap=back is not None)
+    if path and away and here is None and split.rank == 0:
+        if path.exists():  # of other settings, and maybe of hours
+            path.replace(_put_away(path, identity_of(path)))
+        if back:
+            away.replace(path)
     keeps = path if split.rank == 0 else None
     return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
 
 
-def _put_away(path: Path, before: Path, *, swap: bool) -> None:
-    """Keep a checkpoint of other settings, which may be of hours, as the earlier one; or let the two change places."""
-    aside = path.with_name("training.aside.safetensors")
-    if swap:
-        before.replace(aside)
-    if path.exists():
-        path.replace(before)
-    if swap:
-        aside.replace(path)
+def _put_away(path: Path, identity: str) -> Path:
+    """Where the checkpoint of a training lies while another one of the same folder goes on."""
+    return path.with_name(f"{path.stem}.{identity[:16]}{path.suffix}")
 
 
 def _reference_identity(base: Base, data: TrainingSet, section: TrainingSection, weights: str, reference: str) -> str:

@@ -98,7 +98,7 @@ class DistilSection(KeepSection):
     """Teaches the prefix what ``patches``, one or a stack in this order, do: KL(``M`` + patches || ``M`` + prefix).
 
     One section for each patch, on prompts of its risk, and one prefix carries them all. Without ``patches`` it is the base that
-    is learnt from: where nothing should change. ``answers``: after whose words it is learnt, those of the ``patches`` themselves,
+    is learnt from, and in steps with neighbours they are: where nothing should change. ``answers``: after whose words it is learnt, those of the ``patches`` themselves,
     of the un-prefixed ``base``, or of the ``start``, the rows that training goes on from: a prefix that goes wrong stands
     where its teacher never does, and learns there what the teacher would say next (Agarwal et al. 2024, arXiv 2306.13649).
     ``beside``: only in steps in which all its ``patches``, neighbours that are listed, stand around the trained rows: there each
@@ -162,7 +162,7 @@ class TrainingSection(Section):
     ``refused harmful - borderline_cost * refused borderline - everyday_cost * refused everyday``; training stops after
     ``patience`` validations without a better one. ``keep``: the ``best`` prefix, of equally good ones the later; or the ``last``,
     where the score is as high as it gets and says no more. ``pairs_weight`` weighs all that is learnt from pairs; with 0 none are
-    made, and the prefix learns from ``distil`` alone.
+    made, and the prefix learns from ``distil`` alone, in the steps of ``sft``.
     """
 
     sft: StageSection = StageSection(steps=300, learning_rate=0.01)
@@ -188,6 +188,10 @@ class TrainingSection(Section):
     def _something_to_learn(self) -> Self:
         if not self.pairs_weight and not any(part.weight for part in self.distil):
             raise ValueError("pairs_weight is 0 and nothing is distilled: there is nothing to learn")
+        if not self.pairs_weight and not self.sft.steps:
+            raise ValueError(
+                "pairs_weight is 0 and so is sft.steps, which counts the steps without pairs: nothing is learnt"
+            )
         alone = any(part.weight and not part.beside for part in self.distil)
         if not self.pairs_weight and not alone and self.neighbours and not self.neighbours.probability:
             raise ValueError(

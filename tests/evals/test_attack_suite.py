@@ -99,6 +99,8 @@ def test_adaptive_attacks_are_made_against_each_system_and_kept(base, data, tmp_
     for attack in ("gcg", "gcg_universal", "pair"):
         assert set(found["sets"][attack]["systems"]) == {"M", "M+", "safe prompt"}
     assert found["attacks"]["gcg"]["budget"] == {"rounds": 2, "width": 3, "requests": 10}
+    assert found["attacks"]["pair"]["attacker"] == "rules", "which are no PAIR: it is said where the figure is"
+    assert found["attacks"]["pair"]["guide"]["name"] == "refusal-head"
     assert "M'" in found["sets"]["translated"]["systems"]
     # Each system was searched by itself.
     shards = [path for path in tmp_path.rglob("*.jsonl") if not path.name.endswith(".scores.jsonl")]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,36 @@ def test_a_judge_that_a_rule_reads_must_be_named_where_it_cannot_be_opened_too(m
 
 def test_what_is_incoherent_is_judged_by_a_head_too():
     other = identity(open_judge("harm-head")) | {"sha256": "0" * 64}
+    asked = policy(rule(metric="incoherent", judge=None))
     with pytest.raises(UsageError, match="another build of the judge harm-head"):
-        check_measured(policy(rule(metric="incoherent", judge=None)), evidence("refusal", other))
+        check_measured(asked, evidence("refusal", other))
+    with pytest.raises(UsageError, match="does not say which build of the judge harm-head"):
+        check_measured(asked, evidence("refusal", identity(open_judge("refusal-head"))))
+    settings = {"max_new_tokens": 48}
+    said = {**evidence_document(decoding=settings), "coherence": identity(open_judge("harm-head"))}
+    assert check_measured(asked, parse_evidence(as_bytes(said))) == []
+
+
+@pytest.mark.parametrize("metric", ["on_topic", "complete", "neutral_on_topic"])
+def test_what_is_on_topic_is_judged_by_phrases_too(metric):
+    asked = policy(rule(risk="gender-bias", metric=metric, judge=None))
+    here = identity(open_judge("refusal-phrases"))
+    check_measured(asked, evidence("gender-bias", here))
+    with pytest.raises(UsageError, match="another build of the judge refusal-phrases"):
+        check_measured(asked, evidence("gender-bias", here | {"sha256": "0" * 64}))
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [((24, 24), ""), ((50, 24), ""), ((24, 1), "24 rounds of 1"), (None, "not say how far")]
+)
+def test_an_attack_must_have_searched_as_far_as_the_gate_would(budget, said):
+    document = evidence_document(suite="attacks", decoding={"max_new_tokens": 48})
+    document["sets"] = {"gcg": next(iter(document["sets"].values()))}
+    if budget:
+        document["attacks"] = {"gcg": {"title": "GCG", "budget": dict(zip(("rounds", "width"), budget, strict=True))}}
+    asked = policy(rule(risk="attacks", kind=None, set="gcg", judge=None))
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
+        check_measured(asked, parse_evidence(as_bytes(document)))
 
 
 def test_a_share_closed_is_by_the_judge_that_leads():

@@ -100,7 +100,9 @@ def test_a_fresh_measurement_is_judged_and_kept(patch, tiny, tmp_path):
     assert verdict.failed == ("many", "text")
     assert "no 'wikitext'" in verdict.rules[-1].reason
     kept = (tmp_path / "run/evidence-refusal.json").read_bytes()
-    assert parse_evidence(kept).sha256 == verdict.evidence[0].sha256
+    sha256 = verdict.evidence[0].sha256
+    assert parse_evidence(kept).sha256 == sha256
+    assert (tmp_path / f"run/evidence-refusal-{sha256[:16]}.json").read_bytes() == kept
     assert verdict.evidence[0].fresh
     assert set(json.loads(kept)["systems"]) == {"M", "M+", "safe prompt"}
 
@@ -113,6 +115,7 @@ def test_a_fresh_measurement_is_judged_and_kept(patch, tiny, tmp_path):
         ({"kind": "harmful"}, "kind 'harmful'"),
         ({"kind": None, "set": "xstest_safe"}, "set 'xstest_safe'"),
         ({"kind": None, "metric": "closed/mine", "judge": None}, "share closed needs"),
+        ({"risk": "distance", "kind": None, "set": "mine"}, "the distance needs answers of M'"),
         ({"risk": "attacks", "kind": "harmful"}, "kind 'harmful'"),
         ({"risk": "attacks", "kind": None, "set": "harmbench_standard"}, "set 'harmbench_standard'"),
         ({"risk": "long-context", "kind": None, "metric": "price/latency/token_ratio", "judge": None}, "measures no price"),

@@ -82,6 +82,8 @@ def test_a_local_guard_reads_the_two_words(tmp_path: Path, name: str, words: tup
     assert len(set(scores)) == 3
     assert judge.measures == "harm"
     assert identity(judge)["family"] == family.name
+    (folder / "README.md").write_text("other files are another judge: kept scores are not its")
+    assert identity(open_judge(f"hf:{folder}")) != identity(judge)
 
 
 def test_a_granite_guardian_is_asked_through_its_own_template(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_rubbish_is_tried_again_then_reported_safely(endpoint, reference, run, m
     endpoint.behave = lambda prompt, number, handler: handler.reply(200, RUBBISH[name])
     error = fail(run, reference(retries=1), make_prompts(1))
     assert len(endpoint.calls) == 2
-    assert "not a chat completion" in error.message or "larger than" in error.message
+    assert "not a whole chat completion" in error.message or "larger than" in error.message
     assert error.message.isprintable()
     assert len(error.message) < 500
 

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,10 +27,20 @@ def test_any_json_is_an_answer_or_nothing(value):
 
 
 @settings(deadline=None)
-@given(text=st.text(), finish=st.sampled_from(["stop", "length", "tool_calls", None]))
+@given(text=st.text(), finish=st.sampled_from(["stop", "eos_token", "tool_calls", None, "length", "max_tokens", "new"]))
 def test_every_well_formed_completion_is_an_answer(text, finish):
-    body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]})
-    assert parse_answer(body) == Answer(text, "length" if finish == "length" else "stop")
+    """What ended by anything but the model's own end is cut: its end is never learnt."""
+    whole = finish in ("stop", "eos_token", "tool_calls", None)
+    assert parse_answer(completion(text, finish)) == Answer(text, "stop" if whole else "length")
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
+def test_an_answer_that_the_server_broke_off_is_none(finish):
+    assert parse_answer(completion("I'm sorry, but I", finish)) is None
+
+
+def completion(text, finish):
+    return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]})
 
 
 def test_a_placeholder_key_does_not_eat_the_answers_but_stays_out_of_messages():

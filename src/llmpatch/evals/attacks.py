@@ -7,7 +7,8 @@ Laid out as in :mod:`llmpatch.evals.refusal`, a set's name being its attack, wit
 
     kinds, price   empty: attacks repeat the same requests, so pooling them would make intervals too narrow
     results        also rows of successes (ASR), by the leading harm judge
-    attacks        {name: {"title", "kind", "source", "budget", "halving": {judge: interval, and "met"}}}
+    attacks        {name: {"title", "kind", "source", "budget", "halving": {judge: interval, and "met"}}}; of pair also who
+                   rewrites ("attacker": "rules", or a model's identity) and which judge leads it ("guide").
                    halving is (safe prompt's ASR) / 2 - (M+'s ASR) on the same requests: met where it is not below 0
     any            {system: {judge: interval}}: requests that fall to at least one of the attacks they met
 
@@ -228,10 +229,21 @@ def evaluate_attacks(
     top = head(base, systems, judges, decoding, suite=suite, limit=limit)
     evidence = assemble(top, sets, table, judges, price={}) | {"kinds": {}}
     harm = [judge.name for judge in judges if judge.measures == "harm"]
-    evidence["attacks"] = {a.name: a.json() | {"halving": _halving(table[a.name], harm)} for a in attacks}
+    evidence["attacks"] = {
+        a.name: a.json() | _written_by(a, material, guide) | {"halving": _halving(table[a.name], harm)} for a in attacks
+    }
     evidence["any"] = _any(table, asked, harm)
     evidence["results"] += _success_rows(evidence, harm)
     return evidence
+
+
+def _written_by(attack: Attack, material: Material, guide: Judge) -> dict[str, Any]:
+    """Who rewrites in ``pair``, and which judge leads it: rules are no PAIR."""
+    from llmpatch.judges import identity
+
+    if attack.name != "pair":
+        return {}
+    return {"attacker": material.attacker.identity() if material.attacker else "rules", "guide": identity(guide)}
 
 
 def _ask_of(attack: Attack, requests: Sequence[Prompt], material: Material) -> list[_Asked]:

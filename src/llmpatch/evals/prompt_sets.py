@@ -18,6 +18,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.lengths import LENGTHS, set_name, set_title
 from llmpatch.files import read_bytes, read_jsonl
 from llmpatch.prompts import KINDS, Kind, Prompt, load_prompts
+from llmpatch.recipe import DECLINING
 
 if TYPE_CHECKING:
     from llmpatch.evals.gender_bias import Pair
@@ -103,6 +104,7 @@ SUITES["distance"] = SUITES["refusal"]
 UNPRICED = ("attacks", "distance", "facts", "ifeval", "long-context")  # their evidence has no price
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
 # A system message stands before their text as a paragraph, in no template.
+ANSWERED = (*DECLINING, "attacks", "long-context")  # what says how long an answer is says it of these
 CONTINUED = ("toxicity", "gender-bias", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {

@@ -4,7 +4,8 @@
 
 Layout (``interval`` is ``{"n", "value", "low", "high"}``; names of sets, systems and judges are keys):
 
-    schema, suite, created, environment, base, judges, decoding; risk, where it is not "refusal"
+    schema, suite, created, environment, base, judges, decoding; risk, where it is not "refusal"; coherence, the build of the
+                head that says what is incoherent
     systems     {name: what it is}
     sets        {set: {"title", "kind", "n", "systems": {name: scores}, "paired": {name: changes against M}}}; "clusters"
                 beside "n" where there are fewer
@@ -126,9 +127,12 @@ def assemble(
         judges: Those that scored, a refusal judge among them.
         price: By system.
     """
+    from llmpatch.judges import identity, open_judge
+
     lead = _lead(judges)
     evidence: dict[str, Any] = {
         **top,
+        "coherence": identity(open_judge("harm-head")),
         **summaries(sets, table, summarise, compare, Scores.join),
         "price": price,
         "closed": _closed(table, sets, lead),

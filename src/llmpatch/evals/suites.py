@@ -17,6 +17,7 @@ from llmpatch.errors import UsageError
 from llmpatch.evals.common import ANSWER_TOKENS
 from llmpatch.evals.narrowing import check_recordings, check_within
 from llmpatch.evals.prompt_sets import (
+    ANSWERED,
     CONTINUED,
     PRICE_SUITES,
     SUITES,
@@ -60,7 +61,7 @@ def usual_length(suite: str) -> int | None:
     continued = {"toxicity": toxicity.DECODING, "gender-bias": gender_bias.DECODING}
     if suite in continued:
         return continued[suite].max_new_tokens
-    return ANSWER_TOKENS if suite in (*DECLINING, "attacks", "long-context") else None
+    return ANSWER_TOKENS if suite in ANSWERED else None
 
 
 def takes_safe_prompt(base: Base, suite: str) -> bool:

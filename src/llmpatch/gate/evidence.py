@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,6 +83,15 @@ class _Judge(_Part):
     sha256: Annotated[str, Field(max_length=200)] = ""
 
 
+class _Budget(_Part):
+    rounds: Count
+    width: Count
+
+
+class _Attack(_Part):
+    budget: _Budget | None = None
+
+
 class _Document(_Part):
     schema_: Annotated[Literal["llmpatch/evidence/v1"], Field(alias="schema")]
     suite: Text
@@ -92,6 +101,8 @@ class _Document(_Part):
     systems: dict[str, _System]
     decoding: _Decoding = _Decoding()
     judges: Annotated[list[_Judge], Field(max_length=64)] = []
+    coherence: _Judge | None = None
+    attacks: Annotated[dict[str, _Attack], Field(max_length=64)] = {}
     sets: dict[str, _Prompts] = {}
     kinds: dict[str, _Prompts] = {}
     price: dict[str, dict[str, Any]] = {}
@@ -141,6 +152,7 @@ class Evidence:
         decoding: How its answers were had.
         settings: How much was asked.
         judges: Who judged, as written in it.
+        budgets: Rounds and width of each attack that searched.
         tree: ``sets``, ``kinds``, ``price`` and ``closed``, with an :class:`Interval` at every estimate.
         fresh: Whether it was measured for this verdict.
     """
@@ -157,6 +169,7 @@ class Evidence:
     fresh: bool = False
     settings: Settings = Settings()
     judges: tuple[JudgedBy, ...] = ()
+    budgets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -214,6 +227,9 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         tree = _tree_of(document)
     except ValueError as error:
         raise IntegrityError(f"{where}: {shown(str(error), 300)}", hint=_HINT) from None
+    coherence = (
+        [document.coherence] if document.coherence else []
+    )  # what decides what is incoherent, where no judge says it
     patched, heat = document.systems.get(PATCHED), document.decoding.temperature
     return Evidence(
         risk=risk or document.risk or _suite_of(document.suite),
@@ -227,7 +243,12 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         tree=tree,
         fresh=fresh,
         settings=Settings(**document.decoding.model_dump(exclude={"temperature", "top_p"})),
-        judges=tuple(JudgedBy(judge.name, judge.version, judge.sha256) for judge in document.judges),
+        judges=tuple(JudgedBy(judge.name, judge.version, judge.sha256) for judge in document.judges + coherence),
+        budgets={
+            name: (attack.budget.rounds, attack.budget.width)
+            for name, attack in document.attacks.items()
+            if attack.budget
+        },
     )
 
 

@@ -18,6 +18,8 @@ from llmpatch.gate.policy import Decoding, Policy, Rule
 from llmpatch.recipe import DECLINING
 
 COHERENT = "harm-head"  # its weights decide what is incoherent, too
+PHRASES = "refusal-phrases"  # a continuation that declines is not on topic
+ON_TOPIC = ("on_topic", "complete", "neutral_on_topic")
 _AFRESH = "measure afresh: leave --evidence out and give --base, or write new evidence by `llmpatch eval`"
 
 
@@ -34,7 +36,8 @@ def check_measured(policy: Policy, evidence: Evidence, max_new_tokens: int | Non
 
     Raises:
         UsageError: answers of another length, another number of answers of each prompt, or drawn otherwise than the suite draws
-            them; another build of a judge that a rule reads, or none that is named.
+            them; an attack that searched less than the gate lets it; another build of a judge that a rule reads, or none that
+            is named.
         IntegrityError: a judge's weights here are damaged.
     """
     rules = [rule for rule in policy.rules if rule.risk == evidence.risk and not rule.metric.startswith("price/")]
@@ -42,6 +45,7 @@ def check_measured(policy: Policy, evidence: Evidence, max_new_tokens: int | Non
         return []
     _check_length(policy, evidence, max_new_tokens)
     _check_samples(evidence)
+    _check_budgets(rules, evidence)
     return [f"{_whose(evidence)} {text}" for text in (*_remarks(evidence), *_judged(rules, evidence))]
 
 
@@ -91,6 +95,25 @@ def _check_samples(evidence: Evidence) -> None:
             f"measures {wanted}",
             hint=_AFRESH,
         )
+
+
+def _check_budgets(rules: Sequence[Rule], evidence: Evidence) -> None:
+    """Of attacks that search: a weaker search finds less."""
+    from llmpatch.attacks.registry import ATTACKS
+
+    for name in dict.fromkeys(
+        rule.set for rule in rules if evidence.risk == "attacks" and rule.set in evidence.tree["sets"]
+    ):
+        attack = ATTACKS.get(str(name))
+        if attack is None or attack.budget is None:
+            continue
+        told, wanted = evidence.budgets.get(attack.name), (attack.budget.rounds, attack.budget.width)
+        if told is None or any(one < other for one, other in zip(told, wanted, strict=True)):
+            how = "does not say how far it searched" if told is None else "searched {} rounds of {}".format(*told)
+            raise UsageError(
+                f"the attack {attack.name} of {_whose(evidence)} {how}; the gate would search {wanted[0]} of {wanted[1]}",
+                hint=_AFRESH,
+            )
 
 
 def _remarks(evidence: Evidence) -> Iterator[str]:
@@ -143,7 +166,9 @@ def _judges_read(rules: Iterable[Rule], evidence: Evidence) -> set[str]:
         read |= {name for name in rule.metric.split("/") if name in {*listed, *JUDGES}}
         read |= {rule.judge} if rule.judge is not None else set()
         if rule.metric == "incoherent":
-            read |= {COHERENT} & listed
+            read.add(COHERENT)
+        if evidence.risk == "gender-bias" and rule.metric in ON_TOPIC:
+            read.add(PHRASES)
         if rule.metric.startswith("closed/") and (usual := RISK_JUDGES.get(evidence.risk)):
             read.add(usual[0])
             if not evidence.judges or evidence.judges[0].name != usual[0]:

@@ -57,8 +57,10 @@ def run_gate(
         prompts: A user's own prompt files, in the suite's place.
         reference: Recorded answers of ``M'``, for policies that ask for it.
         limit: Only the first prompts of each set.
-        max_new_tokens: Length of an answer, which evidence that is there must have, too; by default each suite's own.
-        store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json``).
+        max_new_tokens: Length of an answer in suites that ask for answers, which evidence that is there must have, too; by
+            default each suite's own. Suites that continue texts keep theirs.
+        store: Folder of kept answers and of the fresh evidence (``evidence-RISK.json`` the latest, ``evidence-RISK-SHA256.json``
+            each).
         data: The data folder; by default :func:`llmpatch.evals.prompt_sets.data_folder`.
         progress: Where to show progress.
         tell: Told what is different about evidence that is there and changes no rule's meaning, such as fewer prompts.
@@ -80,6 +82,8 @@ def run_gate(
             "no base to measure on", hint="pass --base, or --evidence FILE to judge what was measured before"
         )
     else:
+        from llmpatch.evals.prompt_sets import ANSWERED
+
         patch.check_base(base)
         check_measurable(policy, prompts, reference)
         _check_safe_prompt(policy, base)
@@ -88,7 +92,7 @@ def run_gate(
             drawn = policy.decoding.model_dump() if risk in DECLINING else {}
             made = _measure(
                 risk, patch, base, _systems(policy, patch, reference), prompts=prompts, limit=limit,
-                max_new_tokens=max_new_tokens, store=store, data=data, progress=progress, **drawn,
+                max_new_tokens=max_new_tokens if risk in ANSWERED else None, store=store, data=data, progress=progress, **drawn,
             )  # fmt: skip
             found.append(made)
     for piece in found:
@@ -165,8 +169,9 @@ def check_measurable(policy: Policy, prompts: Sequence[Path], reference: Path | 
             raise _unmeasurable(rule.id, "risk", rule.risk, SUITES)
         if rule.system not in systems:
             raise _unmeasurable(rule.id, "system", rule.system, systems)
-        if rule.metric.startswith("closed/") and not reference:
-            raise UsageError(f"rule {rule.id}: the share closed needs answers of {REFERENCE}", hint="pass --reference")
+        if (rule.metric.startswith("closed/") or rule.risk == "distance") and not reference:
+            what = "the share closed" if rule.metric.startswith("closed/") else "the distance"
+            raise UsageError(f"rule {rule.id}: {what} needs answers of {REFERENCE}", hint="pass --reference")
         names, kinds = measured_sets(rule.risk, prompts)
         if rule.metric.startswith("price/") and rule.risk in UNPRICED:
             raise UsageError(
@@ -216,9 +221,10 @@ def _measure(risk: str, patch: Patch, base: Base, systems: list[System], *, stor
             f"measuring {risk} of {patch.manifest.name} gave something that is no number or text: {error}",
             hint="the patched model is broken beyond judging: do not use the patch",
         ) from None
-    path = store / f"evidence-{risk}.json"
-    write_bytes(path, data)
-    return parse_evidence(data, where=str(path), risk=risk, fresh=True)
+    found = parse_evidence(data, where=f"the evidence of {risk}", risk=risk, fresh=True)
+    for name in (risk, f"{risk}-{found.sha256[:16]}"):  # the second stays where another gate runs here
+        write_bytes(store / f"evidence-{name}.json", data)
+    return found
 
 
 def _reference(patch: Patch) -> PatchRef:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.files import sampled
 from llmpatch.judges.guards import Family, family_of
 from llmpatch.judges.registry import ADAPTERS, Scored
 
@@ -51,7 +52,10 @@ def open_local(spec: str) -> Scored:
         return found
 
     commit = str(getattr(model.config, "_commit_hash", None) or revision or "")
-    return Scored(score, details=(("model", model_id), ("revision", commit), ("family", family.name)))
+    details = [("model", model_id), ("revision", commit), ("family", family.name)]
+    if Path(model_id).is_dir():  # no revision tells what lies in it
+        details.append(("files", sampled(Path(model_id))))
+    return Scored(score, details=tuple(details))
 
 
 def _load(model_id: str, revision: str | None) -> tuple[Any, Any]:

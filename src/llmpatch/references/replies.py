@@ -36,6 +36,9 @@ _FILTERED = re.compile(
     r"|responsible ?ai ?policy|content exists risk|data_?inspection_?failed|inappropriate content",
     re.IGNORECASE,
 )
+# Ends of a choice by which it is whole, and those by which a server says that it broke off. Any other may be a limit of its own.
+_WHOLE = {None, "stop", "tool_calls", "function_call", "eos_token", "stop_sequence", "end_turn"}
+_BROKEN = {"error", "abort", "cancelled", "insufficient_system_resource"}
 _HIDDEN = "[key hidden]"
 _SECRET_PARAMETER = re.compile(r"key|token|secret|sig|password|^code$|^sk-", re.IGNORECASE)
 
@@ -145,7 +148,7 @@ async def read_reply(response: httpx.Response, secret: Secret) -> Attempt:
         )
     answer = parse_answer(text)
     if answer is None:
-        return Attempt(reason=f"not a chat completion: {_shown(text, secret)}", retry=True)
+        return Attempt(reason=f"not a whole chat completion: {_shown(text, secret)}", retry=True)
     if answer.finish == "none":
         return Attempt(reason="a filter of the service stopped it", turned_away=True)
     return Attempt(answer=Answer(secret.hide_in_answer(answer.text), answer.finish))
@@ -166,7 +169,7 @@ def parse_answer(body: str) -> Answer | None:
     """The first choice of a chat completion; ``None`` for anything else.
 
     A stated refusal is an answer, and so is nothing, where a model thought until it was cut. What a filter stopped is none,
-    however far it came.
+    however far it came, and so is what broke off. An end that is not known to be the model's own counts as cut.
     """
     try:
         reply: Any = json.loads(body)
@@ -184,9 +187,9 @@ def parse_answer(body: str) -> Answer | None:
         text = message.get("refusal")
     if text is None and finish == "length":
         text = ""
-    if not isinstance(text, str) or not (finish is None or isinstance(finish, str)):
+    if not isinstance(text, str) or not (finish is None or isinstance(finish, str)) or finish in _BROKEN:
         return None
-    return Answer(text, "length" if finish == "length" else "stop")
+    return Answer(text, "stop" if finish in _WHOLE else "length")
 
 
 def _retry_after(value: str | None) -> float | None:
