@@ -98,9 +98,10 @@ class DistilSection(KeepSection):
     """Teaches the prefix what ``patches``, one or a stack in this order, do: KL(``M`` + patches || ``M`` + prefix).
 
     One section for each patch, on prompts of its risk, and one prefix carries them all. Without ``patches`` it is the base that
-    is learnt from, and in steps with neighbours they are: where nothing should change. ``answers``: after whose words it is learnt, those of the ``patches`` themselves,
-    of the un-prefixed ``base``, or of the ``start``, the rows that training goes on from: a prefix that goes wrong stands
-    where its teacher never does, and learns there what the teacher would say next (Agarwal et al. 2024, arXiv 2306.13649).
+    is learnt from, and in steps with neighbours they are: where nothing should change. ``answers``: after whose words it is
+    learnt, those of the ``patches`` themselves, of the un-prefixed ``base``, or of the ``start``, the rows that training goes
+    on from: a prefix that goes wrong stands where its teacher never does, and learns there what the teacher would say next
+    (Agarwal et al. 2024, arXiv 2306.13649).
     ``beside``: only in steps in which all its ``patches``, neighbours that are listed, stand around the trained rows: there each
     is to do what it does alone.
     """
