@@ -99,7 +99,9 @@ def test_a_template_that_takes_no_system_message_says_so():
     with pytest.raises(UsageError, match="does not take a system message: System role not supported"):
         strict.chat_ids("Hello", "Be brief.")
     deaf = make_tiny()
-    deaf.tokenizer.chat_template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    deaf.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
     assert not deaf.takes_system, "it leaves the message out: a safe prompt would be the base itself"
 
 

@@ -130,7 +130,9 @@ def test_what_would_not_be_measured_is_said_before_anything_is(patch, tiny, tmp_
 
 def test_sets_are_called_what_the_evidence_calls_them(tmp_path):
     own = write_rows(tmp_path / "mine.jsonl", [{"prompt": "hello", "kind": "harmful"}])
-    for risk, name in (("attacks", "base64"), ("long-context", "after_500"), ("refusal", "mine")):
+    for risk, name in (
+        ("attacks", "base64"), ("long-context", "after_500"), ("refusal", "mine"), ("facts", "mine"),
+    ):  # fmt: skip
         asked = rule(risk=risk, kind=None, set=name)
         check_measurable(parse_policy(policy_bytes(asked)), [own], None)
     document = evidence_document() | {"suite": "attacks on own prompts"}

@@ -212,6 +212,8 @@ def measured_sets(suite: str, prompts: Sequence[Path] = ()) -> tuple[list[str], 
         return [attack.name for attack in ATTACKS.values() if not (prompts and attack.kind == "file")], []
     if suite == "long-context":
         return [set_name(length) for length in LENGTHS], []
+    if prompts and suite in ("utility", "facts", "ifeval"):  # a set for each file, whatever kinds its rows say
+        return [path.stem for path in prompts], list(dict.fromkeys(str(s.kind) for s in SUITES[suite]))
     sets: Sequence[PromptSet | SetFile] = load_own(prompts) if prompts else SUITES[suite]
     return [s.name for s in sets], list(dict.fromkeys(str(s.kind) for s in sets))
 
