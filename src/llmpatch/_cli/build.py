@@ -67,6 +67,8 @@ def command(
 
 
 def _plan_lines(found: dict[str, Any]) -> list[str]:
+    from llmpatch.bases import default_dtype
+
     cost = found["cost"]
     lines = [f"{key}: {value}" for key, value in found.items() if key != "cost"]
     if cost is None:
@@ -75,6 +77,6 @@ def _plan_lines(found: dict[str, Any]) -> list[str]:
         *lines,
         f"trains: {cost['parameters']:,} numbers, {100 * cost['share']:.2g} % of about {cost['model_parameters']:,}",
         f"needs: about {(cost['sampling_flops'] + cost['training_flops']) / 1e15:.3g} PFLOP before evaluation, and "
-        f"{cost['memory_bytes'] / 2**30:.1f} GiB of memory in float32",
+        f"{cost['memory_bytes'] / 2**30:.1f} GiB of memory in {default_dtype()}",
         f"takes: at best {cost['seconds_here'] / 60:,.0f} minutes at the speed just measured on this processor",
     ]

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Verify a patch and keep it, run the gate on your base, and make it active there.
 
-    SOURCE is a folder, a .lpatch, or VENDOR/SLUG below ./patches; VENDOR/SLUG or VENDOR/SLUG@RANGE in a registry
+    SOURCE is a folder, a .lpatch, or FOLDER/SLUG below ./patches; VENDOR/SLUG or VENDOR/SLUG@RANGE in a registry
     (docs/registry.md); or hf://ORG/REPO@REVISION on the Hugging Face Hub. If the gate does not pass (exit code 3), the patch
     is kept and what was active stays active. docs/store.md explains the store.
     """

@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path)
 def command(patch: str, out: Path, overwrite: bool) -> None:
     """Put a patch and its signature into one .lpatch file.
 
-    PATCH is a folder, or VENDOR/SLUG below ./patches. It is checked first. The same patch gives the same bytes. Everything
+    PATCH is a folder, or FOLDER/SLUG below ./patches. It is checked first. The same patch gives the same bytes. Everything
     that takes a patch folder takes a .lpatch too.
     """
     from llmpatch.artifact import ARCHIVE_SUFFIX, pack_members, parse_patch, read_contents

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(patch: str, as_json: bool) -> None:
     """Check a patch and show what it is.
 
-    PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. No model is loaded.
+    PATCH is a folder, a .lpatch, or FOLDER/SLUG below ./patches. No model is loaded.
     """
     from llmpatch.store import load_patch
 

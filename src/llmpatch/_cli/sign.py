@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path)
 def command(patch: str, key_file: Path, countersign: bool, overwrite: bool) -> None:
     """Sign every file of a patch (OpenSSF Model Signing v1.0).
 
-    PATCH is a folder, which gets a patch.sig, or a .lpatch, which gets it inside; or VENDOR/SLUG below ./patches. It is
+    PATCH is a folder, which gets a patch.sig, or a .lpatch, which gets it inside; or FOLDER/SLUG below ./patches. It is
     checked first. The password of an encrypted key is in LLMPATCH_KEY_PASSWORD, or is asked for.
     """
     from llmpatch._cli.password import open_keys

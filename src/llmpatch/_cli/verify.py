@@ -38,7 +38,7 @@ def trust_options(function: F) -> F:
 def command(patch: str, trust_file: Path | None, key_files: tuple[Path, ...], as_json: bool) -> None:
     """Verify who signed a patch, and that it is whole.
 
-    PATCH is a folder, a .lpatch, or VENDOR/SLUG below ./patches. Exit code 4: not signed, or not by whom you trust for its
+    PATCH is a folder, a .lpatch, or FOLDER/SLUG below ./patches. Exit code 4: not signed, or not by whom you trust for its
     name. Exit code 6: a file is not the one that was signed, or is damaged or foreign.
     """
     from llmpatch.signing import verify_patch

@@ -133,4 +133,4 @@ def _missing_hint(path: Path) -> str:
     leftovers = sorted(path.parent.glob(f".{glob.escape(path.name)}.old-*"))
     if leftovers:
         return f"an interrupted write left the last version in {leftovers[-1]}: rename it back to {path.name}"
-    return "give the folder of a patch, a .lpatch, or a name as VENDOR/SLUG that lies in ./patches"
+    return "give the folder of a patch, a .lpatch, or a name as FOLDER/SLUG that lies in ./patches"
