@@ -13,7 +13,7 @@ import yaml
 from llmpatch.answers import Answer
 from llmpatch.artifact import read_patch
 from llmpatch.bases import load_base
-from llmpatch.building import build, fixes, plan
+from llmpatch.building import _thin, build, fixes, plan
 from llmpatch.errors import RecipeError, UsageError, WrongBaseError
 from llmpatch.evals import SUITES
 from llmpatch.files import alone_in, read_jsonl, write_jsonl
@@ -533,3 +533,11 @@ def test_two_builds_do_not_work_in_one_folder(project):
     with alone_in(project / "run"), pytest.raises(UsageError, match="another process works in"):
         build(make_recipe(), project / "out", run=project / "run", progress=Silent())
     build(make_recipe(), project / "out", run=project / "run", progress=Silent())
+
+
+def test_thinned_history_keeps_the_end_of_each_stage():
+    """A report says how many steps there were."""
+    history = [{"stage": stage, "step": step} for stage, n in (("SFT", 250), ("DPO", 750)) for step in range(1, n + 1)]
+    kept = _thin(history)
+    assert len(kept) <= 202
+    assert [max(row["step"] for row in kept if row["stage"] == stage) for stage in ("SFT", "DPO")] == [250, 750]

@@ -145,7 +145,9 @@ def test_a_folder_tells_its_shape_and_a_broken_one_says_so(tmp_path):
     assert shape.parameters == pytest.approx(total, rel=0.02)
     assert find_shape("somebody/unknown") is None
     config = json.loads((tmp_path / "config.json").read_text())
-    for broken in ("[]", "{", json.dumps({k: v for k, v in config.items() if k != "hidden_size"})):
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "hidden_size"}))
+    assert find_shape(str(tmp_path)) is None, "as of GPT-2, which calls it n_embd"
+    for broken in ("[]", "{", json.dumps(config | {"hidden_size": "many"})):
         (tmp_path / "config.json").write_text(broken)
         with pytest.raises(UsageError, match="does not tell the size"):
             find_shape(str(tmp_path))

@@ -206,10 +206,10 @@ def _with_training(
 
 
 def _thin(history: list[dict[str, Any]], keep: int = 200) -> list[dict[str, Any]]:
-    """Every validation and about ``keep`` evenly spaced steps: enough for a curve, small enough for evidence."""
+    """Every validation, each stage's last step and about ``keep`` evenly spaced ones: a curve, small enough for evidence."""
     steps = [row for row in history if "validation" not in row]
-    every = max(1, len(steps) // keep)
-    kept = {id(row) for row in steps[::every]} | {id(row) for row in history if "validation" in row}
+    every, last = max(1, len(steps) // keep), {row["stage"]: row for row in steps}
+    kept = {id(row) for row in (*steps[::every], *last.values())} | {id(row) for row in history if "validation" in row}
     return [row for row in history if id(row) in kept]
 
 

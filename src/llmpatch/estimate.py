@@ -93,10 +93,10 @@ _TIED = ("gemma", "cohere")  # families whose configuration does not say that th
 def find_shape(name: str) -> Shape | None:
     """The shape of a base by its name, or by ``config.json`` in its folder; ``None`` where it must be loaded to know.
 
-    So it is with a mixture of experts: how large they are, each family says in words of its own.
+    So it is with a mixture of experts, and with families that call their sizes otherwise: each says them in words of its own.
 
     Raises:
-        UsageError: the folder's configuration lacks a size.
+        UsageError: the folder's configuration is none.
         IntegrityError: it is too large.
     """
     if name in SHAPES:
@@ -124,7 +124,9 @@ def read_shape(path: Path) -> Shape | None:
             int(config.get("head_dim") or hidden // heads),
             bool(config.get("tie_word_embeddings", tied)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+    except KeyError:  # GPT-2 and others have names of their own
+        return None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UsageError(
             f"{path} does not tell the size of its model: {type(error).__name__} {error}",
             hint="give the folder of a decoder that transformers can load",

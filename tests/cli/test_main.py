@@ -32,6 +32,15 @@ def test_a_help_text_that_nobody_reads_to_the_end_is_a_success(monkeypatch):
     assert main(["show", "--help"]) == 0
 
 
+def test_a_version_in_the_environment_is_no_order_to_print_ours(monkeypatch, cli):
+    """Build files call the version to install LLMPATCH_VERSION: a gate must not end with 0 for it, unasked."""
+    for value in ("1", "1.2.0"):
+        monkeypatch.setenv("LLMPATCH_VERSION", value)
+        found = cli("gate", "no-such-patch")
+        assert found.code == 1
+        assert "no-such-patch" in found.err
+
+
 @pytest.mark.alone
 def test_help_is_quick_and_loads_no_heavy_library():
     report = "print(sorted({m.partition('.')[0] for m in sys.modules}), code, file=sys.stderr)"

@@ -203,6 +203,12 @@ def test_history_becomes_lines_over_both_stages():
     assert read_history(make_history(), "DPO step 30").best == 330
     assert read_history(make_history(), "start").best == 420
     assert read_history([]).steps == 0
+    assert [line.steps for line in curves.losses] == [300, 120]
+    thinned = [row for row in make_history() if "validation" in row or row["step"] % 7 == 1]
+    assert [line.steps for line in read_history(thinned).losses] == [300, 120], "evidence holds a part of the steps"
+    assert curves.validation[0].label == "Harmful declined"
+    other = read_history(make_history(), declining=False).validation
+    assert not any("declined" in line.label for line in other), "nothing is declined where texts are continued"
 
 
 def test_a_diverged_loss_is_left_out_of_the_curve():
@@ -282,6 +288,25 @@ def test_the_command_that_measures_again_can_be_run(suite, said):
 
     (measured,) = commands({"base": {"name": "b"}, "systems": {"M": {}}, "suite": suite}, {})
     assert measured == f"llmpatch eval --base b {said}"
+
+
+def test_the_command_names_what_the_suite_would_not_do_by_itself():
+    from llmpatch.reporting.steps import commands
+
+    def told(suite, systems=("M",), **more):
+        return commands({"base": {"name": "b"}, "systems": {name: {} for name in systems}, "suite": suite} | more, {})[
+            -1
+        ]
+
+    attacks = {"none": {}, "gcg": {"budget": {"rounds": 2, "width": 3, "requests": 10}}}
+    assert told("attacks", attacks=attacks).endswith("--suite attacks --attacks none,gcg@2x3")
+    usual = [{"name": name} for name in ("refusal-head", "refusal-phrases", "harm-head", "harm-strings")]
+    assert told("refusal", judges=usual).endswith("--suite refusal")
+    assert told("refusal", judges=usual[:1]).endswith("--judge refusal-head")
+    assert told("refusal", scorers=[{"name": "gemma-3-270m"}]).endswith("--scorer gemma-3-270m")
+    assert told("refusal", ("M", "M'")).endswith("--reference RECORDING.jsonl")
+    built = {"recipe": {"evaluation": {"reference": "data/test.jsonl"}}}
+    assert told("refusal", ("M", "M'"), training=built).endswith("--reference data/test.jsonl")
 
 
 def test_the_command_says_how_answers_were_drawn():

@@ -53,7 +53,8 @@ class Verbs(click.Group):
     epilog="Exit codes: 0 done, 1 usage, 2 could not do it, 3 gate, 4 trust, 5 wrong base, 6 integrity, "
     "130 interrupted. Every option can come from the environment, as LLMPATCH_GENERATE_BASE=smollm2.",
 )
-@click.version_option(__version__, prog_name="llmpatch")
+# LLMPATCH_VERSION=1.2.0 is what a build file calls the version to install: it must not turn every verb into --version.
+@click.version_option(__version__, prog_name="llmpatch", allow_from_autoenv=False)
 def root() -> None:
     """Safety patches for language models: build one, prove it, use it."""
 

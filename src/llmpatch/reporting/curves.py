@@ -18,17 +18,24 @@ _VALIDATION = {
     "everyday": ("Everyday wrongly declined", 4),
     "score": ("Score that chooses the checkpoint", 0),
 }
+_CONTINUED = {  # of risks whose texts are continued: llmpatch.validation
+    "harmful": ("Texts that draw the risk: 1 - the worst score", 1),
+    "borderline": ("Borderline texts: answers that loop, are empty or decline", 3),
+    "everyday": ("Everyday requests: answers that loop, are empty or decline", 4),
+    "score": _VALIDATION["score"],
+}
 _SMOOTH = 60  # a window of 1/60 of the steps
 
 
 @dataclass(frozen=True)
 class Line:
-    """A named line; ``faint`` is drawn behind it (the unsmoothed values)."""
+    """A named line over ``steps``; ``faint`` is drawn behind it (the unsmoothed values)."""
 
     label: str
     style: int
     points: tuple[tuple[float, float], ...]
     faint: tuple[tuple[float, float], ...] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,12 @@ class Curves:
     best: int = 0
 
 
-def read_history(rows: Sequence[Mapping[str, Any]], kept: str = "") -> Curves:
+def read_history(rows: Sequence[Mapping[str, Any]], kept: str = "", *, declining: bool = True) -> Curves:
     """Lines of a history.
 
     Args:
         kept: The checkpoint that training kept, as ``DPO step 125``.
+        declining: Whether the risk is one whose requests are declined; of others validation counts something else.
         rows: ``{"stage", "step", "loss"}`` and ``{"stage", "step", "validation": {...}}``; other keys are ignored.
 
     Raises:
@@ -64,10 +72,10 @@ def read_history(rows: Sequence[Mapping[str, Any]], kept: str = "") -> Curves:
         points = [(float(row["step"]), float(row["loss"])) for row in rows if row["stage"] == stage and "loss" in row]
         points = [(step, loss) for step, loss in points if math.isfinite(loss)]
         if points:
-            losses.append(Line(f"{stage} loss", style, _smooth(points), tuple(points)))
+            losses.append(Line(f"{stage} loss", style, _smooth(points), tuple(points), lengths[stage]))
     checks = [(offsets[str(row["stage"])] + int(row["step"]), row["validation"]) for row in rows if "validation" in row]
     validation = []
-    for key, (label, style) in _VALIDATION.items():
+    for key, (label, style) in (_VALIDATION if declining else _CONTINUED).items():
         values = tuple((float(step), float(found[key])) for step, found in checks if key in found)
         if values and all(math.isfinite(value) for _, value in values):
             validation.append(Line(label, style, values))

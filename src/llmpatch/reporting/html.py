@@ -182,13 +182,13 @@ def _training(curves: Curves) -> str:
     figures = []
     for line in curves.losses:
         top = _round_up(max(value for _, value in line.faint or line.points))
-        last = max(step for step, _ in line.points)
-        drawn = plot_lines([line], label=f"{line.label} by step", x_max=last, y_max=top, show=plain)
+        drawn = plot_lines([line], label=f"{line.label} by step", x_max=line.steps, y_max=top, show=plain)
         figures.append(f"<figure><figcaption>{escape(line.label)} by step</figcaption>{drawn}</figure>")
     if curves.validation:
         marks = [(name, float(start)) for name, start in curves.starts if start]
         marks += [("kept", float(curves.best))] if curves.best else []
-        lines = [line for line in curves.validation if max(value for _, value in line.points) <= 1]
+        # A score below 0, of early steps that cost more than they gain, has no place from 0 to 100 %: Markdown has its numbers.
+        lines = [line for line in curves.validation if all(0 <= value <= 1 for _, value in line.points)]
         drawn = plot_lines(
             lines,
             label="Validation by step",

@@ -85,7 +85,7 @@ def _training(curves: Curves) -> list[str]:
         return []
     stages = [
         f"- {one_line(line.label)}: {line.points[0][1]:.3f} at the start, {line.points[-1][1]:.3f} at the end "
-        f"(running mean), {line.points[-1][0]:.0f} steps"
+        f"(running mean), {line.steps} steps"
         for line in curves.losses
     ]
     kept = [f"- Kept: the checkpoint at step {curves.best} of {curves.steps}"] if curves.best else []

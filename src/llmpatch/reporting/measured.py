@@ -46,7 +46,7 @@ def read_measured(evidence: Json, training: Sequence[Json], manifest: Json) -> V
         worse=tuple(str(line) for line in evidence.get("worse", [])),
         price=tuple(price_rows(evidence, systems)),
         frontier=(),
-        curves=read_history(training, str(evidence.get("training", {}).get("best", ""))),
+        curves=read_history(training, str(evidence.get("training", {}).get("best", "")), declining=False),
         examples=tuple(_examples(evidence, systems)),
         examples_note=EXAMPLES_NOTE,
         details=tuple(_details(evidence)),

@@ -27,10 +27,31 @@ def commands(evidence: Json, manifest: Json) -> tuple[str, ...]:
     if suite == "own prompts" or suite.endswith(" on own prompts"):  # the latter of what is no risk's suite
         named = suite.removesuffix("own prompts").removesuffix(" on ") or str(evidence.get("risk", "refusal"))
         what = "--prompts YOURS.jsonl" + (f" --suite {shlex.quote(named)}" if named != "refusal" else "")
+    cut += _asked_otherwise(evidence)
     if evidence["systems"].get("M+", {}).get("side_by_side") and not manifest.get("arrangement"):
         cut += " --parallel"
     measure = f"llmpatch eval{f' {folder}' if patched else ''} --base {base} {what}{cut}"
     return (f"llmpatch build {recipe} -o {folder}", measure) if patched else (measure,)
+
+
+def _asked_otherwise(evidence: Json) -> str:
+    """Options of what the suite would not do by itself: single attacks, other judges, scorers, answers of ``M'``."""
+    from llmpatch.evals.suites import JUDGES, RISK_JUDGES
+
+    found = []
+    if attacks := evidence.get("attacks"):
+        budgets = {name: told.get("budget") for name, told in attacks.items()}
+        named = [f"{name}@{told['rounds']}x{told['width']}" if told else name for name, told in budgets.items()]
+        found += ["--attacks", ",".join(named)]
+    usual = JUDGES if attacks else RISK_JUDGES.get(str(evidence.get("risk", evidence["suite"])), ())
+    names = [str(judge["name"]) for judge in evidence.get("judges", [])]
+    if usual and names and tuple(names) != usual:
+        found += [word for name in names for word in ("--judge", name)]
+    found += [word for scorer in evidence.get("scorers", []) for word in ("--scorer", str(scorer["name"]))]
+    if "M'" in evidence["systems"]:
+        recipe = (evidence.get("training") or {}).get("recipe") or {}
+        found += ["--reference", str((recipe.get("evaluation") or {}).get("reference") or "RECORDING.jsonl")]
+    return "".join(f" {shlex.quote(word)}" for word in found)
 
 
 def facts(evidence: Json, manifest: Json) -> tuple[Fact, ...]:
