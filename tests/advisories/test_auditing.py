@@ -179,6 +179,21 @@ def test_another_vendor_may_tell_and_not_revoke(store, tmp_path):
     assert apply_revocations(store, audit) == []
 
 
+def test_an_audit_reads_again_where_a_collection_went_on(store, tmp_path, monkeypatch):
+    """Else it calls a whole store damaged, because it began a moment earlier."""
+    digest = on(store, tmp_path)
+    real, went = read_stored, []
+
+    def read(where, wanted):
+        if not went:
+            went.append(add(store, tmp_path, "acme/tone", fixed=(2,)))
+            raise IntegrityError("deleted meanwhile", hint="")
+        return real(where, wanted)
+
+    monkeypatch.setattr("llmpatch.advisories.inventory.read_stored", read)
+    assert {held.entry.digest for held in take_inventory(store).installed} == {digest, *went}
+
+
 def test_damage_is_an_error_and_not_a_clean_audit(store, tmp_path):
     digest = on(store, tmp_path)
     path = store.folder(digest) / "evidence.json"

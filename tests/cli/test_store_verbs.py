@@ -142,7 +142,11 @@ def test_upgrade_pin_rollback_and_the_rest(cli, home):
     dry = json.loads(cli("upgrade", "--dry-run", "--json").out)
     assert [(s["from"], s["to"], s["done"]) for s in dry["steps"]] == [("1.0.0", "1.1.0", False)]
     assert "would be done" in cli("upgrade", "--dry-run").out
-    assert cli("upgrade").code == 1
+    for stranger in ("acme/refusals", "acme/refusal@1.1.0"):  # a schedule with a misspelt name must not look up to date
+        found = cli("upgrade", stranger, "--skip-gate", "--offline")
+        assert (found.code, f"{stranger} is not active; active: acme/refusal" in found.err) == (1, True)
+    found = cli("upgrade")
+    assert (found.code, "refused: no gate has passed" in found.out) == (1, True)
     assert cli("upgrade", "--skip-gate").code == 0
     assert cli("upgrade", "--skip-gate").out.startswith("nothing newer is installed")
     assert cli("activate", "acme/refusal@2.0.0", "--skip-gate").code == 1

@@ -6,8 +6,17 @@ import pytest
 
 from advisorykit import DEFECT, GAP, defect, record
 from llmpatch.advisories import make_advisory, render_advisory
-from llmpatch.errors import LlmpatchError
-from llmpatch.registry import add_vendor, advising, ask_advisories, fetch_advisories, look, publish_target
+from llmpatch.errors import LlmpatchError, UsageError
+from llmpatch.registry import (
+    add_vendor,
+    advising,
+    ask_advisories,
+    fetch_advisories,
+    look,
+    publish_target,
+    remove_registry,
+)
+from llmpatch.registry.configured import registries_folder
 from registrykit import copy, customer, found, newest, private, restamp, write
 from signkit import public
 
@@ -61,6 +70,21 @@ def test_what_is_wrong_with_one_vendors_files_is_left_out_and_said(site):
     for name, (_, why) in {**wrong, "x_EVILCO-2026-0005.json": (b"", "no such file")}.items():
         start = f"left out: registry acme: advisories/evilco/{name}"
         assert any(text.startswith(start) and why in text for text in asked.left_out), name
+
+
+def test_a_registry_whose_files_are_damaged_silences_no_other_and_can_be_removed(site):
+    said(site, record())
+    customer(site)
+    broken = registries_folder() / "broken"
+    broken.mkdir()
+    (broken / "registry.json").write_text("{")
+    asked = ask_advisories()
+    assert ids(asked) == [GAP]
+    assert [text.startswith("left out: ") and "registry.json" in text for text in asked.left_out] == [True]
+    remove_registry("broken")
+    assert ask_advisories().left_out == ()
+    with pytest.raises(UsageError, match="no registry broken; configured: acme"):
+        remove_registry("broken")
 
 
 def test_a_vendor_that_says_too_much_hides_only_its_own_oldest(site, monkeypatch):

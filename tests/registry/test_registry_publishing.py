@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tuf.api.metadata import Metadata, Root, TargetFile
 
+from advisorykit import record
 from llmpatch.errors import IntegrityError, TrustError, UsageError
 from llmpatch.registry import (
     add_vendor,
@@ -417,3 +418,27 @@ def test_what_holds_until_a_time_holds_until_its_first_part_ends(site):
     made = refresh(site, keys=private("online"), now=soon, life=timedelta(days=90))
     root = Metadata[Root].from_file(str(max(site.glob("metadata/*.root.json"))))
     assert made.expires <= root.signed.expires < soon + timedelta(days=90)
+
+
+def test_a_vendor_whose_role_ends_first_is_named_and_the_customer_told_that_date(site):
+    role, soon = newest(site, "acme"), datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    role.signed.version += 1
+    role.signed.expires = soon
+    write(site, "acme", role, "vendor")
+    made = refresh(site, keys=private("online"))
+    assert made.notes == (f"what acme says holds until {soon:%Y-%m-%d} only: its vendor must sign it anew",)
+    assert look(customer(site)).expires == soon < made.expires
+
+
+def test_what_no_client_would_take_is_not_made_visible(site):
+    top = newest(site, "targets").signed.expires
+    with pytest.raises(TrustError, match=f"was over on {top:%Y-%m-%d}: clients refuse"):
+        refresh(site, keys=private("online"), now=top + timedelta(days=1))
+
+
+def test_an_advisory_that_clients_would_not_read_is_not_published(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmpatch.advisories.MAX_ADVISORY_BYTES", 300)
+    path = tmp_path / f"{record()['id']}.json"
+    path.write_text(json.dumps(record()))
+    with pytest.raises(UsageError, match="as it is published, more than the 300 that clients read"):
+        publish(site, [path], keys=private("vendor"))

@@ -177,6 +177,23 @@ def test_an_upgrade_goes_on_where_a_step_took_another_ones_patch_away(store, tmp
     assert active(state(store)) == [["acme/refusal 2.0.0"]]
 
 
+def test_an_upgrade_goes_on_where_a_step_does_not_pass(store, tmp_path):
+    """One vendor's release that never passes must not keep another's mend away for ever."""
+    for digest in (add(store, tmp_path), add(store, tmp_path, "acme/tone", fixed=(2,))):
+        activate(store, digest, gate=Gate())
+    bad = add(store, tmp_path, version="1.1.0")
+    good = add(store, tmp_path, "acme/tone", "1.1.0", fixed=(2, 3))
+
+    def gate(patches):
+        return Gate(passed=all(patch.digest != bad for patch in patches))(patches)
+
+    steps = upgrade(store, gate=gate)
+    assert [(step.new.digest, step.done, step.refused) for step in steps] == [(bad, False, True), (good, True, False)]
+    assert isinstance(steps[0].error, GateError)
+    assert steps[1].error is None
+    assert active(state(store)) == [["acme/refusal 1.0.0", "acme/tone 1.1.0"]]
+
+
 def test_an_upgrade_for_another_base_of_that_name_is_no_upgrade(store, tmp_path):
     activate(store, add(store, tmp_path), gate=Gate())
     add(store, tmp_path, version="1.1.0", base=base(embeddings="9"))

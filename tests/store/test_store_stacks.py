@@ -162,6 +162,16 @@ def test_what_was_measured_here_is_asked_before_any_gate_runs(store, two):
     assert active(load(store).state) == [["acme/refusal 1.0.0"]]
 
 
+def test_a_record_that_is_kept_first_leaves_a_whole_store(store, two, tmp_path):
+    fresh = Store(tmp_path / "fresh")
+    keep_record(fresh, record(store, two))
+    assert examine(fresh) == []
+    (fresh.compositions / ".new-torn").write_bytes(b"{")
+    assert [found.code for found in examine(fresh)] == ["leftover"]
+    (tmp_path / "file").write_text("")
+    assert [found.message for found in examine(Store(tmp_path / "file"))] == [f"{tmp_path / 'file'} is no folder"]
+
+
 def test_a_later_record_counts_unless_it_saw_no_loss_on_fewer_prompts(store, two):
     keep_record(store, record(store, two, lost=True, limit=100))
     keep_record(store, record(store, two, created="2026-11-26T12:00:00Z", limit=5))

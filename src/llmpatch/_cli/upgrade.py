@@ -44,11 +44,12 @@ def command(
 
     The configured registries are asked, and your trust policy decides; what a key signed that it revokes is refused.
     Stays within pins. Does not return to what was rolled back. What is refused stays as it is, with the reason; what cannot be
-    fetched or is not trusted keeps no other away, and ends the command with its exit code.
+    fetched, is not trusted, does not pass the gate or is for another base than --base keeps no other away, and ends the command
+    with its exit code.
     """
     from llmpatch._cli.gating import open_gate
     from llmpatch._cli.verify import open_trust, revoked_keys
-    from llmpatch.errors import LlmpatchError
+    from llmpatch.errors import LlmpatchError, UsageError
     from llmpatch.registry import load_registries
     from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
@@ -56,6 +57,12 @@ def command(
     store = default_store()
     lost = revoked_keys(trust_file, key_files)
     state = open_head(store).state
+    active = [entry.name for entry in state.installed if entry.digest in state.active_digests]
+    if strangers := [name for name in names if name not in active]:
+        raise UsageError(
+            f"{strangers[0]} is not active; active: {', '.join(active) or 'none'}",
+            hint="name patches as VENDOR/SLUG, without a version",
+        )
     offered: list[Choice] = []
     failed: list[LlmpatchError] = []
     if not offline and (registry or load_registries()):
@@ -79,6 +86,7 @@ def command(
     else:
         steps = upgrade(store, names=names, gate=gate, skip_gate=skip_gate, revoked_keys=lost, reason=reason)
         state = load(store).state
+        failed += [step.error for step in steps if step.error]
     if as_json:
         found = [
             {"name": s.old.name, "from": s.old.version, "to": s.new.version, "why": s.why, "refused": s.refused,
@@ -101,6 +109,6 @@ def command(
 
 
 def _end(failed: Sequence[LlmpatchError]) -> None:
-    """Fail for what could not be fetched, after everything else was done."""
+    """Fail for what could not be fetched or did not pass, after everything else was done."""
     if failed:
         raise failed[0]

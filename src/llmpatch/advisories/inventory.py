@@ -19,7 +19,7 @@ from llmpatch.advisories.matching import BaseFacts, alike
 from llmpatch.artifact import Patch
 from llmpatch.artifact.manifest import BaseSection, FingerprintSection
 from llmpatch.errors import IntegrityError
-from llmpatch.store import ActiveSet, GateRecord, Installed, State, Store, load, read_stored
+from llmpatch.store import ActiveSet, GateRecord, Head, Installed, State, Store, load, read_stored
 
 if TYPE_CHECKING:
     from llmpatch.bases import Base
@@ -87,15 +87,25 @@ def take_inventory(store: Store, base: Base | None = None) -> Inventory:
     Raises:
         IntegrityError: the store, or an installed patch, is damaged.
     """
-    head = load(store)
-    if head.damage:
-        raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
+    head, held = _read(store)
     state = head.state
-    held = [Held(entry, read_stored(store, entry.digest)) for entry in state.installed]
     held.sort(key=lambda h: (h.entry.name, h.entry.version, h.entry.digest))
     found = [_given(base, state, held)] if base is not None else _known(state, held)
     found.sort(key=lambda d: (d.base.name, str(d.base.fingerprint)))
     return Inventory(store.root, head.generation.number, tuple(found), tuple(held), dict(state.revoked))
+
+
+def _read(store: Store, tries: int = 3) -> tuple[Head, list[Held]]:
+    """The store at one generation; read again where another process has gone on from it, and deleted what it named."""
+    head = load(store)
+    if head.damage:
+        raise IntegrityError(f"the store is damaged: {head.damage[0]}", hint="llmpatch doctor --repair")
+    try:
+        return head, [Held(entry, read_stored(store, entry.digest)) for entry in head.state.installed]
+    except IntegrityError:
+        if tries > 1 and load(store).generation != head.generation:
+            return _read(store, tries - 1)
+        raise
 
 
 def made_for(held: Held, base: BaseFacts) -> bool:

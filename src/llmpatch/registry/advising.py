@@ -21,7 +21,7 @@ from llmpatch.artifact.strict_json import shown
 from llmpatch.errors import IntegrityError, LlmpatchError
 from llmpatch.files import write_bytes
 from llmpatch.registry.client import Found, look, read_target
-from llmpatch.registry.configured import chosen_registries
+from llmpatch.registry.configured import chosen_names, load_registry
 from llmpatch.registry.layout import ADVISORIES, vendor_of
 
 # Of one vendor in one registry, so that whoever gives another's name to a key of its own crowds out nothing elsewhere.
@@ -85,20 +85,20 @@ def ask_advisories(*, registry: str | None = None, offline: bool = False) -> Ask
         offline: Use what the last visit left.
 
     Raises:
-        UsageError: no registry is configured.
-        LlmpatchError: as in :func:`~llmpatch.registry.client.look`, if that is so of all of them.
+        UsageError: no registry is configured, or none of that name.
+        LlmpatchError: it cannot be loaded, or as in :func:`~llmpatch.registry.client.look`, if that is so of all of them.
     """
-    chosen, failed = chosen_registries(registry), []
+    chosen, failed = chosen_names(registry), []
     told: list[Told] = []
     notes: list[str] = []
-    for each in chosen:
+    for name in chosen:
         try:
-            found = look(each, offline=offline)
+            found = look(load_registry(name), offline=offline)
         except LlmpatchError as error:
             failed.append(error)
             notes.append(f"left out: {error.message}")
             continue
-        notes += [f"registry {each.name}: {shown(note, 300)}" for note in found.notes]
+        notes += [f"registry {name}: {shown(note, 300)}" for note in found.notes]
         for vendor, paths in _by_vendor(found).items():
             got, wrong = _told(found, vendor, paths)
             told += got

@@ -73,7 +73,7 @@ class Found:
         vendors: All that may publish there.
         keys: Vendor -> ids of the keys that signed what it says there; a registry may name others without their doing.
         targets: Path -> size and sha256, of the vendors that were asked for.
-        expires: When the registry must have been signed anew.
+        expires: When the first of what was read, the root and the roles of vendors among it, must have been signed anew.
         notes: What was left out, and why; to be shown.
         offline: Whether this is what the last visit left.
         snapshot: Its version: which roles and targets go together.
@@ -121,6 +121,7 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
             top = _cached(registry, "targets", Targets)
             roles, notes = _roles(top, snapshot)
             check_marks(registry.folder / "seen.json", _marks(root, timestamp, snapshot), where=where)
+            expires = [root.expires, timestamp.expires, snapshot.expires, top.expires]
             targets: dict[str, TargetFile] = {}
             keys: dict[str, frozenset[str]] = {}
             for vendor in roles if vendors is None else sorted(set(vendors) & roles.keys()):
@@ -136,12 +137,13 @@ def look(registry: Registry, *, vendors: Collection[str] | None = None, offline:
                     notes.append(f"left out: {error.message}")
                     continue
                 targets |= found
+                expires.append(said.signed.expires)
                 notes += strange
     return Found(
         registry,
         frozenset(roles),
         targets,
-        min(timestamp.expires, snapshot.expires, top.expires),
+        min(expires),
         tuple(notes),
         offline,
         snapshot.version,

@@ -116,9 +116,9 @@ def remove_registry(name: str) -> None:
         UsageError: there is none of that name.
         LlmpatchError: the disk refuses.
     """
-    registry = load_registry(name)
-    with disk_errors(registry.folder, what="registries"):
-        remove_folder(registry.folder)
+    folder = _folder_of(name)  # not loaded: a damaged one is removed by this, too
+    with disk_errors(folder, what="registries"):
+        remove_folder(folder)
 
 
 def load_registry(name: str) -> Registry:
@@ -128,13 +128,7 @@ def load_registry(name: str) -> Registry:
         UsageError: there is none of that name.
         IntegrityError: its files are damaged.
     """
-    _check_name(name)
-    folder = registries_folder() / name
-    if not folder.is_dir():
-        known = ", ".join(found.name for found in load_registries()) or "none"
-        raise UsageError(
-            f"no registry {name}; configured: {known}", hint="llmpatch registry add NAME URL --root ROOT.json"
-        )
+    folder = _folder_of(name)
     try:
         config = _read_config(folder / CONFIG_FILE)
         return Registry(name, config.url, read_bytes(folder / ROOT_FILE, limit=MAX_ROOT_BYTES), folder)
@@ -144,26 +138,50 @@ def load_registry(name: str) -> Registry:
         ) from None
 
 
+def _folder_of(name: str) -> Path:
+    _check_name(name)
+    folder = registries_folder() / name
+    if not folder.is_dir():
+        known = ", ".join(registry_names()) or "none"
+        raise UsageError(
+            f"no registry {name}; configured: {known}", hint="llmpatch registry add NAME URL --root ROOT.json"
+        )
+    return folder
+
+
 def load_registries() -> list[Registry]:
     """All configured registries, by name (errors as in :func:`load_registry`)."""
+    return [load_registry(name) for name in registry_names()]
+
+
+def registry_names() -> list[str]:
+    """The names of all configured registries, sorted, whole or not.
+
+    Raises:
+        LlmpatchError: the disk refuses.
+    """
     parent = registries_folder()
     try:
-        names = sorted(path.name for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+        return sorted(path.name for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
     except FileNotFoundError:
         return []
     except OSError as error:
         raise LlmpatchError(f"cannot read {parent}: {error.strerror}", hint="check its permissions") from None
-    return [load_registry(name) for name in names]
 
 
 def chosen_registries(name: str | None) -> list[Registry]:
-    """The registry of this name; without one all that are configured, at least one.
+    """The registries of :func:`chosen_names` (errors as there, and as in :func:`load_registry`)."""
+    return [load_registry(each) for each in chosen_names(name)]
+
+
+def chosen_names(name: str | None) -> list[str]:
+    """This name; without one those of all that are configured, at least one.
 
     Raises:
-        UsageError: there is none of that name, or none at all.
-        IntegrityError: its files are damaged.
+        UsageError: none is configured.
+        LlmpatchError: the disk refuses.
     """
-    found = [load_registry(name)] if name is not None else load_registries()
+    found = [name] if name is not None else registry_names()
     if not found:
         raise UsageError("no registry is configured", hint="llmpatch registry add NAME URL --root ROOT.json")
     return found

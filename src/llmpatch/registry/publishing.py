@@ -174,10 +174,15 @@ def _patch(state: Repository, path: Path) -> tuple[TargetFile, bytes]:
 
 def _advisory(path: Path) -> tuple[TargetFile, bytes]:
     """An advisory, checked, as a target."""
-    from llmpatch.advisories import load_advisory, render_advisory
+    from llmpatch.advisories import MAX_ADVISORY_BYTES, load_advisory, render_advisory
 
     advisory = load_advisory(path)
     data = render_advisory(advisory)
+    if len(data) > MAX_ADVISORY_BYTES:  # the form that is published is longer than one without line breaks
+        raise UsageError(
+            f"{path} has {len(data):,} bytes as it is published, more than the {MAX_ADVISORY_BYTES:,} that clients read",
+            hint="split it: name ranges of versions instead of digests, or publish two",
+        )
     return _target(f"{ADVISORIES}/{advisory.vendor}/{advisory.id}.json", data, None), data
 
 

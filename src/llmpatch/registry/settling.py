@@ -113,6 +113,8 @@ def settle(
             if role in made:
                 write_bytes(folder / DRAFTS / f"{role}.json", render(made[role]))
         return Outcome((), tuple(waiting))
+    if online:
+        _check_alive(new, now)
     for role in sorted(set(made) - {ROOT, TOP}):
         _save(folder, role, made[role])
     if TOP in made:
@@ -120,12 +122,27 @@ def settle(
     written = tuple(f"{role} {metadata.signed.version}" for role, metadata in made.items())
     expires = now + life
     notes = _commit(new, online, expires, new_root=ROOT in made) if online else []
-    # Clients refuse all of it once any of these is over.
+    # Clients refuse all of it once any of these is over, and of a vendor what its own role says.
     expires = min(expires, new.root.signed.expires, new.top.signed.expires)
+    notes += [
+        f"what {vendor} says holds until {role.signed.expires:%Y-%m-%d} only: its vendor must sign it anew"
+        for vendor, role in sorted(new.vendors.items())
+        if online and role.signed.expires < expires
+    ]
     for role in (ROOT, TOP):
         if role in made:
             (folder / DRAFTS / f"{role}.json").unlink(missing_ok=True)
     return Outcome(written, (), bool(online), expires if online else None, tuple(notes))
+
+
+def _check_alive(new: Repository, now: datetime) -> None:
+    """No client would take what is made visible under a root, or top-level targets, that are over."""
+    for name, role in (("root", new.root), ("targets", new.top)):
+        if role.signed.expires <= now:
+            raise TrustError(
+                f"the {name} of {new.folder} was over on {role.signed.expires:%Y-%m-%d}: clients refuse all there is",
+                hint="sign it anew with the offline keys, then refresh (docs/registry.md)",
+            )
 
 
 def _after(folder: Path, old: Repository | None, made: Mapping[str, Metadata[Any]]) -> Repository:

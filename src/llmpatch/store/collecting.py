@@ -83,7 +83,9 @@ def needless(store: Store, head: Head, keep: int = KEEP) -> list[Installed]:
 def unnamed(store: Store, state: State) -> list[Path]:
     """What interrupted work left, and folders of patches that are not installed."""
     found = [
-        path for folder in (store.root, store.patches, store.generations, store.verdicts) for path in leftovers(folder)
+        path
+        for folder in (store.root, store.patches, store.generations, store.verdicts, store.compositions)
+        for path in leftovers(folder)
     ]
     known = {store.folder(entry.digest).name for entry in state.installed}
     if store.patches.is_dir():

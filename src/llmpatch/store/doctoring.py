@@ -57,8 +57,10 @@ class Finding:
 
 def examine(store: Store) -> list[Finding]:
     """Everything that is wrong with a store; empty for a whole one. Changes nothing."""
-    if not store.root.is_dir():
+    if not os.path.lexists(store.root):
         return []
+    if not store.root.is_dir():
+        return [Finding("layout", f"{store.root} is no folder", "set LLMPATCH_STORE, or move it away", False)]
     found = list(_layout(store))
     head = _head(store)
     if head is None:

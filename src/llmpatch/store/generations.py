@@ -162,7 +162,7 @@ def commit(store: Store, change: Callable[[Head], Draft | None], *, repair: bool
     with disk_errors(store.root):
         make_folder(store.root)
         with locked(store.root / "lock"):
-            _create(store)
+            create_store(store)
             for _ in range(100):
                 head = _load_to_change(store, repair)
                 if head.damage and not repair:
@@ -267,8 +267,8 @@ def _load_to_change(store: Store, repair: bool) -> Head:
         return Head(FIRST, NO_PARENT, (error.message,))
 
 
-def _create(store: Store) -> None:
-    """The folders of a store, its version, and ``current`` for a store that has no generation yet."""
+def create_store(store: Store) -> None:
+    """The folders of a store, its version, and ``current`` for one without a generation; whoever calls holds the lock."""
     for folder in (store.patches, store.generations, store.verdicts):
         make_folder(folder)
     if not (store.root / STORE_FILE).exists():

@@ -30,6 +30,7 @@ class Step:
         why: What would happen in words, or why it is refused.
         refused: Whether the algebra refuses it.
         done: Whether it was carried out.
+        error: What stopped it, where it was tried.
     """
 
     old: Installed
@@ -37,6 +38,7 @@ class Step:
     why: str
     refused: bool = False
     done: bool = False
+    error: LlmpatchError | None = None
 
 
 def plan_upgrade(
@@ -89,11 +91,11 @@ def upgrade(
     revoked_keys: Collection[str] = (),
     reason: str = "",
 ) -> list[Step]:
-    """Carry out :func:`plan_upgrade`, one generation a step. What is refused is left as it is.
+    """Carry out :func:`plan_upgrade`, one generation a step. What is refused or fails stays as it is, and keeps no other away.
 
     Raises:
-        GateError: a step does not pass; the steps before it hold.
-        LlmpatchError: as in :func:`~llmpatch.store.activating.activate`.
+        LlmpatchError: the store cannot be read; what one step raises is that step's ``error``
+            (:func:`~llmpatch.store.activating.activate`).
     """
     steps = []
     for step in plan_upgrade(store, load(store).state, names, revoked_keys=revoked_keys):
@@ -107,10 +109,14 @@ def upgrade(
             gone = f"{step.old.name} {step.old.version} is active no longer: a step before this one took its place"
             steps.append(again or replace(step, why=gone, refused=True))
             continue
-        done = activate(
-            store, step.new.digest, gate=gate, skip_gate=skip_gate, revoked_keys=revoked_keys, reason=reason,
-            action="upgrade",
-        )  # fmt: skip
+        try:
+            done = activate(
+                store, step.new.digest, gate=gate, skip_gate=skip_gate, revoked_keys=revoked_keys, reason=reason,
+                action="upgrade",
+            )  # fmt: skip
+        except LlmpatchError as error:
+            steps.append(replace(step, why=error.message, refused=True, error=error))
+            continue
         steps.append(Step(step.old, step.new, done.why, done=done.changed))
     return steps
 
