@@ -369,6 +369,8 @@ def test_plans():
     [
         (["--upstream", "http://127.0.0.1:9"], 2, "cannot reach"),
         (["--upstream", "localhost:9"], 1, "not a URL"),
+        (["--upstream", "http://u:secret@127.0.0.1:9"], 1, "holds a password or a key"),
+        (["--upstream", "http://[127.0.0.1:9"], 1, "not a URL"),
         (["--upstream", "http://127.0.0.1:9", "--adapter", "x"], 1, "not the number"),
     ],
 )
@@ -378,7 +380,9 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys, arguments, code, part)
     text = description(to="lora-gguf").model_dump_json(by_alias=True)
     (tmp_path / "export.json").write_text(text)
     assert main(["gateway", "--export", str(tmp_path), *arguments]) == code
-    assert part in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert part in said
+    assert "secret" not in said
 
 
 def test_the_command_needs_an_export(tmp_path, capsys):

@@ -65,3 +65,13 @@ def test_a_taken_port_and_a_missing_patch_are_one_line(tmp_path, capsys):
     assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
     assert main(["serve", "--base", "nowhere", "--port", "0", "--patch", str(tmp_path / "none")]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_address_of_a_service_in_the_environment_is_no_port(monkeypatch, capsys):
+    """Kubernetes sets it in every container beside a service called llmpatch-serve."""
+    monkeypatch.setenv("LLMPATCH_SERVE_PORT", "tcp://10.0.0.1:8000")
+    assert main(["serve", "--base", "no/such/base", "--host", "256.0.0.1"]) == 2
+    assert "port 8000" in capsys.readouterr().err
+    monkeypatch.setenv("LLMPATCH_SERVE_PORT", "http://10.0.0.1")
+    assert main(["serve", "--base", "nowhere"]) == 1
+    assert "not a valid integer" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from llmpatch.errors import UsageError
 from llmpatch.serving.admin import Admin, read_token
 from llmpatch.serving.patchsets import CanaryError
 from servekit import TOKEN, make_patch, save_patch, serving
+from storekit import add
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
@@ -113,6 +114,47 @@ def test_a_store_that_breaks_leaves_what_was_active(tiny, tmp_path):
         until(lambda: live.desk.trouble)
         assert live.chat().headers["x-llmpatch-level"] == level != "none"
         assert live.http.get("/health").json()["trouble"]
+
+
+def test_a_store_that_goes_away_leaves_what_was_active(tiny, tmp_path):
+    """Unmounted, or moved to be replaced: it looks like a new one, in which nothing is active."""
+    store = stores.Store(tmp_path / "store")
+    digest = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
+    stores.activate(store, digest, skip_gate=True)
+    with serving(tiny, None, store) as live:
+        level = live.desk.active.level
+        store.root.rename(tmp_path / "elsewhere")
+        until(lambda: live.desk.trouble)
+        assert live.chat().headers["x-llmpatch-level"] == level != "none"
+        assert "is gone or empty" in live.http.get("/health").json()["trouble"]
+        (tmp_path / "elsewhere").rename(store.root)
+        until(lambda: not live.desk.trouble)
+
+
+def test_administration_changes_no_other_base_of_the_store(tiny, tmp_path):
+    store = stores.Store(tmp_path / "store")
+    mine = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
+    stores.activate(store, mine, skip_gate=True)
+    other = add(store, tmp_path, "acme/other")
+    with serving(tiny, None, store) as live:
+        wanted = {"patches": ["acme/other"], "skip_gate": True}
+        assert live.http.post("/admin/activate", json=wanted, headers=BEARER).status_code == 400
+        assert stores.load(store).state.active_digests == {mine}
+        stores.activate(store, other, skip_gate=True)
+        refused = live.http.post("/admin/rollback", headers=BEARER)
+        assert (refused.status_code, "differs on another base" in refused.text) == (400, True)
+        assert stores.load(store).state.active_digests == {mine, other}
+
+
+def test_what_does_not_go_together_is_not_served(tiny, patches):
+    newer = make_patch(tiny, "acme/first", version="1.1.0", seed=7)
+    for given in ([patches["first"]] * 2, [patches["first"], newer]):
+        with pytest.raises(UsageError, match="is there twice|two versions of one patch"), serving(tiny, given):
+            pass
+    with serving(tiny, [patches["first"]]) as live:
+        live.desk.given += (newer,)
+        refused = live.chat(patches=["acme/first@1.0.0", "acme/first@1.1.0"])
+        assert (refused.status_code, "two versions of one patch" in refused.text) == (400, True)
 
 
 def test_a_swap_ends_what_the_canary_said_of_the_set_before(tiny, patches):

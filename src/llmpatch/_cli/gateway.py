@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.drawing import Number, drawing_options
+from llmpatch._cli.listening import Port
 from llmpatch._cli.output import note, one_line, warn
 
 CONNECTIONS = 16_384  # the engine behind it has a queue of its own
@@ -24,7 +25,7 @@ CONNECTIONS = 16_384  # the engine behind it has a queue of its own
 )
 @click.option("--key-env", metavar="NAME", help="Variable with the engine's key, for the questions before the start.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True)
+@click.option("--port", type=Port(1), default=8100, show_default=True)
 @drawing_options("Of a request that names none; by default the engine's own. At 1 a patch may decline less.")
 @click.option("--timeout", type=Number(0.1, 86400), default=600.0, show_default=True,
               help="Seconds without a byte from the engine before a request fails.")  # fmt: skip
@@ -44,7 +45,7 @@ def command(
     from llmpatch.errors import LlmpatchError, UsageError
     from llmpatch.exporting import read_description
     from llmpatch.gateway import Settings, make_app, plan_for, probe
-    from llmpatch.references.replies import ENV_NAME, Secret
+    from llmpatch.references.replies import ENV_NAME, Secret, holds_secret
     from llmpatch.serving.limits import Limits
     from llmpatch.serving.running import make_server, open_socket
 
@@ -55,6 +56,14 @@ def command(
     key = Secret.read(key_env)
     if not upstream.startswith(("http://", "https://")):
         raise UsageError(f"{one_line(upstream)[:100]} is not a URL", hint="as http://127.0.0.1:8000")
+    try:
+        secret = holds_secret(upstream)
+    except ValueError:
+        raise UsageError(f"{one_line(upstream)[:100]} is not a URL", hint="as http://127.0.0.1:8000") from None
+    if secret:  # which would stand in every line about it, and take the place of the clients' keys
+        raise UsageError(
+            "--upstream holds a password or a key", hint="clients send theirs; --key-env KEY for the start"
+        )
     app = make_app(Settings(upstream.rstrip("/"), plan, timeout))
     if find_spec("uvicorn") is None:
         raise UsageError("the gateway needs uvicorn", hint='pip install "llmpatch[serve]"')

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from llmpatch._cli.drawing import TEMPERATURE, TOP_P, Number
+from llmpatch._cli.listening import Port
 from llmpatch._cli.opening import base_options
 from llmpatch._cli.output import note, warn
 
@@ -17,7 +18,7 @@ from llmpatch._cli.output import note, warn
               help="A patch folder or name. Repeatable: rows go one after another, as given. Without it, what is active "
               "in the store on this base is served and followed.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=Port(0), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--name", help="What clients call the base. By default --base, or the last part of its path.")
 @click.option("--fixed", is_flag=True, help="Answer with the active set only: requests may not name another one.")
 @click.option("--rows", type=click.IntRange(1, 256), default=16, show_default=True, help="Answers written at a time.")

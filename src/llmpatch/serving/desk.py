@@ -21,7 +21,8 @@ from typing import Any
 
 from llmpatch import store as stores
 from llmpatch.artifact import Patch
-from llmpatch.errors import LlmpatchError, TrustError, UsageError
+from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
+from llmpatch.prefix import check_room
 from llmpatch.serving.canary import Check, probe_ids
 from llmpatch.serving.engine import Engine
 from llmpatch.serving.limits import MAX_PATCHES
@@ -87,6 +88,7 @@ class Desk:
         if self.follows:
             self.follow()
         else:
+            self._check_set(self.given)
             self.active = self.ready(self.given)
         self.ask_canary()
 
@@ -168,7 +170,7 @@ class Desk:
         """Patches by name, ``NAME@RANGE`` or the start of a digest, among those given and those installed. Never by path.
 
         Raises:
-            UsageError: there is no such patch, or there are too many.
+            UsageError: there is no such patch, there are too many, or they do not go together.
             TrustError: it is revoked.
         """
         if len(names) > MAX_PATCHES:
@@ -178,7 +180,17 @@ class Desk:
         if len({patch.digest for patch in found}) < len(found):
             raise UsageError("a patch is named twice", hint="name each once")
         _check_revoked(state, found)
+        self._check_set(found)
         return found
+
+    def _check_set(self, patches: Sequence[Patch]) -> None:
+        """As for any stack that is put together on the spot; what follows a store was checked when it was activated.
+
+        Raises:
+            UsageError: they do not go together, or are too long.
+        """
+        stores.check_together([stores.facts_of(patch.manifest, patch.digest) for patch in patches])
+        check_room(self.engine.base, sum(len(patch.embeddings) for patch in patches))
 
     def _find(self, name: str, state: stores.State | None) -> Patch:
         for patch in self.given:
@@ -206,6 +218,10 @@ class Desk:
             return
         with self._lock:
             found = stores.load_active(self.store, self.engine.base.fingerprint)
+            if self.generation and not found.generation:  # a store never goes back to before its first: it is not there
+                raise IntegrityError(
+                    f"the store {self.store.root} is gone or empty", hint="is it mounted? what was active is served on"
+                )
             for note in set(found.notes) - set(self.notes):
                 LOG.warning("%s", note)
             began = time.monotonic()
@@ -218,6 +234,7 @@ class Desk:
 
         Raises:
             UsageError: there is no such patch; in a store: no gate passed on what would be active, or several at once.
+            WrongBaseError: it was made for another base than this server's.
             TrustError: it is revoked; in a store: it was signed by a key that the trust policy has revoked since.
         """
         if not self.follows:
@@ -232,6 +249,7 @@ class Desk:
         if len(names) != 1 or self.store is None:
             raise UsageError("a store activates one patch at a time", hint='send {"patches": ["VENDOR/SLUG"]}')
         digest = stores.pick(stores.load(self.store).state, names[0]).digest
+        stores.read_stored(self.store, digest).check_base(self.engine.base)
         stores.activate(self.store, digest, skip_gate=skip_gate, revoked_keys=_revoked_keys(), reason=reason)
         self.follow()
 
@@ -239,11 +257,12 @@ class Desk:
         """Go back to the set before.
 
         Raises:
-            UsageError: there is none, or none of which nothing was revoked meanwhile.
+            UsageError: there is none, or none of which nothing was revoked meanwhile; in a store: another base's set would
+                change, too.
             CanaryError: it is not served as it must be any more; it is gone from what one can go back to.
         """
         if self.follows and self.store is not None:
-            stores.rollback(self.store, reason=reason)
+            stores.rollback(self.store, only=self.engine.base.fingerprint, reason=reason)
             self.follow()
             return
         with self._lock:

@@ -12,26 +12,32 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from llmpatch.errors import IntegrityError, LlmpatchError, TrustError, UsageError
 from llmpatch.store.contents import check_members, read_stored, title
 from llmpatch.store.generations import Draft, Head, Store, ancestors, commit
 from llmpatch.store.installing import Done, because
-from llmpatch.store.state import ActiveSet, Generation, State, changed, undone, with_active
+from llmpatch.store.state import ActiveSet, Generation, State, changed, set_of, undone, with_active
+
+if TYPE_CHECKING:
+    from llmpatch.bases import Fingerprint
 
 
-def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
+def rollback(store: Store, *, to: int | None = None, only: Fingerprint | None = None, reason: str = "") -> Done:
     """Make active what was active in an earlier generation.
 
     Args:
         store: Which.
         to: Number of the generation; by default what was active before the last change that still holds, the newest
             such that holds nothing revoked.
+        only: Refuse to change what is active on any other base.
         reason: Recorded.
 
     Raises:
         TrustError: something in it is revoked.
-        UsageError: there is no such generation, nothing to go back to, or a patch of it was collected.
+        UsageError: there is no such generation, nothing to go back to, or a patch of it was collected; another base would
+            change, with ``only``.
         IntegrityError: a patch of it, or the record, is damaged.
     """
 
@@ -40,6 +46,11 @@ def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
         target = _named(past, to) if to is not None else _before(past, partial(_revoked_in, store, head.state))
         if _same(target.state, head.state):
             return None
+        if only and _without(head.state, only) != _without(target.state, only):
+            raise UsageError(
+                f"what was active in generation {target.number} differs on another base, too",
+                hint="`llmpatch rollback` changes all bases of the store; or activate here what is wanted here",
+            )
         _check_usable(store, head.state, target)
         state = with_active(head.state, target.state.active, "rolled back")
         why = f"back to what was active in generation {target.number}"
@@ -49,6 +60,12 @@ def rollback(store: Store, *, to: int | None = None, reason: str = "") -> Done:
     if not new:
         return Done(False, "that is what is active", generation)
     return Done(True, generation.reason, generation)
+
+
+def _without(state: State, base: Fingerprint) -> set[tuple[object, ...]]:
+    """What is active on all other bases."""
+    mine = set_of(state.active, base)
+    return {(group.fingerprint, group.patches) for group in state.active if group is not mine}
 
 
 def revoke(store: Store, digest: str, reason: str) -> Done:
