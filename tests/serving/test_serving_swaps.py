@@ -149,7 +149,7 @@ def test_administration_changes_no_other_base_of_the_store(tiny, tmp_path):
 def test_what_does_not_go_together_is_not_served(tiny, patches):
     newer = make_patch(tiny, "acme/first", version="1.1.0", seed=7)
     for given in ([patches["first"]] * 2, [patches["first"], newer]):
-        with pytest.raises(UsageError, match="is there twice|two versions of one patch"), serving(tiny, given):
+        with pytest.raises(UsageError, match=r"is there twice|two versions of one patch"), serving(tiny, given):
             pass
     with serving(tiny, [patches["first"]]) as live:
         live.desk.given += (newer,)
