@@ -167,10 +167,12 @@ def steering(run: Run) -> Made:
     ]
     path = folder / f"steering-{digest_json(settings)[:16]}.json"
     if not path.exists():
-        started, spent = time.perf_counter(), []
-        flops = peers.flops_of(lambda: spent.append(peers.mean_differences(run.base, run.data, answer_tokens=cut)))
+        started = time.perf_counter()
+        differences = peers.mean_differences(run.base, run.data, answer_tokens=cut)
+        found = peers.find_direction(run.base, differences, score=run.score, progress=run.progress)
         seconds = round(time.perf_counter() - started, 1)
-        found = peers.find_direction(run.base, spent[0], score=run.score, progress=run.progress)
+        # Once more, since counting takes time of its own.
+        flops = peers.flops_of(lambda: peers.mean_differences(run.base, run.data, answer_tokens=cut))
         cost = {"parameters": found.vector.numel(), "steps": [0, 0], "seconds": seconds, "flops": flops, "counted": 0}
         about = {"layer": found.layer, "strength": found.strength, "tried": list(found.tried), "training": cost}
         write_json(path, {"vector": found.vector.tolist(), "about": about})

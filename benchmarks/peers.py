@@ -2,12 +2,14 @@
 
     python benchmarks/peers.py [--rounds 5] [--steps 4] [--pairs 8] [--tokens 50] [--answer-tokens 12]
 
-ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning in torch's own layers, as anybody would call them (DPO's reference, a
-frozen copy of the rows at their start, is asked again at every step). trl_kept: the same with the reference's log-probabilities
-computed once, as ours are. lora: as trl, on a LoRA of rank 16. Each is a process of its own, so that its peak memory is its own;
-they run by turns, and a ratio compares two of one round. The first step of each is left out. That all but the LoRA do the same is
-shown: their loss on held-out pairs is told, and how far their rows end apart. Answers are all cut to the same length, where TRL's
-mean over tokens is ours over answers. Writes ``--out``.
+ours: llmpatch. trl: TRL's trainers on PEFT's prompt tuning in torch's own layers, as anybody would call them but for two
+defaults: no bfloat16, so that all compute alike, and no gradient checkpointing, which takes less memory and more time (ours
+for that is ``--less-memory``, off as well). DPO's reference, a frozen copy of the rows at their start, is asked again at
+every step. trl_kept: the same with the reference's log-probabilities computed once, as ours are. lora: as trl, on a LoRA of
+rank 16. Each is a process of its own, so that its peak memory is its own; they run by turns, and a ratio compares two of one
+round. The first step of each is left out. That all but the LoRA do the same is shown: their loss on held-out pairs is told,
+and how far their rows end apart. Answers are all cut to the same length, where TRL's mean over tokens is ours over answers.
+Writes ``--out``.
 """
 
 from __future__ import annotations
@@ -153,8 +155,9 @@ def work(options: argparse.Namespace, side: str, stage: str, rows_path: str) -> 
         kl_weight=0, benign_nll_weight=1, warmup=0, checkpoint_every=10**6,
     )  # fmt: skip
     start = init_prefix(base, PrefixSection(tokens=options.tokens), 0)
-    import peft  # noqa: F401 - what all but ours need is loaded before, too: it is not the step's
-    import trl  # noqa: F401
+    import datasets  # noqa: F401 - what all but ours need is loaded before, too: it is not the step's
+    import peft  # noqa: F401
+    from trl import DPOTrainer, SFTTrainer  # noqa: F401 - by name: the package loads them no sooner
 
     if side != "ours":
         unpack(base.model)  # theirs run on torch's own layers, as anybody's would

@@ -310,7 +310,7 @@ def streaming_table() -> str:
         text += (
             f" Two processes on two cores make the pairs of {workers['prompts']} prompts of {workers['recipe']} "
             f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times as fast as one with one thread "
-            f"({seconds['1']:.0f} and {seconds['2']:.0f} s, loading included; medians of {workers['rounds']} rounds)."
+            f"({seconds['1']:.0f} and {seconds['2']:.0f} s, loading included; medians and range of {workers['rounds']} rounds)."
         )
     return text
 
@@ -319,7 +319,8 @@ def gpu_table() -> str:
     """Trainings of a small base side by side on a GPU, one of them alone, and one on a CPU."""
     found = json.loads(GPU.read_text(encoding="utf-8"))
     turns, shared, cpu = found["gpu"], found["mps"], found["cpu"]
-    alone = json.loads(GPU_STEPS.read_text(encoding="utf-8"))["alone"]
+    steps_of = json.loads(GPU_STEPS.read_text(encoding="utf-8"))
+    alone = steps_of["alone"]
     lines = [
         "| | trainings at once | pairs in a step | seconds per step of each | pairs per second together | memory of one |",
         "|---|---|---|---|---|---|",
@@ -348,7 +349,8 @@ def gpu_table() -> str:
             *lines,
             "",
             f"TF32, torch {turns['torch']}; memory as torch counts it, in turns that of the process. Alone: `benchmarks/gpu.py`, "
-            "random weights of smollm2's shape; bfloat16 takes as long, for the time goes into launches. In turns: recipes of "
+            f"random weights of smollm2's shape, {steps_of['note']}; bfloat16 takes as long, for the time goes into launches. "
+            "In turns: recipes of "
             f"toxicity and gender bias with other weights, {count} trainings, {steps:,} steps, most beside two patches; "
             f"together: what {LEAST_PAIRS} pairs a step would make of the whole time, loading and measuring included. The card "
             "was busy "

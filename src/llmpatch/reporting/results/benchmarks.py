@@ -53,10 +53,12 @@ def baselines(shelf: Shelf) -> Section | None:
     if not blocks:
         return None
     lead = (
-        "The same pairs, steps, rows per step and answer lengths for all; validation keeps the best checkpoint of each."
+        "What each gains, costs and took: the same pairs, steps, rows per step and answer lengths for all; validation keeps the "
+        "best checkpoint of each."
     )
     if found is not None:
         lead += f" Recipe {found['recipe']}, {found['pairs']:,} pairs. Answers: {_counts(found)}."
+        lead += " The checkpoints of the official recipe below are another training." if frontier is not None else ""
     else:
         lead = "The same pairs and rows per step for all; how many steps a LoRA was trained for stands beside its name."
     return Section("Baselines side by side", lead, tuple(blocks))
@@ -135,7 +137,11 @@ def _frontier(found: Json) -> list[Block]:
         Row(point.label + _steps(p), tuple(shown(p[key], "share") for key in ("refusal", "over_refusal", "everyday")))
         for point, p in zip(points, found["points"], strict=True)
     )
-    title = f"Checkpoints of the refusal patch, and LoRA with the patch's own losses (judge {found['judge']})"
+    counts = " / ".join(str(found["points"][0][key]["n"]) for key in ("refusal", "over_refusal", "everyday"))
+    title = (
+        f"Checkpoints of the refusal patch of the official recipe, each as it was when training reached it, and LoRA with the "
+        f"patch's own losses, its last (judge {found['judge']}; {counts} answers)"
+    )
     head = ("harmful declined", "borderline wrongly declined", "everyday wrongly declined")
     return [_frontier_plot(points, "Harmful against harmless requests declined"), Grid(head, rows, title)]
 

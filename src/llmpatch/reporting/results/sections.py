@@ -143,10 +143,9 @@ def risk_section(shelf: Shelf, risk: str) -> Section | None:
     leads: list[str] = []
     for name in _evidence(shelf, "*", risk):
         view = make_view(shelf.load(name), manifest=shelf.load(name.replace("evidence.json", "patch.json")))
-        leads.append(
-            " ".join(text for text in (view.headline, view.closed, _continued(shelf.look(name, ["decoding"]))) if text)
-        )
-        blocks += _patch_blocks(view, Path(name).parent.parent.name)
+        base, told = Path(name).parent.parent.name, _continued(shelf.look(name, ["decoding"]))
+        leads.append(f"{base}: {' '.join(text for text in (view.headline, view.closed, told) if text)}")
+        blocks += _patch_blocks(view, base)
     beside = paper(shelf, risk)
     if not blocks:
         return None

@@ -115,6 +115,7 @@ def peers(shelf: Shelf) -> Section | None:
     lead = (
         f"{settings['pairs']} real pairs a step, {settings['tokens']} virtual tokens, answers of {settings['answer_tokens']} "
         f"tokens, {found['environment']['cpus']} CPU cores; medians of {settings['rounds']} rounds by turns. "
+        "Nobody recomputes layers to save memory, which TRL does by default and ours with `--less-memory`. "
         "Order, optimiser and loss are the same for all, the start and the learning rate for all but the LoRA. Ours and "
         f'"{PEERS["trl_kept"]}" ask the reference policy of DPO once, before the first step that is timed. {versions}.'
         f"{few(settings['rounds'])}"

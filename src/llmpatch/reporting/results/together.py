@@ -17,7 +17,7 @@ PRICES = {
     "time per further token over the base's": ("latency", "token_ratio"),
 }
 HEAD = ("n", "base", "patch alone", "together", "gain kept")
-ADDED_HEAD = ("n", "base", "stack without it", "stack with it", "change")
+ADDED_HEAD = ("n", "base", "without it", "with it", "change")
 LEAD = (
     "Each patch's gain by itself, and what is left of it where others stand beside it. Stacks: the worst of all orders and "
     "subsets of that size. docs/composition.md has every figure. Brackets hold 95 % intervals. GAS and GLD "
