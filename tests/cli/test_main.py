@@ -1,4 +1,6 @@
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -30,6 +32,53 @@ def test_what_ends_the_program_from_within_is_no_success(monkeypatch, capsys, as
 def test_a_help_text_that_nobody_reads_to_the_end_is_a_success(monkeypatch):
     monkeypatch.setattr(root, "main", lambda **_: sys.exit(1))
     assert main(["show", "--help"]) == 0
+
+
+def _options(command, prefix):
+    for option in command.params:
+        if isinstance(option, click.Option) and option.opts[0].startswith("-"):
+            yield prefix, option
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _options(below, f"{prefix}_{name}")
+
+
+def test_every_option_comes_from_the_variable_that_is_named_like_its_flag():
+    """A container with LLMPATCH_SERVE_PATCH must not serve something else in silence."""
+    found = [pair for verb in VERBS for pair in _options(root.get_command(None, verb), f"LLMPATCH_{verb}")]
+    assert len(found) > 200
+    for prefix, option in found:
+        flag = next(text for text in option.opts if text.startswith("--"))
+        assert option.envvar == f"{prefix}_{flag[2:]}".upper().replace("-", "_")
+
+
+def test_an_option_out_of_the_environment_counts(workspace, cli, monkeypatch):
+    monkeypatch.setenv("LLMPATCH_SHOW_JSON", "1")
+    assert json.loads(cli("show", "tiny/refusal").out)
+    monkeypatch.setenv("LLMPATCH_GATE_POLICY", "no-such-policy.yaml")
+    found = cli("gate", "tiny/refusal", "--evidence", "patches/tiny/refusal/evidence.json")
+    assert (found.code, "no-such-policy.yaml" in found.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "said"),
+    [
+        ("fastapi", ("serve", "--base", "x"), "the server needs fastapi"),
+        (
+            "tuf",
+            ("registry", "add", "acme", "https://x.example/", "--root", "root.json"),
+            "registries need the package tuf",
+        ),
+    ],
+)
+def test_what_an_extra_lacks_is_one_line(package, command, said, tmp_path):
+    code = (
+        f"import importlib.util, sys; sys.modules[{package!r}] = None; real = importlib.util.find_spec;"
+        f"importlib.util.find_spec = lambda name, *more: None if name == {package!r} else real(name, *more);"
+        f"from llmpatch._cli.main import main; sys.exit(main({list(command)!r}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert said in found.stderr
+    assert "pip install 'llmpatch[" in found.stderr
 
 
 def test_a_version_in_the_environment_is_no_order_to_print_ours(monkeypatch, cli):
@@ -132,7 +181,7 @@ def test_an_interrupt_exits_with_130_and_says_that_work_is_kept(cli, failing):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = f"{sys.executable} -m llmpatch models list | head -c 1; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m llmpatch models list | head -c 1; echo ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert found.stdout == "n0\n"
     assert found.stderr == ""
@@ -141,7 +190,7 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_reader_that_leaves_does_not_change_what_a_verb_does_or_says(workspace):
     """A pipeline that shows the first lines of a failed gate has failed, too."""
     verb = "gate tiny/refusal --evidence patches/tiny/refusal/evidence.json --max-new-tokens 4"
-    command = f"{sys.executable} -m llmpatch {verb} 2>&1 | head -c 1; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m llmpatch {verb} 2>&1 | head -c 1; echo ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1].endswith("3")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -443,6 +444,7 @@ def test_a_request_that_names_no_temperature_gets_the_servers(tiny):
         assert said(likeliest, top_p=1) is None
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 def test_curl_streams(live):
     body = json.dumps({"prompt": "abc", "stream": True, "max_tokens": 4, "temperature": 0})
     done = subprocess.run(

@@ -320,3 +320,9 @@ def test_what_a_link_points_to_is_not_deleted(tmp_path):
     remove_folder(link)
     assert not link.is_symlink()
     assert (outside / "thesis.txt").read_text() == "mine"
+
+
+def test_a_store_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LlmpatchError, match=r"cannot read the store .*file: Not a directory"):
+        load(Store(tmp_path / "file"))

@@ -40,8 +40,7 @@ def command(
     """
     from importlib.util import find_spec
 
-    import httpx
-
+    from llmpatch.connections import open_client
     from llmpatch.errors import LlmpatchError, UsageError
     from llmpatch.exporting import read_description
     from llmpatch.gateway import Settings, make_app, plan_for, probe
@@ -67,7 +66,7 @@ def command(
     app = make_app(Settings(upstream.rstrip("/"), plan, timeout))
     if find_spec("uvicorn") is None:
         raise UsageError("the gateway needs uvicorn", hint='pip install "llmpatch[serve]"')
-    with httpx.Client(base_url=upstream.rstrip("/"), timeout=min(30.0, timeout), headers=key.headers()) as client:
+    with open_client(base_url=upstream.rstrip("/"), timeout=min(30.0, timeout), headers=key.headers()) as client:
         found = probe(client, plan)
     if found is None:
         more = "" if model or plan.to == "lora" else ", nor whether requests can name a model without it (--model)"

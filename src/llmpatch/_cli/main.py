@@ -40,7 +40,19 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         found: click.Command = importlib.import_module(f"llmpatch._cli.{cmd_name}").command
+        _name_in_environment(found, f"LLMPATCH_{cmd_name}")
         return found
+
+
+def _name_in_environment(command: click.Command, prefix: str) -> None:
+    """Let every option come from the variable that is named like its flag; click goes by what the function calls it."""
+    for option in command.params:
+        flag = next((text for text in option.opts if text.startswith("--")), None)
+        if isinstance(option, click.Option) and option.envvar is None and flag:
+            option.envvar = f"{prefix}_{flag[2:]}".upper().replace("-", "_")
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _name_in_environment(below, f"{prefix}_{name}")
 
 
 @click.command(

@@ -62,7 +62,9 @@ def command(
     What is active can change while it runs: `llmpatch activate`, `rollback` and the like on this machine, or /admin with
     the token. Ctrl-C or SIGTERM ends it when running answers are done.
     """
-    from llmpatch.serving import open_serving
+    from llmpatch.serving import check_installed, open_serving
+
+    check_installed()
     from llmpatch.serving.admin import Admin, read_token
     from llmpatch.serving.limits import Limits
     from llmpatch.serving.running import open_socket, run_server

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmpatch.connections import open_async_client
 from llmpatch.errors import UsageError
 from llmpatch.gateway.plan import Plan
 from llmpatch.serving.leaving import unless_gone
@@ -63,7 +64,7 @@ def make_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout), pool=None)
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        async with httpx.AsyncClient(base_url=settings.upstream, timeout=limits, limits=pool) as client:
+        async with open_async_client(base_url=settings.upstream, timeout=limits, limits=pool) as client:
             app.state.client = client
             yield
 

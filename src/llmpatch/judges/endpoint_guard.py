@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmpatch.connections import open_client
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.guards import Family, family_of
@@ -52,11 +53,9 @@ def open_endpoint(spec: str) -> Scored:
     family = family_of(model)
 
     def score(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        import httpx
-
         key = os.environ.get(API_KEY_ENV)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(timeout=TIMEOUT_SECONDS, headers=headers) as client, ThreadPoolExecutor(WORKERS) as pool:
+        with open_client(timeout=TIMEOUT_SECONDS, headers=headers) as client, ThreadPoolExecutor(WORKERS) as pool:
             jobs = [pool.submit(_ask, client, url, model, family, p, a) for p, a in zip(prompts, answers, strict=True)]
             try:
                 return [job.result() for job in jobs]

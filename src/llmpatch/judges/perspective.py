@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from llmpatch.connections import open_client
 from llmpatch.errors import LlmpatchError, UsageError
 from llmpatch.judges.asking import Service, ask_json
 from llmpatch.judges.registry import Scored, judge
@@ -42,10 +43,8 @@ def perspective() -> Scored:
     key, url, pause = _settings()
 
     def score(_prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        import httpx
-
         # A header, because a key in the URL ends up in logs.
-        with httpx.Client(timeout=TIMEOUT_SECONDS, headers={"X-Goog-Api-Key": key}) as client:
+        with open_client(timeout=TIMEOUT_SECONDS, headers={"X-Goog-Api-Key": key}) as client:
             found, due = [], 0.0
             for answer in answers:
                 if not answer.strip():  # the service refuses empty text

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmpatch.answers import Answer
+from llmpatch.connections import open_async_client
 from llmpatch.errors import ReferenceFailedError, UsageError
 from llmpatch.recipe import DecodingSection
 from llmpatch.references.replies import ENV_NAME, Attempt, Secret, holds_secret, read_reply
@@ -176,18 +177,13 @@ class _Run:
     def _client(self) -> httpx.AsyncClient:
         import httpx
 
-        try:
-            return httpx.AsyncClient(
-                follow_redirects=False,
-                timeout=self.reference.timeout_seconds,
-                limits=httpx.Limits(max_connections=self.reference.concurrency),
-                headers={"Accept-Encoding": "identity", **self.secret.headers()},
-            )
-        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            raise UsageError(
-                f"cannot set up HTTP: {self.secret.hide(str(error))[:200]}",
-                hint="check the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE",
-            ) from None
+        return open_async_client(
+            hide=self.secret.hide,
+            follow_redirects=False,
+            timeout=self.reference.timeout_seconds,
+            limits=httpx.Limits(max_connections=self.reference.concurrency),
+            headers={"Accept-Encoding": "identity", **self.secret.headers()},
+        )
 
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
         for index in waiting:

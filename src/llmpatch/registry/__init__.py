@@ -80,13 +80,7 @@ def __getattr__(name: str) -> Any:
     """Import a part when it is asked for, and say once what to install for it."""
     if name not in _HOMES:
         raise AttributeError(f"module 'llmpatch.registry' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"llmpatch.registry.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("tuf", "securesystemslib"):
-            raise
-        from llmpatch.errors import LlmpatchError
+    from llmpatch.registry.configured import needing_tuf
 
-        raise LlmpatchError(
-            "registries need the package tuf, which is not installed", hint="pip install 'llmpatch[registry]'"
-        ) from None
+    with needing_tuf():
+        return getattr(importlib.import_module(f"llmpatch.registry.{_HOMES[name]}"), name)

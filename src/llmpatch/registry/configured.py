@@ -15,7 +15,9 @@ Root, cache and high-water marks lie together, so that losing the marks means lo
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -87,8 +89,9 @@ def add_registry(name: str, url: str, root: Path) -> Registry:
         UsageError: no such file or folder, a name that is taken, an address of another kind, a file that is no root.
         LlmpatchError: the disk refuses.
     """
-    from llmpatch.registry.fetching import check_url
-    from llmpatch.registry.repository import parse_root
+    with needing_tuf():
+        from llmpatch.registry.fetching import check_url
+        from llmpatch.registry.repository import parse_root
 
     _check_name(name)
     data = read_bytes(root, limit=MAX_ROOT_BYTES)
@@ -107,6 +110,23 @@ def add_registry(name: str, url: str, root: Path) -> Registry:
             raise UsageError(f"there is a registry {name} already", hint="choose another name") from None
         (parent / name).chmod(0o755)  # its cache and marks come to lie there
     return load_registry(name)
+
+
+@contextlib.contextmanager
+def needing_tuf() -> Iterator[None]:
+    """Around an import: say once what to install.
+
+    Raises:
+        LlmpatchError: the package tuf is not there.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("tuf", "securesystemslib"):
+            raise
+        raise LlmpatchError(
+            "registries need the package tuf, which is not installed", hint="pip install 'llmpatch[registry]'"
+        ) from None
 
 
 def remove_registry(name: str) -> None:

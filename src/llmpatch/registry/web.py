@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpatch.artifact.strict_json import shown
+from llmpatch.connections import open_client
 from llmpatch.errors import IntegrityError, LlmpatchError
 
 
@@ -57,7 +58,7 @@ def stream(url: str, patience: Patience, headers: Mapping[str, str]) -> Iterator
     watch = _Watch(patience)
     try:
         with (
-            httpx.Client(timeout=patience.silence, follow_redirects=True, max_redirects=5) as client,
+            open_client(timeout=patience.silence, follow_redirects=True, max_redirects=5) as client,
             watch,
             client.stream("GET", url, headers=sent, extensions={"trace": watch.told}) as response,
         ):

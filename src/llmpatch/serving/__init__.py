@@ -81,8 +81,7 @@ def open_serving(
         IntegrityError: a damaged patch or store.
         CanaryError: what would be served is not the patched model.
     """
-    if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
-        raise UsageError(f"the server needs {', '.join(missing)}", hint="pip install 'llmpatch[serve]'")
+    check_installed()
     from llmpatch.serving.admin import Admin
     from llmpatch.serving.app import make_app
     from llmpatch.serving.desk import Desk
@@ -100,6 +99,16 @@ def open_serving(
     served = name or _served_name(base_name)
     app = make_app(desk, keeper, served=served, admin=admin or Admin())
     return Serving(app, desk, served, engine.limits, tuple(_warnings(desk)))
+
+
+def check_installed() -> None:
+    """Whether the extra is there, before a part of the server is imported.
+
+    Raises:
+        UsageError: names what is missing.
+    """
+    if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
+        raise UsageError(f"the server needs {', '.join(missing)}", hint="pip install 'llmpatch[serve]'")
 
 
 def _served_name(base_name: str) -> str:

@@ -181,6 +181,11 @@ def numbers(store: Store) -> list[int]:
         names = [path.stem for path in store.generations.iterdir() if path.suffix == ".json"]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise LlmpatchError(
+            f"cannot read the store {store.root}: {error.strerror}",
+            hint="check its permissions, or LLMPATCH_STORE=/some/folder",
+        ) from None
     return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and len(name) <= 13)
 
 
