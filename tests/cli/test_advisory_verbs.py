@@ -93,6 +93,7 @@ def test_one_vendors_bad_advisory_keeps_no_revocation_of_anothers_away(cli, home
     for verb in (("sbom", "--advisories", "a"), ("advisory", "check", "a")):
         found = cli(*verb)
         assert (found.code, found.out, found.err.count("\n")) == (6, "", 2)
+    assert cli("audit", "--advisories", "a", "--apply", "--out", ".").code == 1  # before anything is revoked
     found = cli("audit", "--advisories", "a", "--apply", "--format", "json")
     assert (found.code, "x_OTHER-2026-0002" in found.err) == (3, True)
     (left,) = json.loads(found.out)["left_out"]

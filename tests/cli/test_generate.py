@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -173,4 +174,5 @@ def test_outputs_that_would_destroy_something_are_refused(cli, tmp_path, prompts
     assert "also an input" in cli(*common, "--out", prompts).err
     assert "is a folder" in cli(*common, "--out", tmp_path).err
     assert "--system has no place" in cli(*common, "--out", tmp_path / "o", "--raw", "--system", "x").err
+    assert "which is an input" in cli(*common, "--out", Path(model_folder) / "config.json").err
     assert rows_of(prompts) == ROWS

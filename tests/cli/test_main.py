@@ -59,6 +59,14 @@ def test_an_option_out_of_the_environment_counts(workspace, cli, monkeypatch):
     assert (found.code, "no-such-policy.yaml" in found.err) == (1, True)
 
 
+def test_a_repeatable_option_has_a_value_on_each_line_of_its_variable(monkeypatch):
+    got = []
+    monkeypatch.setattr("llmpatch._cli.generate.command.callback", lambda **options: got.append(options["patches"]))
+    monkeypatch.setenv("LLMPATCH_GENERATE_PATCH", "my patches/one\ntwo")
+    assert main(["generate", "--base", "b", "--prompts", "p.jsonl", "--out", "o.jsonl"]) == 0
+    assert got == [("my patches/one", "two")]
+
+
 @pytest.mark.parametrize(
     ("package", "command", "said"),
     [

@@ -44,6 +44,8 @@ def test_a_registry_is_written_from_the_command_line(cli, home):
     digest = json.loads(cli("registry", "sign", "new-site", "--dry-run", "--json").out)["digest"]
     assert looked.out.splitlines()[-1] == f"digest {digest}"
     assert cli("registry", "sign", "new-site", "--key", "root-a.pem", "--seen", "0" * 64).code == 6
+    assert cli("registry", "sign", "new-site", "--dry-run", "--seen", "0" * 64).code == 6
+    assert cli("registry", "sign", "new-site", "--dry-run", "--seen", digest).code == 0
     assert "waiting" not in cli("registry", "sign", "new-site", "--key", "root-a.pem", "--key", "online.pem").out
     made = cli("registry", "add-vendor", "new-site", "acme", "--vendor-key", "vendor.pub.pem", "--key", "root-a.pem")
     assert (made.code, "not visible yet" in made.out) == (0, True)
@@ -74,6 +76,9 @@ def test_a_registry_is_asked_from_the_command_line(cli, home):
     assert cli("search", "nothing like it").out == "nothing found\n"
     assert cli("registry", "fetch", "acme/refusal", "-o", "got.lpatch").code == 0
     assert cli("verify", "got.lpatch", "--key", "vendor.pub.pem").code == 0
+    again = cli("registry", "fetch", "acme/refusal", "-o", "got.lpatch")
+    assert (again.code, "is there already" in again.err) == (1, True)
+    assert cli("registry", "fetch", "acme/refusal", "-o", "got.lpatch", "--overwrite").code == 0
     assert cli("registry", "fetch", "acme/refusal@9", "-o", "got.lpatch").code == 1
     assert cli("registry", "advisories", "-o", "known").out == "known: 0 advisories\n"
     assert cli("registry", "mirror", "acme", "usb").code == 0

@@ -142,6 +142,9 @@ def test_upgrade_pin_rollback_and_the_rest(cli, home):
     dry = json.loads(cli("upgrade", "--dry-run", "--json").out)
     assert [(s["from"], s["to"], s["done"]) for s in dry["steps"]] == [("1.0.0", "1.1.0", False)]
     assert "would be done" in cli("upgrade", "--dry-run").out
+    assert cli("upgrade", "--offline", "--registry", "none", "--skip-gate").code == 1
+    assert cli("upgrade", "--registry", "none", "--skip-gate").code == 1
+    assert cli("pin", "--remove").code == 1
     for stranger in ("acme/refusals", "acme/refusal@1.1.0"):  # a schedule with a misspelt name must not look up to date
         found = cli("upgrade", stranger, "--skip-gate", "--offline")
         assert (found.code, f"{stranger} is not active; active: acme/refusal" in found.err) == (1, True)

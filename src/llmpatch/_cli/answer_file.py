@@ -68,16 +68,26 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def check_out(path: Path, *inputs: Path) -> None:
-    """Refuse an output that is a folder or one of the inputs, before anything is computed.
+def check_out(path: Path, *inputs: Path | str | None) -> None:
+    """Refuse an output that is a folder, one of the inputs, or in one, before anything is computed.
+
+    Args:
+        path: The output.
+        inputs: Files and folders that are read; a name that is no path, as of a base or an installed patch, is none.
 
     Raises:
         UsageError: as said.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder, --out is a file", hint="name a file in it")
-    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-        raise UsageError(f"--out {path} is also an input", hint="write to another file")
+    for text in inputs:
+        other = Path(text).expanduser() if text else None
+        if other is None or not other.exists():
+            continue
+        if path.exists() and path.samefile(other):
+            raise UsageError(f"--out {path} is also an input", hint="write to another file")
+        if path.parent.is_dir() and path.parent.samefile(other):
+            raise UsageError(f"--out {path} would lie in {other}, which is an input", hint="write it elsewhere")
 
 
 def answer_file(

@@ -56,12 +56,15 @@ def command(
     left a base without a patch. Changes nothing without --apply.
     docs/advisories.md explains it.
     """
+    from llmpatch._cli.answer_file import check_out
     from llmpatch.advisories import apply_revocations, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.errors import AuditError
     from llmpatch.store import default_store, load
 
     check_revision(base, revision)
+    if out:
+        check_out(out)  # before anything is revoked: what that leaves bare is only told by the run that did it
     store = default_store()
     before = load(store).state.active
     known = _known(folder, registry, offline)
@@ -136,14 +139,12 @@ def _said(known: _Known) -> _Known:
 
 
 def deliver(content: str | dict[str, Any], out: Path | None) -> None:
-    """Print text or JSON, or write it to a file."""
-    from llmpatch._cli.answer_file import check_out
+    """Print text or JSON, or write it to a file that was checked before."""
     from llmpatch.files import write_json, write_text
 
     if out is None:
         say(content) if isinstance(content, str) else say_json(content)
         return
-    check_out(out)
     write_text(out, f"{content}\n") if isinstance(content, str) else write_json(out, content)
 
 

@@ -115,7 +115,7 @@ def command(
 
     for path in (out, report):
         if path:
-            check_out(path, *files, *([reference] if reference else []))
+            check_out(path, *files, reference, *patches, base)
     if out and report and out.absolute() == report.absolute():
         raise UsageError(f"--out and --report are both {out}", hint="write them to two files")
     if within is not None:

@@ -77,7 +77,9 @@ def command(
 
     check_revision(base, revision)
     if out:
-        check_out(out, *files, *evidence_files, *(path for path in (policy_file, reference) if path))
+        check_out(out, *files, *evidence_files, policy_file, reference, patch, base)
+        if show_policy:
+            raise UsageError("--show-policy judges nothing, so there is no verdict for --out", hint="leave one out")
     found = load_patch(patch) if patch else None
     if not found and not show_policy:
         raise UsageError("no patch to judge", hint="give a patch folder or name, or --show-policy")

@@ -93,6 +93,8 @@ def open_gate(
         }  # fmt: skip
         if said := [name for name, value in given.items() if value]:
             raise UsageError(f"{said[0]} says how a gate judges, and no gate would run", hint=hint)
+        if base is not None and open_base is None:
+            warn(f"--base {base} is not looked at: {unused} runs no gate, and a patch goes to the base it was made for")
         return None
     key = None
     if attest_key:

@@ -43,7 +43,7 @@ def command(
 
     if raw and system:
         raise UsageError("--raw uses no chat template, so --system has no place", hint="drop one of them")
-    check_out(out, prompts)
+    check_out(out, prompts, base, *patches)
     rows = read_rows(prompts)
     opened = open_patched(base, revision, patches, parallel=parallel)
     decoding = DecodingSection(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

@@ -38,7 +38,7 @@ def write(patches: tuple[str, ...], out: Path, composition: Path | None, as_json
     from llmpatch.files import write_text
     from llmpatch.store import load_patch, make_lock, render_lock
 
-    check_out(out, *([composition] if composition else []))
+    check_out(out, composition, *patches)
     lock = make_lock([load_patch(found) for found in patches], _record(composition) if composition else None)
     write_text(out, render_lock(lock))
     _say_lock(lock, as_json)

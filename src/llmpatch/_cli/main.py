@@ -28,6 +28,12 @@ VERBS = (
 )  # fmt: skip
 
 
+class _Lines(click.types.StringParamType):
+    """Texts, in the environment one on each line: they may hold blanks."""
+
+    envvar_list_splitter = "\n"
+
+
 class Verbs(click.Group):
     """A group that imports a verb when it is asked for; verbs import the library when they run."""
 
@@ -50,6 +56,8 @@ def _name_in_environment(command: click.Command, prefix: str) -> None:
         flag = next((text for text in option.opts if text.startswith("--")), None)
         if isinstance(option, click.Option) and option.envvar is None and flag:
             option.envvar = f"{prefix}_{flag[2:]}".upper().replace("-", "_")
+            if option.multiple and option.type is click.STRING:
+                option.type = _Lines()
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             _name_in_environment(below, f"{prefix}_{name}")
@@ -63,7 +71,8 @@ def _name_in_environment(command: click.Command, prefix: str) -> None:
         "max_content_width": 100,
     },
     epilog="Exit codes: 0 done, 1 usage, 2 could not do it, 3 gate, 4 trust, 5 wrong base, 6 integrity, "
-    "130 interrupted. Every option can come from the environment, as LLMPATCH_GENERATE_BASE=smollm2.",
+    "130 interrupted. Every option can come from the environment, as LLMPATCH_GENERATE_BASE=smollm2; "
+    "of one that is repeatable a value on each line.",
 )
 # LLMPATCH_VERSION=1.2.0 is what a build file calls the version to install: it must not turn every verb into --version.
 @click.version_option(__version__, prog_name="llmpatch", allow_from_autoenv=False)

@@ -21,6 +21,10 @@ def command(name: str | None, versions: str | None, remove: bool, reason: str, a
     from llmpatch.versions import parse_request
 
     store = default_store()
+    if name is None and (remove or reason):
+        raise UsageError(
+            "--remove and --reason are of a pin, and none is named", hint="llmpatch pin VENDOR/SLUG --remove"
+        )
     if name is not None:
         if remove == (versions is not None):
             raise UsageError("give a range, or --remove", hint="llmpatch pin VENDOR/SLUG '>=1.2,<2'")

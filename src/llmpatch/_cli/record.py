@@ -48,7 +48,7 @@ def command(
     wanted = changed(recipe, assignments)
     if samples > 1 and wanted.decoding.temperature == 0:
         raise UsageError("greedy samples are all the same", hint="add --set decoding.temperature=1.0")
-    check_out(out, *files)
+    check_out(out, recipe, wanted.reference.path, *files)
     provenance = record(
         lambda decoding: open_reference(wanted.reference, decoding),
         wanted.decoding,

@@ -73,12 +73,16 @@ def remove(name: str) -> None:
 @click.option("--out", "-o", required=True, type=FILE, help="The file to write; its name ends in .lpatch.")
 @registry_option
 @offline_option
-def fetch(request: str, out: Path, registry: str | None, offline: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace FILE.")
+def fetch(request: str, out: Path, registry: str | None, offline: bool, overwrite: bool) -> None:
     """Download a patch without installing it, such as to test and countersign it first."""
     from llmpatch._cli.answer_file import check_out
+    from llmpatch.errors import UsageError
     from llmpatch.registry import choose, save_offered
 
     check_out(out)
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already", hint="another file, or --overwrite")
     choice = choose(request, registry=registry, offline=offline)
     save_offered(choice, out)
     say(one_line(f"{out}: {choice.offer.name} {choice.offer.version}, from {choice.origin}"))

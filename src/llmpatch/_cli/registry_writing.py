@@ -173,9 +173,12 @@ def sign_(folder: Path, keys: tuple[Path, ...], dry_run: bool, seen: str | None,
     Look at what it changes first (--dry-run), and sign that (--seen): with your signature it counts, whatever it is.
     """
     from llmpatch._cli.password import open_keys
+    from llmpatch.errors import IntegrityError
     from llmpatch.registry import cosign, drafted
 
     draft = drafted(folder)
+    if dry_run and seen not in (None, draft.digest):
+        raise IntegrityError(f"the draft is {draft.digest}, not {seen}", hint="look at it again: --dry-run")
     if dry_run and as_json:
         say_json({"changes": list(draft.changes), "digest": draft.digest})
         return

@@ -25,12 +25,15 @@ def command(base: str | None, revision: str | None, folder: Path | None, out: Pa
 
     A patched base is a machine-learning model whose pedigree names the base and the patches, with what they resolve.
     """
+    from llmpatch._cli.answer_file import check_out
     from llmpatch._cli.audit import deliver
     from llmpatch.advisories import bill_of_materials, load_advisories, make_audit, take_inventory
     from llmpatch.bases import load_base
     from llmpatch.store import default_store
 
     check_revision(base, revision)
+    if out:
+        check_out(out)
     advisories = load_advisories(folder) if folder else None
     inventory = take_inventory(default_store(), load_base(base, revision) if base else None)
     audit = make_audit(inventory, advisories) if advisories is not None else None

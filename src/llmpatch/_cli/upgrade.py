@@ -53,6 +53,8 @@ def command(
     from llmpatch.registry import load_registries
     from llmpatch.store import default_store, load, plan_upgrade, signed_by, upgrade
 
+    if offline and registry:
+        raise UsageError(f"--offline asks no registry, and --registry {registry} one", hint="leave one of them out")
     gate = open_gate(**options, skip_gate=skip_gate)
     store = default_store()
     lost = revoked_keys(trust_file, key_files)

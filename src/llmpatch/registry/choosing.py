@@ -106,7 +106,8 @@ def newer(state: State, names: Sequence[str] = (), *, registry: str | None = Non
         LlmpatchError: as in :func:`~llmpatch.registry.client.look`.
     """
     active = [e for e in state.installed if e.digest in state.active_digests and (not names or e.name in names)]
-    if not active or not load_registries():
+    known = chosen_registries(registry) if registry is not None else load_registries()
+    if not active or not known:
         return [], []
     choices, notes = _all(registry, sorted({entry.name.partition("/")[0] for entry in active}), offline=False)
     passed_by = {entry.digest for entry in state.installed if entry.status in ("rolled back", "revoked")} | set(
