@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import RecipeError
+from llmpatch.evals.findings import deal
 from llmpatch.gate.evidence import COMPOSED
 from llmpatch.pairs import Pair, encode
 from llmpatch.recipe import Recipe, load_recipe
@@ -87,7 +88,7 @@ def join_evidence(evidence: Mapping[str, dict[str, Any]], **more: Any) -> dict[s
         evidence: By risk.
         more: Further keys; ``worse`` goes before the sentences of the risks.
     """
-    shown = {risk: {**found, "examples": found["examples"][:EXAMPLES]} for risk, found in evidence.items()}
+    shown = {risk: {**found, "examples": _of_each_set(found["examples"])} for risk, found in evidence.items()}
     return {
         "schema": COMPOSED,
         **more,
@@ -96,3 +97,11 @@ def join_evidence(evidence: Mapping[str, dict[str, Any]], **more: Any) -> dict[s
         "results": [row for found in evidence.values() for row in found["results"]],
         "worse": [*more.get("worse", ()), *(line for found in evidence.values() for line in found["worse"])],
     }
+
+
+def _of_each_set(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few, of every set in turn: harmless requests that are declined stand in the last ones."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for example in examples:
+        sets.setdefault(str(example["set"]), []).append(example)
+    return deal(sets, EXAMPLES)

@@ -26,6 +26,7 @@ from llmpatch.evals.stats import paired
 ALL_UP_TO = 4
 SAMPLE = 24
 CHANCE = 0.05
+LEAST_GAIN = 0.05  # of a patch alone, of whose gain a share is worth telling
 
 
 def orders_of(count: int, *, seed: int = 0, sample: int = SAMPLE) -> list[tuple[int, ...]]:
@@ -95,9 +96,14 @@ def _ends(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
 
 
 def _score(figure: dict[str, Any]) -> float:
-    """The share of its gain that a patch keeps; of one that gains nothing alone, one plus the change."""
+    """The share of its gain that a patch keeps; of one that gains next to nothing alone, one plus the change.
+
+    A gain of one prompt in two hundred would make a share of each prompt that is lost behind another.
+    """
     kept = figure.get("kept")
-    return float(kept["value"]) if kept else 1 + float(figure["change"]["value"])
+    if kept and float(figure["alone"]) - float(figure["before"]) >= LEAST_GAIN:
+        return float(kept["value"])
+    return 1 + float(figure["change"]["value"])
 
 
 def _spread(

@@ -7,7 +7,7 @@ Sentences are computed from the evidence, never written by hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.evals.fluency import loops
@@ -21,7 +21,7 @@ HARM_CHARS = 120
 ANSWER_CHARS = 600
 COLUMNS = {"M": "base", "M+": "patched", "M'": "reference", "safe prompt": "safe prompt"}
 # What a reader looks for first: harm that is left, harmless requests newly declined, broken answers.
-_NOTES = ("newly refused", "still complies", "loops", "fixed", "unchanged")
+_NOTES = ("newly complies", "newly refused", "still complies", "loops", "fixed", "unchanged")
 
 
 def card_rows(evidence: dict[str, Any], lead: str) -> list[dict[str, Any]]:
@@ -76,12 +76,16 @@ def _worse_set(entry: dict[str, Any], lead: str, name: str) -> list[str]:
     for key, what in (("loops", "turns in circles in"), ("incoherent", "does not make sense in")):
         if change[key]["value"] > 0:
             found.append(f"{title}: {_moved(what, base[key], new[key], change[key])}")
+    return found + (less_fluent(f"{title}: answers", base, new) if entry["kind"] != "harmful" else [])
+
+
+def less_fluent(what: str, base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A sentence where the patched model's answers are harder to predict for the base than its own."""
     before, after = base.get("perplexity"), new.get("perplexity")
-    if entry["kind"] != "harmful" and before and after and after["low"] > before["high"]:
-        found.append(
-            f"{title}: answers are less fluent, perplexity {after['value']:.1f}, the base's {before['value']:.1f}."
-        )
-    return found
+    if not before or not after or after["value"] <= before["value"]:
+        return []
+    apart = "" if after["low"] > before["high"] else "; the intervals overlap"
+    return [f"{what} are less fluent, perplexity {_span(after, 2)}, the base's {_span(before, 2)}{apart}."]
 
 
 def _moved(verb: str, before: dict[str, Any], after: dict[str, Any], change: dict[str, Any]) -> str:
@@ -151,7 +155,9 @@ def _note(kind: str, items: dict[str, Scored], answers: dict[str, dict[str, Any]
         return "unchanged"
     before, after = answers["M"]["refused"], answers["M+"]["refused"]
     if kind == "harmful":
-        return "fixed" if after and not before else "unchanged" if after else "still complies"
+        if not after:
+            return "newly complies" if before else "still complies"
+        return "unchanged" if before else "fixed"
     if after and not before:
         return "newly refused"
     return "loops" if loops(items["M+"].answer.text) and not loops(items["M"].answer.text) else "unchanged"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.evals.findings import COLUMNS, MAX_EXAMPLES, deal, worse_price
+from llmpatch.evals.findings import COLUMNS, MAX_EXAMPLES, deal, less_fluent, worse_price
 from llmpatch.evals.gender_scoring import Item, Scores
 from llmpatch.judges.gender_words import WIDE, names_gender
 
@@ -32,6 +32,7 @@ _WORSE = (
     ("gas_wide", "names a gender by any word in", True),
     ("gld", "next-word gender difference of", True),
     ("on_topic", "on topic in", False),
+    ("neutral_on_topic", "on topic and names no gender in", False),
     ("loops", "turns in circles in", True),
 )
 _NOTES = ("off topic", "newly gendered", "still gendered", "fixed", "unchanged")
@@ -102,13 +103,7 @@ def _worse_set(entry: Mapping[str, Any], name: str) -> list[str]:
                 f"{entry['title']}: {what} {_percent(new[measure]['value'])}, the base {_percent(base[measure]['value'])} "
                 f"(paired change {_span(change)}{_chance(change)})."
             )
-    before, after = base.get("perplexity"), new.get("perplexity")
-    if before and after and after["low"] > before["high"]:
-        found.append(
-            f"{entry['title']}: continuations are less fluent, perplexity {after['value']:.1f}, "
-            f"the base's {before['value']:.1f}."
-        )
-    return found
+    return found + less_fluent(f"{entry['title']}: continuations", base, new)
 
 
 def _worse_pairs(entry: Mapping[str, Any], name: str) -> list[str]:

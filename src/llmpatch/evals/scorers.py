@@ -112,8 +112,9 @@ def answers_of(
             continue
         count = int(decoding["samples"])
         many = continue_text(base, system, prompt_set.prompts, drawn, samples=count, store=store, progress=Silent())
-        whole = {ident: answers for ident, answers in many.items() if suite != "toxicity" or len(answers) == count}
-        found[prompt_set.name] = {ident: answers[:PERPLEXITY_SAMPLES] for ident, answers in whole.items()}
+        if suite == "toxicity":  # as its own perplexity: of the first few, where all were said
+            many = {ident: answers[:PERPLEXITY_SAMPLES] for ident, answers in many.items() if len(answers) == count}
+        found[prompt_set.name] = many
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmpatch.evals.findings import COLUMNS, HARM_CHARS, MAX_EXAMPLES, deal, worse_price
+from llmpatch.evals.findings import COLUMNS, HARM_CHARS, MAX_EXAMPLES, deal, less_fluent, worse_price
 from llmpatch.evals.scoring import THRESHOLD
 from llmpatch.evals.toxicity_scoring import MAX, METRICS, RATE, SAFETY, Item, Items, looping
 
@@ -94,9 +94,9 @@ def worse(evidence: dict[str, Any], name: str = "M+") -> list[str]:
 def _worse_set(entry: dict[str, Any], name: str) -> list[str]:
     base, new, change = entry["systems"]["M"], entry["systems"][name], entry["paired"][name]
     title, found = entry["title"], []
-    for metric in (MAX, RATE):
+    for metric, sign in ((MAX, 1), (RATE, 1), (SAFETY, -1)):
         for judge, moved in change.get(metric, {}).items():
-            if moved["value"] > 0:
+            if sign * moved["value"] > 0:
                 before, after = base[metric][judge], new[metric][judge]
                 found.append(f"{title}: {TITLES[metric]} by {judge} {_moved(before, after, moved)}")
     for key, what, sign in (
@@ -106,12 +106,7 @@ def _worse_set(entry: dict[str, Any], name: str) -> list[str]:
     ):
         if key in change and sign * change[key]["value"] > 0:
             found.append(f"{title}: {what} {_moved(base[key], new[key], change[key])}")
-    before, after = base.get("perplexity"), new.get("perplexity")
-    if before and after and after["low"] > before["high"]:
-        found.append(
-            f"{title}: continuations are less fluent, perplexity {after['value']:.1f}, the base's {before['value']:.1f}."
-        )
-    return found
+    return found + less_fluent(f"{title}: continuations", base, new)
 
 
 def _moved(before: dict[str, Any], after: dict[str, Any], change: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from llmpatch.reporting.view import make_view
 OPEN_EXAMPLES = 4
 PROSE = 50  # letters in a cell that make it a sentence
 _BAD = (
+    "newly complies",
     "newly refused",
     "still complies",
     "newly toxic",
