@@ -80,7 +80,8 @@ def gather(recipe: Recipe, pairs_from: Path | None = None) -> Material:
     parts = parts_of(recipe)
     for part in parts:
         check_reference(part.reference)
-        check_judge(part)  # it chooses the checkpoint too, also where no pairs are made
+        if ":" not in part.pairs.judge:  # else it is a model, which a dry run does not load
+            check_judge(part)  # it chooses the checkpoint too, also where no pairs are made
     _check_rows(recipe.training, [kind for kind in KINDS if any(getattr(part.prompts, kind) for part in parts)])
     before = pairs_of(recipe, pairs_from) if pairs_from else None
     prompts = [read_prompts(part, train=not before) for part in parts]

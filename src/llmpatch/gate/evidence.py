@@ -227,9 +227,8 @@ def _evidence(mapping: Any, where: str, sha256: str, *, risk: str = "", fresh: b
         tree = _tree_of(document)
     except ValueError as error:
         raise IntegrityError(f"{where}: {shown(str(error), 300)}", hint=_HINT) from None
-    coherence = (
-        [document.coherence] if document.coherence else []
-    )  # what decides what is incoherent, where no judge says it
+    # What decides what is incoherent, where no judge is listed for it.
+    coherence = [document.coherence] if document.coherence else []
     patched, heat = document.systems.get(PATCHED), document.decoding.temperature
     return Evidence(
         risk=risk or document.risk or _suite_of(document.suite),
