@@ -305,7 +305,7 @@ def train(
     )
     path = run / "training.safetensors" if run else None
     here = load_state(path, identity) if path and path.exists() else None
-    away = _put_away(path, identity) if path else None
+    away = _away_of(path, identity) if path else None
     back = load_state(away, identity) if away and here is None and away.exists() else None
     state = here or back
     if state is None:
@@ -314,14 +314,14 @@ def train(
     split.wait()  # until all have looked
     if path and away and here is None and split.rank == 0:
         if path.exists():  # of other settings, and maybe of hours
-            path.replace(_put_away(path, identity_of(path)))
+            path.replace(_away_of(path, identity_of(path)))
         if back:
             away.replace(path)
     keeps = path if split.rank == 0 else None
     return trainer.run(state, lambda s: save_state(keeps, s, identity) if keeps else None)
 
 
-def _put_away(path: Path, identity: str) -> Path:
+def _away_of(path: Path, identity: str) -> Path:
     """Where the checkpoint of a training lies while another one of the same folder goes on."""
     return path.with_name(f"{path.stem}.{identity[:16]}{path.suffix}")
 

@@ -28,6 +28,14 @@ def until(condition, seconds=200.0):
     assert condition()
 
 
+def with_refusal_active(base, tmp_path):
+    """A store in which a patch for a base is active, and its digest."""
+    store = stores.Store(tmp_path / "store")
+    digest = stores.install(store, save_patch(tmp_path, base, "acme/refusal", seed=1), stores.unsigned).digest
+    stores.activate(store, digest, skip_gate=True)
+    return store, digest
+
+
 def test_swaps_under_load_fail_nothing_and_mix_nothing(tiny, patches):
     sets = [(), (patches["first"],), (patches["second"],), (patches["first"], patches["second"])]
     questions = ["Hi", "Tell me about the sea", "Why?"]
@@ -102,9 +110,7 @@ def test_the_server_follows_the_store_and_administers_it(tiny, tmp_path):
 
 
 def test_a_store_that_breaks_leaves_what_was_active(tiny, tmp_path):
-    store = stores.Store(tmp_path / "store")
-    digest = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
-    stores.activate(store, digest, skip_gate=True)
+    store, _ = with_refusal_active(tiny, tmp_path)
     with serving(tiny, None, store) as live:
         level = live.desk.active.level
         for path in store.generations.iterdir():
@@ -118,9 +124,7 @@ def test_a_store_that_breaks_leaves_what_was_active(tiny, tmp_path):
 
 def test_a_store_that_goes_away_leaves_what_was_active(tiny, tmp_path):
     """Unmounted, or moved to be replaced: it looks like a new one, in which nothing is active."""
-    store = stores.Store(tmp_path / "store")
-    digest = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
-    stores.activate(store, digest, skip_gate=True)
+    store, _ = with_refusal_active(tiny, tmp_path)
     with serving(tiny, None, store) as live:
         level = live.desk.active.level
         store.root.rename(tmp_path / "elsewhere")
@@ -132,9 +136,7 @@ def test_a_store_that_goes_away_leaves_what_was_active(tiny, tmp_path):
 
 
 def test_administration_changes_no_other_base_of_the_store(tiny, tmp_path):
-    store = stores.Store(tmp_path / "store")
-    mine = stores.install(store, save_patch(tmp_path, tiny, "acme/refusal", seed=1), stores.unsigned).digest
-    stores.activate(store, mine, skip_gate=True)
+    store, mine = with_refusal_active(tiny, tmp_path)
     other = add(store, tmp_path, "acme/other")
     with serving(tiny, None, store) as live:
         wanted = {"patches": ["acme/other"], "skip_gate": True}

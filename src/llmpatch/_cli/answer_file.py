@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpatch.errors import UsageError
-from llmpatch.files import read_jsonl, write_jsonl
+from llmpatch.files import expanded, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from llmpatch.answers import Answer
@@ -81,7 +81,7 @@ def check_out(path: Path, *inputs: Path | str | None) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder, --out is a file", hint="name a file in it")
     for text in inputs:
-        other = Path(text).expanduser() if text else None
+        other = expanded(text) if text else None
         if other is None or not other.exists():
             continue
         if path.exists() and path.samefile(other):

@@ -103,8 +103,8 @@ SUITES: dict[str, tuple[SetFile, ...]] = {
 SUITES["distance"] = SUITES["refusal"]
 UNPRICED = ("attacks", "distance", "facts", "ifeval", "long-context")  # their evidence has no price
 PRICE_SUITES = ("distance", "facts", "ifeval", "long-context", "utility")
-# A system message stands before their text as a paragraph, in no template.
 ANSWERED = (*DECLINING, "attacks", "long-context")  # what says how long an answer is says it of these
+# A system message stands before their text as a paragraph, in no template.
 CONTINUED = ("toxicity", "gender-bias", "utility")
 # Sentence pairs for likelihood gaps, by suite: name, title, and where they lie below the data folder.
 PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {

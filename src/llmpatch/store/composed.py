@@ -15,9 +15,9 @@ from datetime import datetime
 from llmpatch.artifact.composition import MAX_RECORD_BYTES, Record, parse_record, render_record
 from llmpatch.errors import IntegrityError, LlmpatchError, UsageError
 from llmpatch.files import read_bytes
-from llmpatch.store.disk import disk_errors, locked, make_folder, replace_file
+from llmpatch.store.disk import make_folder, replace_file
 from llmpatch.store.facts import Known, known_of
-from llmpatch.store.generations import Store, create_store
+from llmpatch.store.generations import Store, open_to_write
 
 MAX_RECORDS = 4096
 
@@ -42,12 +42,9 @@ def keep_record(store: Store, record: Record) -> str:
             raise LlmpatchError(
                 f"{store.compositions} holds {MAX_RECORDS:,} records already", hint="delete those of patches long gone"
             )
-        with disk_errors(store.root):
-            make_folder(store.root)
-            with locked(store.root / "lock"):
-                create_store(store)
-                make_folder(store.compositions)
-                replace_file(path, data, 0o444)
+        with open_to_write(store):
+            make_folder(store.compositions)
+            replace_file(path, data, 0o444)
     return digest
 
 

@@ -159,20 +159,31 @@ def commit(store: Store, change: Callable[[Head], Draft | None], *, repair: bool
         IntegrityError: the store is damaged.
         LlmpatchError: the disk refuses, or another process holds the lock; whatever ``change`` raises.
     """
+    with open_to_write(store):
+        for _ in range(100):
+            head = _load_to_change(store, repair)
+            if head.damage and not repair:
+                raise IntegrityError(f"the store {store.root} is damaged: {head.damage[0]}", hint=_REPAIR)
+            draft = change(head)
+            if draft is None:
+                return head.generation, False
+            if (made := _publish(store, head, draft)) is not None:
+                return made, True
+    raise LlmpatchError(f"other processes keep changing {store.root}", hint="try again")
+
+
+@contextlib.contextmanager
+def open_to_write(store: Store) -> Iterator[None]:
+    """A store that is there, made if need be, and whose lock is held.
+
+    Raises:
+        LlmpatchError: the disk refuses, or another process holds the lock.
+    """
     with disk_errors(store.root):
         make_folder(store.root)
         with locked(store.root / "lock"):
-            create_store(store)
-            for _ in range(100):
-                head = _load_to_change(store, repair)
-                if head.damage and not repair:
-                    raise IntegrityError(f"the store {store.root} is damaged: {head.damage[0]}", hint=_REPAIR)
-                draft = change(head)
-                if draft is None:
-                    return head.generation, False
-                if (made := _publish(store, head, draft)) is not None:
-                    return made, True
-    raise LlmpatchError(f"other processes keep changing {store.root}", hint="try again")
+            _create(store)
+            yield
 
 
 def numbers(store: Store) -> list[int]:
@@ -272,8 +283,8 @@ def _load_to_change(store: Store, repair: bool) -> Head:
         return Head(FIRST, NO_PARENT, (error.message,))
 
 
-def create_store(store: Store) -> None:
-    """The folders of a store, its version, and ``current`` for one without a generation; whoever calls holds the lock."""
+def _create(store: Store) -> None:
+    """The folders of a store, its version, and ``current`` for a store that has no generation yet."""
     for folder in (store.patches, store.generations, store.verdicts):
         make_folder(folder)
     if not (store.root / STORE_FILE).exists():

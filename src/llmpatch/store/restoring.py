@@ -10,7 +10,7 @@ Both are new generations: nothing is forgotten. Pins, high-water marks and revoc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ def rollback(store: Store, *, to: int | None = None, only: Fingerprint | None = 
 def _without(state: State, base: Fingerprint) -> set[tuple[object, ...]]:
     """What is active on all other bases."""
     mine = set_of(state.active, base)
-    return {(group.fingerprint, group.patches) for group in state.active if group is not mine}
+    return _sets(group for group in state.active if group is not mine)
 
 
 def revoke(store: Store, digest: str, reason: str) -> Done:
@@ -136,7 +136,11 @@ def _last_change(past: Sequence[Generation], start: int) -> int | None:
 
 
 def _same(one: State, other: State) -> bool:
-    return {(g.fingerprint, g.patches) for g in one.active} == {(g.fingerprint, g.patches) for g in other.active}
+    return _sets(one.active) == _sets(other.active)
+
+
+def _sets(groups: Iterable[ActiveSet]) -> set[tuple[object, ...]]:
+    return {(group.fingerprint, group.patches) for group in groups}
 
 
 def _revoked_in(store: Store, now: State, generation: Generation) -> bool:

@@ -46,7 +46,7 @@ ASKED = {
     "long-context": ("Requests behind long texts (`--suite long-context`)", ("refusal",)),
     "distance": ("Distance to the reference's answers (`--suite distance`)", ("refusal",)),
 }
-# Shorter recipes on other families: evidence lies in a patch, or below OTHERS where the base's licence is not ours to pass on.
+# Shorter recipes on other families. Their patches are not published; the evidence of a trial lies below OTHERS.
 OTHERS = "benchmarks/results/bases"
 OTHER_BASES = {"gemma-3-270m": "toxicity", "qwen2.5-coder-1.5b": "gender-bias"}
 ADAPTIVE = ("gcg", "gcg_universal", "pair")
